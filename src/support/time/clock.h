@@ -11,11 +11,12 @@ namespace bulkhead {
 
 // One-shot. The callback runs with no lock of the clock held, on a thread of the clock's choosing, possibly once more
 // after disarm() has returned: take your own lock and look again. Destruction waits for a callback under way (unless
-// it is called from that callback).
+// it is called from that callback). arm() and disarm() never run the callback themselves, so they may be called with the
+// lock held that the callback takes; destruction may not.
 class Timer {
  public:
   virtual ~Timer() = default;
-  // deadline_ns in the terms of Clock::now_ns(); one in the past fires at once. Replaces an earlier deadline.
+  // deadline_ns in the terms of Clock::now_ns(); one in the past fires as soon as possible. Replaces an earlier deadline.
   virtual void arm(uint64_t deadline_ns) = 0;
   virtual void disarm() = 0;
 };
