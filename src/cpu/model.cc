@@ -37,6 +37,7 @@ const std::vector<Feature> kFeatures = {
     {"invpcid", 7, 0, kEbx, 10},     {"rdseed", 7, 0, kEbx, 18},     {"adx", 7, 0, kEbx, 19},
     {"smap", 7, 0, kEbx, 20},        {"clflushopt", 7, 0, kEbx, 23}, {"clwb", 7, 0, kEbx, 24},
     {"sha_ni", 7, 0, kEbx, 29},      {"umip", 7, 0, kEcx, 2},        {"rdpid", 7, 0, kEcx, 22},
+    {"spec_ctrl", 7, 0, kEdx, 26},   {"arch_capabilities", 7, 0, kEdx, 29},
     {"xsaveopt", 13, 1, kEax, 0},    {"xsavec", 13, 1, kEax, 1},     {"xgetbv1", 13, 1, kEax, 2},
     {"lahf_lm", 0x80000001, 0, kEcx, 0}, {"abm", 0x80000001, 0, kEcx, 5}, {"3dnowprefetch", 0x80000001, 0, kEcx, 8},
     {"syscall", 0x80000001, 0, kEdx, 11}, {"nx", 0x80000001, 0, kEdx, 20}, {"pdpe1gb", 0x80000001, 0, kEdx, 26},
@@ -54,7 +55,9 @@ constexpr std::string_view kLevel3[] = {"avx", "avx2", "bmi1", "bmi2", "f16c", "
 // What appears in every model when the engine has it: what system software uses and applications do not select by level.
 constexpr std::string_view kPlatform[] = {"x2apic",   "tsc_deadline_timer", "hypervisor", "pcid",   "invpcid", "smep",
                                           "smap",     "umip",     "fsgsbase",   "rdtscp", "rdpid",   "pdpe1gb",
-                                          "erms",     "constant_tsc", "clflushopt", "clwb", "3dnowprefetch"};
+                                          "erms",     "constant_tsc", "clflushopt", "clwb", "3dnowprefetch",
+                                          // Together they say which speculation faults the processor does not have.
+                                          "spec_ctrl", "arch_capabilities"};
 // What comes with level 2 and level 3 when the engine has it.
 constexpr std::string_view kOptional2[] = {"aes", "pclmulqdq", "rdrand", "rdseed", "sha_ni"};
 constexpr std::string_view kOptional3[] = {"adx", "xsaveopt", "xsavec", "xgetbv1"};
@@ -174,7 +177,7 @@ std::vector<CpuidLeaf> CpuModel::leaves(uint32_t vcpu_index, const Topology& top
   vendor.ecx = load<uint32_t>("ntel");
 
   CpuidLeaf& version = leaf(1);
-  version.eax = 0x000906EA;  // family 6: system software finds no errata work-arounds that touch absent features
+  version.eax = 0x000806F8;  // family 6, a model for which system software knows no work-arounds beyond IA32_ARCH_CAPABILITIES
   const uint32_t logical_count = std::bit_ceil(topology.vcpu_count);
   version.ebx = vcpu_index << 24 | std::min(logical_count, 255u) << 16 | 8 << 8;  // CLFLUSH of 64 bytes
   if (topology.vcpu_count > 1) version.edx |= 1u << 28;

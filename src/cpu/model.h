@@ -40,6 +40,13 @@ class FeatureSet {
   std::vector<bool> bits_;
 };
 
+// IA32_ARCH_CAPABILITIES (MSR 0x10A; SDM 4, table 2-2) of an engine that shows "arch_capabilities" and has no hardware
+// speculation to defend against: RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
+// FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+inline constexpr uint64_t kArchCapabilities = 1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 |
+                                              1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 |
+                                              1ull << 26 | 1ull << 27 | 1ull << 62;
+
 // Every feature that a model may show.
 const std::vector<Feature>& feature_table();
 // The features that this host's CPUID shows, of those in the table.
