@@ -78,6 +78,9 @@ enum Attention : uint32_t {
 struct alignas(64) Cpu {
   // --- registers ---
   std::array<uint64_t, 16> gpr{};
+  // Directly behind the registers, so that a pre-decoded address needs no branch to find its base: see Op::base.
+  uint64_t zero = 0;       // stays 0: the base or index that an address lacks
+  uint64_t block_rip = 0;  // RIP of the block's first instruction (offset within CS)
   uint64_t rip = 0;  // valid between blocks and in handlers of class control; inside a block see instruction_rip()
   ArithmeticFlags flags;
   uint32_t system_flags = 0;  // RFLAGS without the arithmetic six and bit 1
@@ -85,7 +88,6 @@ struct alignas(64) Cpu {
 
   // --- the block under way ---
   const Op* op = nullptr;     // the instruction being executed, for faults
-  uint64_t block_rip = 0;     // RIP of the block's first instruction (offset within CS)
   std::atomic<uint32_t> attention{0};
 
   // --- segments, tables, control ---
