@@ -1,14 +1,17 @@
-// One vCPU as the interpreter works on it: registers, the block being run, and access to memory. Instruction handlers are free
+// One vCPU as the interpreter works on it: registers, the block being run, and its wires. Instruction handlers are free
 // functions on this struct, so everything they need is public. Nothing here knows host threads or devices; those are behind
-// Vcpu (engine/soft_vcpu.h) and cpu::CpuIo.
+// cpu::Vcpu (engine/soft_vcpu.h) and cpu::CpuIo.
 //
 // Faults: whatever can fault throws GuestFault *before* the instruction has changed anything (memory operands are probed for
 // writing before a read-modify-write; multi-part accesses check every part first). The run loop catches it, sets RIP to the
 // faulting instruction and delivers the exception. These exceptions never leave engine/.
+//
+// Memory is reached through engine/mmu/access.h, system operations through engine/interpreter/system/system.h.
 #pragma once
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "cpu/cpu_io.h"
@@ -21,6 +24,8 @@ namespace bulkhead::engine {
 struct Op;
 struct Block;
 class Engine;
+class BlockCache;
+class SoftVcpu;
 
 enum Vector : uint8_t {
   kDivideError = 0, kDebug = 1, kNmi = 2, kBreakpoint = 3, kOverflow = 4, kBoundRange = 5, kInvalidOpcode = 6,
@@ -35,8 +40,8 @@ struct GuestFault {
   uint64_t cr2 = 0;  // page faults only
 };
 
-[[noreturn]] void raise(Vector vector);                           // without an error code: #UD, #DE, #NM, #MF, #XM, ...
-[[noreturn]] void raise(Vector vector, uint32_t error_code);      // #GP, #SS, #NP, #TS, #AC, #DF
+[[noreturn]] void raise(Vector vector);                       // without an error code: #UD, #DE, #NM, #MF, #XM, ...
+[[noreturn]] void raise(Vector vector, uint32_t error_code);  // #GP, #SS, #NP, #TS, #AC, #DF
 [[noreturn]] void raise_page_fault(uint64_t linear, uint32_t error_code);
 
 // Arithmetic flags as LAHF and SETO leave them in AX: bits 15:8 = SF ZF 0 AF 0 PF 1 CF, bit 0 = OF. One 16-bit store an
@@ -62,70 +67,140 @@ enum RflagsBit : uint32_t {
   kFlagVirtualInterruptPending = 1 << 20, kFlagId = 1 << 21,
 };
 
-// Everything that decides how bytes decode and how memory is reached; blocks are keyed by (physical address, mode).
+enum Cr0Bit : uint64_t {
+  kCr0Pe = 1, kCr0Mp = 2, kCr0Em = 4, kCr0Ts = 8, kCr0Et = 16, kCr0Ne = 32, kCr0Wp = 1 << 16, kCr0Am = 1 << 18,
+  kCr0Nw = 1 << 29, kCr0Cd = 1 << 30, kCr0Pg = 1ull << 31,
+};
+enum Cr4Bit : uint64_t {
+  kCr4Vme = 1, kCr4Pvi = 2, kCr4Tsd = 4, kCr4De = 8, kCr4Pse = 16, kCr4Pae = 32, kCr4Mce = 64, kCr4Pge = 128, kCr4Pce = 256,
+  kCr4Osfxsr = 1 << 9, kCr4Osxmmexcpt = 1 << 10, kCr4Umip = 1 << 11, kCr4Fsgsbase = 1 << 16, kCr4Pcide = 1 << 17,
+  kCr4Osxsave = 1 << 18, kCr4Smep = 1 << 20, kCr4Smap = 1 << 21,
+};
+enum EferBit : uint64_t { kEferSce = 1, kEferLme = 1 << 8, kEferLma = 1 << 10, kEferNxe = 1 << 11 };
+
+// Everything that decides how bytes decode and which handlers run; blocks are keyed by (physical address, mode).
 struct ModeBits {
+  enum : uint32_t {
+    kCode16 = 0, kCode32 = 1, kCode64 = 2, kCodeMask = 3,
+    kStack32 = 1 << 2,       // SS.B outside 64-bit mode
+    kProtected = 1 << 3,     // CR0.PE and not virtual-8086
+    kVirtual8086 = 1 << 4,
+    kLongMode = 1 << 5,      // EFER.LMA
+    kCplShift = 6, kCplMask = 3 << 6,
+    kFlat = 1 << 8,          // outside 64-bit mode: CS, SS, DS and ES have base 0, limit 4 GiB - 1 and may be read and written
+    kX87Off = 1 << 9,        // CR0.EM or CR0.TS: x87 raises #NM
+    kTaskSwitched = 1 << 10, // CR0.TS: SSE and AVX raise #NM
+    kEmulation = 1 << 11,    // CR0.EM: MMX and SSE raise #UD
+    kSse = 1 << 12,          // CR4.OSFXSR and not CR0.EM
+    kAvx = 1 << 13,          // CR4.OSXSAVE and XCR0 has SSE and AVX
+    kWaitTraps = 1 << 14,    // CR0.MP and CR0.TS: WAIT raises #NM
+    kXsave = 1 << 15,        // CR4.OSXSAVE
+  };
   uint32_t value = 0;
+  [[nodiscard]] bool has(uint32_t bits) const { return (value & bits) != 0; }
+  [[nodiscard]] bool code64() const { return (value & kCodeMask) == kCode64; }
+  [[nodiscard]] bool code32() const { return (value & kCodeMask) == kCode32; }
+  [[nodiscard]] bool stack64() const { return code64(); }
+  [[nodiscard]] bool stack32() const { return has(kStack32); }
+  [[nodiscard]] bool protected_mode() const { return has(kProtected); }
   friend bool operator==(ModeBits, ModeBits) = default;
 };
 
-// Set by any thread, looked at between blocks.
+// Looked at between blocks. The first six are set by any thread, the last by the vCPU itself.
 enum Attention : uint32_t {
-  kAttentionInterrupt = 1, kAttentionNmi = 2, kAttentionInit = 4, kAttentionSipi = 8, kAttentionStop = 16,
-  kAttentionFlush = 32,  // another thread asks for translations or TLB entries to be dropped
-  kAttentionTrap = 64,   // own: single step, pending debug exception, interrupt shadow to count down
+  kAttentionInterrupt = 1,  // the level of the INTR pin; counts only while Cpu::attention_mask has it
+  kAttentionNmi = 2, kAttentionInit = 4, kAttentionSipi = 8, kAttentionStop = 16,
+  kAttentionFlush = 32,  // another thread asks for TLB entries to be dropped, or for a pause
+  kAttentionTrap = 64,   // single step, breakpoints armed, pending debug exception, or an interrupt shadow to count down
 };
 
 struct alignas(64) Cpu {
-  // --- registers ---
+  // --- registers; the first two rows are addressed by byte offset from gpr (see op.h), so they stay first and in order ---
   std::array<uint64_t, 16> gpr{};
-  // Directly behind the registers, so that a pre-decoded address needs no branch to find its base: see Op::base.
-  uint64_t zero = 0;       // stays 0: the base or index that an address lacks
-  uint64_t block_rip = 0;  // RIP of the block's first instruction (offset within CS)
-  uint64_t rip = 0;  // valid between blocks and in handlers of class control; inside a block see instruction_rip()
+  uint64_t zero = 0;       // always 0: the base or index that an address does not have
+  uint64_t block_rip = 0;  // RIP of the first instruction of the block under way (offset within CS)
+  uint64_t rip = 0;  // between blocks: the next instruction. Inside a block: what follows the block, until a transfer sets it.
   ArithmeticFlags flags;
-  uint32_t system_flags = 0;  // RFLAGS without the arithmetic six and bit 1
   uint8_t cpl = 0;
+  uint32_t system_flags = 0;  // RFLAGS without the arithmetic six and bit 1; change through set_system_flags()
 
   // --- the block under way ---
-  const Op* op = nullptr;     // the instruction being executed, for faults
+  const Op* op = nullptr;         // the instruction being executed, for faults
+  const Op* block_end = nullptr;  // one past the last operation to run; moved forward by leave_block()
+  const Op* block_begin = nullptr;
   std::atomic<uint32_t> attention{0};
+  uint32_t attention_mask = ~0u;  // without kAttentionInterrupt while interrupts are held off
+  uint64_t run_context = 0;       // changes with the mode and with what code linear addresses reach; guards block links
+  uint64_t code_base = 0;         // segments[kCs].base, 0 in 64-bit mode
 
   // --- segments, tables, control ---
   std::array<cpu::Segment, cpu::kSegmentCount> segments{};
   cpu::Segment ldtr{}, tr{};
   cpu::DescriptorTable gdtr{}, idtr{};
   uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, xcr0 = 1, efer = 0;
+  std::array<uint64_t, 4> pdptes{};  // PAE paging's four registers, loaded by MOV CR3
   std::array<uint64_t, 4> dr{};
   uint64_t dr6 = 0xFFFF0FF0, dr7 = 0x400;
-  ModeBits mode{};  // recomputed by update_mode() after any change of CR0, CR4, EFER, CS, CPL, RFLAGS.VM/AC
+  ModeBits mode{};  // recomputed by update_mode() after any change of CR0, CR4, EFER, XCR0, CS, SS, CPL, RFLAGS.VM/AC
   bool interrupt_shadow = false, nmi_blocked = false;
+  bool shadow_just_set = false;         // the instruction that set the shadow is the one that just ran
+  bool checks_every_access = false;     // alignment checking or data breakpoints: no TLB hit counts
+  bool stepping = false;                // TF, code breakpoints or a debugger: one instruction at a time
+  uint64_t pending_debug = 0;           // DR6 bits of data and I/O breakpoints hit by the instruction under way
+  uint64_t physical_mask = (1ull << 40) - 1;  // MAXPHYADDR ones
 
-  // MSRs, model, cold state: see cpu::State for names.
+  // MSRs, model, cold state: see cpu::State for names. Its copies of what stands above are stale while the vCPU runs.
   cpu::State cold{};
 
   // x87, MMX, SSE and AVX live in XSAVE standard format, so that FXSAVE and XSAVE are copies and the host's own instructions
   // can load them. XMM i at xsave + 160 + 16 i, high halves of YMM i at xsave + 576 + 16 i, MXCSR at xsave + 24.
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
-  uint64_t instruction_count = 0;
+  uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
 
   // --- wires ---
   Engine* engine = nullptr;
+  SoftVcpu* vcpu = nullptr;
   cpu::CpuIo* io = nullptr;
   memory::GuestMemory* memory = nullptr;
+  BlockCache* blocks = nullptr;
   mmu::Tlb tlb;
 
-  [[nodiscard]] uint64_t instruction_rip() const;  // of the instruction under way
-  [[nodiscard]] uint64_t next_rip() const;         // behind it
-  [[nodiscard]] bool long_mode() const { return efer & (1u << 10); }   // LMA
-  [[nodiscard]] bool code64() const { return long_mode() && (segments[cpu::kCs].attributes & (1u << 13)); }
+  // Of the instruction under way, and behind it.
+  [[nodiscard]] uint64_t instruction_rip() const;
+  [[nodiscard]] uint64_t next_rip() const;
+  [[nodiscard]] uint64_t current_instruction_count() const;
+  [[nodiscard]] bool long_mode() const { return (efer & kEferLma) != 0; }
+  [[nodiscard]] bool code64() const { return mode.code64(); }
+  [[nodiscard]] bool protected_mode() const { return mode.protected_mode(); }
+  [[nodiscard]] bool virtual8086() const { return (system_flags & kFlagVirtual8086) != 0; }
+  [[nodiscard]] unsigned iopl() const { return system_flags >> 12 & 3; }
   [[nodiscard]] uint64_t rflags() const { return system_flags | flags.to_rflags() | 2; }
+  // Masks that the stack pointer is used with: 64, 32 or 16 bits.
+  [[nodiscard]] uint64_t stack_mask() const {
+    return mode.stack64() ? ~0ull : mode.stack32() ? 0xFFFF'FFFFull : 0xFFFFull;
+  }
 };
 
-// --- memory, by segment and offset; T is uint8_t ... uint64_t or a 16/32-byte vector struct ---
-// Segment limits, types, canonical addresses (#GP/#SS), paging (#PF), alignment when AC is on; data breakpoints; MMIO through
-// CpuIo. read_modify_write accesses call probe_write first.
-template <typename T> [[nodiscard]] T read_memory(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset);
-template <typename T> void write_memory(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, const T& value);
+// Byte offsets from Cpu::gpr, as Op wants them. Cpu is not of standard layout, but both compilers lay it out as written.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+static_assert(offsetof(Cpu, gpr) == 0);
+inline constexpr uint8_t kZeroOffset = offsetof(Cpu, zero);
+inline constexpr uint8_t kBlockRipOffset = offsetof(Cpu, block_rip);
+inline constexpr uint16_t kSegmentsOffset = offsetof(Cpu, segments);
+#pragma GCC diagnostic pop
+[[nodiscard]] constexpr uint16_t segment_base_offset(cpu::SegmentRegister segment) {
+  return static_cast<uint16_t>(kSegmentsOffset + segment * sizeof(cpu::Segment));  // base is its first member
+}
+
+// After any change of what ModeBits is made of: recomputes it, the memory context and what holds interrupts off.
+void update_mode(Cpu& cpu);
+// All of RFLAGS but bit 1 and the arithmetic six; keeps mode and attention_mask in step.
+void set_system_flags(Cpu& cpu, uint32_t flags);
+// All of RFLAGS at once. Bits that cannot be set are dropped; who may change what is the caller's business.
+void set_rflags(Cpu& cpu, uint64_t rflags);
+// The block must not go on behind the instruction under way: its code, or what it was made for, has changed.
+void leave_block(Cpu& cpu);
 
 }  // namespace bulkhead::engine
