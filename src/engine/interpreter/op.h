@@ -29,7 +29,7 @@ struct Op {
   // The address is [base] + ([index] << scale_log2) + displacement; base and index as offsets from Cpu::gpr, an absent one
   // is the offset of Cpu::zero, RIP-relative the one of Cpu::block_rip.
   uint8_t base = 0, index = 0, scale_log2 = 0;
-  uint8_t segment = decoder::kSegmentDs;
+  uint8_t segment = cpu::kDs;
   bool ends_block = false;  // no instruction may follow this one in its block
   // 64-bit mode: offset from Cpu::gpr of the FS or GS base, else of Cpu::zero.
   uint16_t segment_base = 0;
