@@ -1,6 +1,7 @@
 #include "device/pci/resources.h"
 
 #include <algorithm>
+#include <tuple>
 #include <vector>
 
 #include "support/bytes.h"
@@ -31,6 +32,7 @@ struct Demand {
   Function* function;
   unsigned slot;
   const Bar* bar;
+  size_t order;
 };
 
 void write_register(Function& function, uint16_t offset, unsigned size, uint64_t value) {
@@ -46,15 +48,16 @@ Result<> assign_resources(Bus& bus, const ResourceWindows& windows) {
       Function* function = bus.find(slot, number);
       if (function == nullptr) continue;
       write_register(*function, kCommand, 2, 0);
-      for (const Bar* bar : function->bars()) demands.push_back({function, slot, bar});
+      for (const Bar* bar : function->bars()) demands.push_back({function, slot, bar, demands.size()});
       if (function->interrupt_pin() != 0) {
         write_register(*function, kInterruptLine, 1,
                        windows.interrupt_numbers[Bus::line_of(slot, function->interrupt_pin())]);
       }
     }
   }
-  // The largest first, so that alignment wastes nothing.
-  std::ranges::stable_sort(demands, std::greater<>{}, [](const Demand& demand) { return demand.bar->size; });
+  // The largest first, so that alignment wastes nothing; ties in the order of slots, so that each run gives the same
+  // map.
+  std::ranges::sort(demands, {}, [](const Demand& demand) { return std::tuple(~demand.bar->size, demand.order); });
 
   Allocator memory32(windows.memory32);
   Allocator memory64(windows.memory64);

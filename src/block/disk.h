@@ -1,0 +1,31 @@
+// What a guest's disk is to the device in front of it, and what each filter, format and store is to the layer above: a
+// range of bytes that takes requests. It answers every request, from any thread, in any order.
+#pragma once
+
+#include <cstdint>
+
+#include "block/request.h"
+
+namespace bulkhead::block {
+
+// Fixed for the disk's life.
+struct Geometry {
+  uint64_t size = 0;                   // bytes, a multiple of sector_size
+  uint32_t sector_size = 512;          // least unit of a request: a power of two
+  uint32_t physical_block_size = 512;  // writing less than this costs a read
+  bool read_only = false;
+};
+
+class Disk {
+ public:
+  virtual ~Disk() = default;
+  [[nodiscard]] virtual const Geometry& geometry() const = 0;
+  // From any thread. Never blocks for storage; may complete before it returns. A request that does not fit the geometry
+  // completes with kOutOfRange or kReadOnly.
+  virtual void submit(Request request) = 0;
+};
+
+// The status a request earns by the geometry alone: kOk when it may go on.
+[[nodiscard]] Status check_against(const Geometry& geometry, const Request& request);
+
+}  // namespace bulkhead::block

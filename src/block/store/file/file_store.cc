@@ -1,0 +1,276 @@
+#include "block/store/file/file_store.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace bulkhead::block::file {
+namespace {
+
+constexpr uint32_t kSectorSize = 512;
+// Pieces of one preadv: below the kernel's IOV_MAX of 1024.
+constexpr size_t kPiecesACall = 256;
+
+Result<Geometry> geometry_of(int fd, const std::string& path, Access access) {
+  struct stat status{};
+  if (::fstat(fd, &status) != 0) return fail_errno(errno, "open '{}'", path);
+  Geometry geometry{.sector_size = kSectorSize, .read_only = access == Access::kReadOnly};
+  if (S_ISREG(status.st_mode)) {
+    geometry.size = align_up(static_cast<uint64_t>(status.st_size), kSectorSize);
+    geometry.physical_block_size = 4096;
+  } else if (S_ISBLK(status.st_mode)) {
+    int sector_size = 0;
+    unsigned physical_size = 0;
+    if (::ioctl(fd, BLKGETSIZE64, &geometry.size) != 0 || ::ioctl(fd, BLKSSZGET, &sector_size) != 0 ||
+        ::ioctl(fd, BLKPBSZGET, &physical_size) != 0) {
+      return fail_errno(errno, "open '{}': ask the block device for its size", path);
+    }
+    geometry.sector_size = static_cast<uint32_t>(sector_size);
+    geometry.physical_block_size = physical_size;
+  } else {
+    return fail("open '{}': neither a regular file nor a block device", path);
+  }
+  if (geometry.size == 0) return fail("open '{}': the file is empty", path);
+  return geometry;
+}
+
+// An open-file-description lock: it ends with the descriptor, whatever else this process opens and closes.
+Result<> lock_file(int fd, const std::string& path, Access access) {
+  struct flock lock{};
+  lock.l_type = access == Access::kReadOnly ? F_RDLCK : F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return {};
+  if (errno == EAGAIN || errno == EACCES) {
+    return fail("open '{}': in use by another virtual machine or program, which has it locked{}", path,
+                access == Access::kReadOnly ? " for writing" : "");
+  }
+  return fail_errno(errno, "lock '{}'", path);
+}
+
+// Walks the pieces of a scatter list as the iovecs of successive calls, across short transfers.
+class Pieces {
+ public:
+  explicit Pieces(const std::vector<MutableByteSpan>& buffers) : buffers_(buffers) { skip_empty(); }
+
+  [[nodiscard]] bool empty() const { return index_ == buffers_.size(); }
+  int fill(std::array<iovec, kPiecesACall>& vectors) const {
+    size_t count = 0;
+    for (size_t i = index_; i < buffers_.size() && count < vectors.size(); ++i) {
+      const size_t skip = i == index_ ? done_ : 0;
+      vectors[count++] = {.iov_base = buffers_[i].data() + skip, .iov_len = buffers_[i].size() - skip};
+    }
+    return static_cast<int>(count);
+  }
+  void advance(size_t size) {
+    done_ += size;
+    skip_empty();
+  }
+  void zero_rest() {
+    for (; index_ < buffers_.size(); ++index_, done_ = 0) {
+      std::ranges::fill(buffers_[index_].subspan(done_), uint8_t{0});
+    }
+  }
+
+ private:
+  void skip_empty() {
+    while (index_ < buffers_.size() && done_ >= buffers_[index_].size()) {
+      done_ -= buffers_[index_].size();
+      ++index_;
+    }
+  }
+
+  const std::vector<MutableByteSpan>& buffers_;
+  size_t index_ = 0;
+  size_t done_ = 0;
+};
+
+int punch_hole(int fd, uint64_t offset, uint64_t size) {
+  const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  while (::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(size)) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
+bool is_unsupported(int error) {
+  return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == ENODEV;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<FileStore>> FileStore::open(const std::string& path, Access access, unsigned thread_count) {
+  CHECK(thread_count >= 1, "a store has a thread");
+  // Not blocking: opening a FIFO by mistake must not hang.
+  const int mode = access == Access::kReadOnly ? O_RDONLY : O_RDWR;
+  Fd file = TRY(open_file(path, mode | O_NONBLOCK | O_NOCTTY));
+  const Geometry geometry = TRY(geometry_of(file.get(), path, access));
+  TRY(lock_file(file.get(), path, access));
+  auto store = std::unique_ptr<FileStore>(new FileStore(path, std::move(file), geometry));
+  store->start(thread_count);
+  return store;
+}
+
+FileStore::FileStore(std::string path, Fd file, const Geometry& geometry)
+    : path_(std::move(path)), file_(std::move(file)), geometry_(geometry) {}
+
+void FileStore::start(unsigned thread_count) {
+  for (unsigned i = 0; i < thread_count; ++i) threads_.emplace_back(fmt::format("disk-io-{}", i), [this] { work(); });
+}
+
+FileStore::~FileStore() {
+  {
+    const LockGuard lock(mutex_);
+    ending_ = true;
+  }
+  work_arrived_.notify_all();
+  threads_.clear();
+}
+
+void FileStore::submit(Request request) {
+  const Status status = check_against(geometry_, request);
+  if (status != Status::kOk) {
+    request.complete(status);
+    return;
+  }
+  {
+    const LockGuard lock(mutex_);
+    queue_.push_back(std::move(request));
+  }
+  work_arrived_.notify_one();
+}
+
+void FileStore::work() {
+  while (true) {
+    mutex_.lock();
+    while (queue_.empty() && !ending_) work_arrived_.wait(mutex_);
+    if (queue_.empty()) {
+      mutex_.unlock();
+      return;
+    }
+    Request request = std::move(queue_.front());
+    queue_.pop_front();
+    mutex_.unlock();
+    request.complete(perform(request));
+  }
+}
+
+Status FileStore::perform(const Request& request) {
+  switch (request.operation()) {
+    case Operation::kRead:
+      return read(request);
+    case Operation::kWrite:
+      return write(request);
+    case Operation::kFlush:
+      return flush();
+    case Operation::kDiscard:
+      return discard(request);
+    case Operation::kWriteZeroes:
+      return write_zeroes(request);
+  }
+  return Status::kUnsupported;
+}
+
+Status FileStore::read(const Request& request) {
+  Pieces pieces(request.buffers());
+  std::array<iovec, kPiecesACall> vectors;
+  uint64_t offset = request.offset();
+  while (!pieces.empty()) {
+    const ssize_t count = ::preadv(file_.get(), vectors.data(), pieces.fill(vectors), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return failed(Operation::kRead, offset, errno);
+    if (count == 0) {
+      // Past the end of the file: the rest of its last sector, or what somebody cut off behind our back.
+      pieces.zero_rest();
+      return Status::kOk;
+    }
+    pieces.advance(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return Status::kOk;
+}
+
+Status FileStore::write(const Request& request) {
+  Pieces pieces(request.buffers());
+  std::array<iovec, kPiecesACall> vectors;
+  uint64_t offset = request.offset();
+  while (!pieces.empty()) {
+    const ssize_t count = ::pwritev(file_.get(), vectors.data(), pieces.fill(vectors), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return failed(Operation::kWrite, offset, count < 0 ? errno : EIO);
+    pieces.advance(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return Status::kOk;
+}
+
+Status FileStore::flush() {
+  // Set before the call and cleared never: another flush that runs at the same time may be told of success by the
+  // kernel although the pages this one asked for were lost.
+  if (flush_failed_.load()) return Status::kIoError;
+  int result = 0;
+  do {
+    result = ::fdatasync(file_.get());
+  } while (result != 0 && errno == EINTR);
+  if (result != 0) {
+    const int error = errno;
+    flush_failed_.store(true);
+    return failed(Operation::kFlush, 0, error);
+  }
+  return flush_failed_.load() ? Status::kIoError : Status::kOk;
+}
+
+Status FileStore::discard(const Request& request) {
+  if (request.size() == 0) return Status::kOk;
+  const int error = punch_hole(file_.get(), request.offset(), request.size());
+  // A hint that the file system below cannot take is done already.
+  if (error == 0 || is_unsupported(error)) return Status::kOk;
+  return failed(Operation::kDiscard, request.offset(), error);
+}
+
+Status FileStore::write_zeroes(const Request& request) {
+  if (request.size() == 0) return Status::kOk;
+  if (request.unmap() == Unmap::kYes) {
+    const int error = punch_hole(file_.get(), request.offset(), request.size());
+    if (error == 0) return Status::kOk;
+    if (!is_unsupported(error)) return failed(Operation::kWriteZeroes, request.offset(), error);
+  }
+  const auto offset = static_cast<off_t>(request.offset());
+  int result = 0;
+  do {
+    result = ::fallocate(file_.get(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset,
+                         static_cast<off_t>(request.size()));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return Status::kOk;
+  if (!is_unsupported(errno)) return failed(Operation::kWriteZeroes, request.offset(), errno);
+  return write_zero_bytes(request.offset(), request.size());
+}
+
+Status FileStore::write_zero_bytes(uint64_t offset, uint64_t size) {
+  static constexpr std::array<uint8_t, 65536> kZeroes{};
+  while (size != 0) {
+    const ssize_t count =
+        ::pwrite(file_.get(), kZeroes.data(), std::min<uint64_t>(size, kZeroes.size()), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return failed(Operation::kWriteZeroes, offset, count < 0 ? errno : EIO);
+    offset += static_cast<uint64_t>(count);
+    size -= static_cast<uint64_t>(count);
+  }
+  return Status::kOk;
+}
+
+Status FileStore::failed(Operation operation, uint64_t offset, int error) {
+  if (error_limit_.allow()) {
+    log::error("disk '{}': {} at byte {}: {} ({} errors so far)", path_, to_string(operation), offset,
+               std::generic_category().message(error), error_limit_.count());
+  }
+  return error == ENOSPC || error == EDQUOT ? Status::kNoSpace : Status::kIoError;
+}
+
+}  // namespace bulkhead::block::file

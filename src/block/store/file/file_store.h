@@ -1,0 +1,66 @@
+// Bytes in a regular file or a block device of the host: the bottom of every chain, and by itself a raw disk. Requests
+// are carried out by a few threads. It never guesses a format, never follows what it reads, and never reports a flush
+// as done after one has failed, because the kernel forgets the pages that it could not write.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/disk.h"
+#include "support/log.h"
+#include "support/os/fd.h"
+#include "support/os/mutex.h"
+#include "support/os/thread.h"
+#include "support/result.h"
+
+namespace bulkhead::block::file {
+
+enum class Access : uint8_t { kReadWrite, kReadOnly };
+
+class FileStore final : public Disk {
+ public:
+  static constexpr unsigned kDefaultThreadCount = 4;
+
+  // Locks the file against a second opening: alone for kReadWrite, shared with other readers for kReadOnly. A file
+  // whose size is no multiple of 512 gets its last sector filled up with zeroes, in the file itself only when that is
+  // written.
+  static Result<std::unique_ptr<FileStore>> open(const std::string& path, Access access,
+                                                 unsigned thread_count = kDefaultThreadCount);
+  // Carries out what is queued, then ends.
+  ~FileStore() override;
+
+  [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
+  [[nodiscard]] const std::string& path() const { return path_; }
+  void submit(Request request) override;
+
+ private:
+  FileStore(std::string path, Fd file, const Geometry& geometry);
+  void start(unsigned thread_count);
+  void work();
+  [[nodiscard]] Status perform(const Request& request);
+  [[nodiscard]] Status read(const Request& request);
+  [[nodiscard]] Status write(const Request& request);
+  [[nodiscard]] Status flush();
+  [[nodiscard]] Status discard(const Request& request);
+  [[nodiscard]] Status write_zeroes(const Request& request);
+  [[nodiscard]] Status write_zero_bytes(uint64_t offset, uint64_t size);
+  // Logs the error with the file's name and turns it into a status.
+  [[nodiscard]] Status failed(Operation operation, uint64_t offset, int error);
+
+  const std::string path_;
+  const Fd file_;
+  const Geometry geometry_;
+  std::atomic<bool> flush_failed_{false};
+  log::RateLimit error_limit_;
+
+  Mutex mutex_;
+  ConditionVariable work_arrived_;
+  std::deque<Request> queue_ GUARDED_BY(mutex_);
+  bool ending_ GUARDED_BY(mutex_) = false;
+  std::vector<Thread> threads_;
+};
+
+}  // namespace bulkhead::block::file
