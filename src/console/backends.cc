@@ -32,10 +32,10 @@ Result<Spec> parse_spec(std::string_view text) {
                                      std::pair(std::string_view("socket:"), Spec::Kind::kSocket)}) {
     if (!text.starts_with(prefix)) continue;
     const std::string path(text.substr(prefix.size()));
-    if (path.empty()) return fail("'{}' names no path; allowed: {}", text, kSpecForms);
+    if (path.empty()) return fail("names no path; allowed: {}", kSpecForms);
     return Spec{kind, path};
   }
-  return fail("'{}' is not a serial back end; allowed: {}", text, kSpecForms);
+  return fail("not a serial back end; allowed: {}", kSpecForms);
 }
 
 std::string to_string(const Spec& spec) {

@@ -20,7 +20,7 @@ struct Spec {
 };
 inline constexpr std::string_view kSpecForms = "stdio, pty, null, file:PATH or socket:PATH";
 
-// The error says what is allowed.
+// The error is the reason and what is allowed; the caller puts the text in front.
 Result<Spec> parse_spec(std::string_view text);
 std::string to_string(const Spec& spec);
 

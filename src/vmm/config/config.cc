@@ -1,0 +1,103 @@
+#include "vmm/config/config.h"
+
+#include <algorithm>
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/config/keys.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// That a file is there and may be read (and written); what is in it is for its reader to say.
+template <typename T>
+Result<> check_file(const Setting<T>& setting, const std::string& path, int access_mode) {
+  if (::access(path.c_str(), access_mode) != 0) return fail_errno(errno, "{}", setting.label(path));
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
+    return fail("{}: is a directory", setting.label(path));
+  }
+  return {};
+}
+
+Result<> check_stdio_once(const VmConfig& config) {
+  const Setting<console::Spec>* first = nullptr;
+  std::vector<const Setting<console::Spec>*> all;
+  for (const auto& line : config.serial_lines) all.push_back(&line);
+  all.push_back(&config.virtio_console);
+  for (const auto* setting : all) {
+    if (setting->value.kind != console::Spec::Kind::kStdio) continue;
+    if (first != nullptr) {
+      return fail("{}: {} has the terminal already; allowed: one stdio", setting->label("stdio"),
+                  first->place == setting->place ? "another line" : first->place);
+    }
+    first = setting;
+  }
+  return {};
+}
+
+Result<> apply(const Key& key, VmConfig& config, const std::string& value, const std::string& place) {
+  const auto set = key.set(config, value, Origin{place, {}});
+  if (!set) return fail("{} '{}': {}", place, value, set.error().message);
+  return {};
+}
+
+}  // namespace
+
+std::string_view to_string(EngineName name) {
+  switch (name) {
+    case EngineName::kAuto: return "auto";
+    case EngineName::kKvm: return "kvm";
+    case EngineName::kSoft: return "soft";
+  }
+  return "";
+}
+
+Result<> set_value(VmConfig& config, std::string_view key, const std::string& value, const std::string& place) {
+  const Key* found = find_key(key);
+  if (found == nullptr) return fail("{}: no key '{}'", place, key);
+  return apply(*found, config, value, place);
+}
+
+Result<> set_list(VmConfig& config, std::string_view key, const std::vector<std::string>& values,
+                  const std::string& place) {
+  const Key* found = find_key(key);
+  if (found == nullptr || found->clear == nullptr) return fail("{}: no list '{}'", place, key);
+  found->clear(config);
+  for (const std::string& value : values) TRY(apply(*found, config, value, place));
+  return {};
+}
+
+Result<TraceConfig> parse_trace(std::string_view text) {
+  TraceConfig trace;
+  while (true) {
+    const std::string_view item = text.substr(0, text.find(','));
+    if (item == "exits") {
+      trace.exits = true;
+    } else if (item == "mmio") {
+      trace.mmio = true;
+    } else if (item == "irq") {
+      trace.irq = true;
+    } else {
+      return fail("allowed: exits, mmio, irq, or several with commas between");
+    }
+    if (item.size() == text.size()) return trace;
+    text.remove_prefix(item.size() + 1);
+  }
+}
+
+Result<> check_config(const VmConfig& config) {
+  if (!config.kernel.given()) {
+    return fail("no kernel; allowed: spec.boot.kernel in the VM's file, or --kernel FILE");
+  }
+  TRY(check_file(config.kernel, config.kernel.value, R_OK));
+  if (config.initrd.given()) TRY(check_file(config.initrd, config.initrd.value, R_OK));
+  for (const auto& module : config.modules) TRY(check_file(module, module.value.path, R_OK));
+  for (const auto& disk : config.disks) {
+    TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
+  }
+  return check_stdio_once(config);
+}
+
+}  // namespace bulkhead::vmm

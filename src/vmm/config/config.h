@@ -1,0 +1,101 @@
+// What a VM is made of, as its user asked for it: read from vm.yaml and then from flags, which win. Every value knows where it
+// was written, so that a wrong one is reported in a single line with its place, its value and what is allowed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "console/backends.h"
+#include "support/result.h"
+
+namespace bulkhead::vmm {
+
+// A value with the place it came from: "vm.yaml:7: spec.memory" or "--memory". Defaults have no place.
+template <typename T>
+struct Setting {
+  T value{};
+  std::string place;
+
+  [[nodiscard]] bool given() const { return !place.empty(); }
+  // The place and the value in front of an error, for faults found later (a file that cannot be opened).
+  [[nodiscard]] std::string label(std::string_view shown) const {
+    return place.empty() ? fmt::format("'{}'", shown) : fmt::format("{} '{}'", place, shown);
+  }
+};
+
+enum class EngineName : uint8_t { kAuto, kKvm, kSoft };
+
+struct DiskConfig {
+  std::string path;
+  bool read_only = false;
+  std::string serial;  // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
+};
+
+struct ModuleConfig {  // a Multiboot module: "FILE" or "FILE COMMAND LINE"
+  std::string path;
+  std::string command_line;
+};
+
+struct TraceConfig {
+  bool exits = false;
+  bool mmio = false;
+  bool irq = false;
+  [[nodiscard]] bool any() const { return exits || mmio || irq; }
+};
+
+struct VmConfig {
+  static constexpr uint32_t kMaximumCpus = 16;
+  static constexpr size_t kMaximumDisks = 16;
+  static constexpr size_t kMaximumSerialLines = 4;
+  static constexpr size_t kMaximumModules = 16;
+
+  Setting<std::string> name{"vm", {}};
+  Setting<std::string> uuid;  // empty: made from the name
+  Setting<uint32_t> cpus{1, {}};
+  Setting<std::string> cpu_model{"x86-64-v3", {}};
+  Setting<uint64_t> memory_bytes{512ull << 20, {}};
+  Setting<EngineName> engine{EngineName::kAuto, {}};
+
+  Setting<std::string> kernel;
+  Setting<std::string> initrd;
+  Setting<std::string> command_line;
+  Setting<std::string> boot_protocol{"auto", {}};  // auto, linux64, linux32, pvh or multiboot
+  std::vector<Setting<ModuleConfig>> modules;
+
+  std::vector<Setting<DiskConfig>> disks;
+  // COM1 to COM4. None given: COM1 is stdio.
+  std::vector<Setting<console::Spec>> serial_lines;
+  Setting<console::Spec> virtio_console;  // there is one when given
+
+  Setting<bool> reboot{true, {}};  // what a reset by the guest does; false ends the VM
+  Setting<bool> debug_exit;
+
+  // Of this run, not of the VM: flags only.
+  Setting<std::string> gdb;
+  Setting<TraceConfig> trace;
+  Setting<std::string> trace_file;
+  bool statistics = false;
+};
+
+// Reads vm.yaml; relative paths in it count from its own directory.
+Result<VmConfig> load_config(const std::string& path);
+// The same from text; name stands in error messages, directory goes before relative paths (empty: none).
+Result<VmConfig> parse_config(std::string_view text, const std::string& name, const std::string& directory);
+
+// Sets values as flags do. key is the path in vm.yaml ("spec.memory"), place is what errors show ("--memory"). set_list
+// replaces what the file gave.
+Result<> set_value(VmConfig& config, std::string_view key, const std::string& value, const std::string& place);
+Result<> set_list(VmConfig& config, std::string_view key, const std::vector<std::string>& values,
+                  const std::string& place);
+// "exits", "mmio", "irq" or several with commas between.
+Result<TraceConfig> parse_trace(std::string_view text);
+
+// What no single value shows: that there is a kernel, that its files can be read, that one stdio is enough.
+Result<> check_config(const VmConfig& config);
+
+std::string_view to_string(EngineName name);
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,188 @@
+#include "vmm/config/config.h"
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "vmm/config/keys.h"
+#include "vmm/config/values.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+TEST(Config, ReadsEveryKey) {
+  const auto config = parse_config(R"(
+kind: VirtualMachine
+metadata:
+  name: plc-gateway
+  uuid: 123e4567-e89b-12d3-a456-426614174000
+spec:
+  cpus: 4
+  cpu_model: x86-64-v2
+  memory: 2G
+  engine: soft
+  boot:
+    kernel: vmlinuz
+    initrd: /boot/initrd.img
+    command_line: console=ttyS0 panic=-1
+    protocol: pvh
+    modules: ["a.elf --fast x", b.bin]
+  disks:
+    - root.img
+    - data.img,ro
+    - file: log.img
+      read_only: yes
+      serial: LOG-1
+  serial: [stdio, "file:boot.log"]
+  console: pty
+  on_reset: end
+  debug_exit: true
+)",
+                                   "vm.yaml", "/vms");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->name.value, "plc-gateway");
+  EXPECT_EQ(config->uuid.value, "123e4567-e89b-12d3-a456-426614174000");
+  EXPECT_EQ(config->cpus.value, 4u);
+  EXPECT_EQ(config->cpu_model.value, "x86-64-v2");
+  EXPECT_EQ(config->memory_bytes.value, 2ull << 30);
+  EXPECT_EQ(config->memory_bytes.place, "vm.yaml:9: spec.memory");
+  EXPECT_EQ(config->engine.value, EngineName::kSoft);
+  EXPECT_EQ(config->kernel.value, "/vms/vmlinuz");
+  EXPECT_EQ(config->initrd.value, "/boot/initrd.img");
+  EXPECT_EQ(config->command_line.value, "console=ttyS0 panic=-1");
+  EXPECT_EQ(config->boot_protocol.value, "pvh");
+  ASSERT_EQ(config->modules.size(), 2u);
+  EXPECT_EQ(config->modules[0].value.path, "/vms/a.elf");
+  EXPECT_EQ(config->modules[0].value.command_line, "--fast x");
+  ASSERT_EQ(config->disks.size(), 3u);
+  EXPECT_FALSE(config->disks[0].value.read_only);
+  EXPECT_EQ(config->disks[1].value.path, "/vms/data.img");
+  EXPECT_TRUE(config->disks[1].value.read_only);
+  EXPECT_TRUE(config->disks[2].value.read_only);
+  EXPECT_EQ(config->disks[2].value.serial, "LOG-1");
+  ASSERT_EQ(config->serial_lines.size(), 2u);
+  EXPECT_EQ(console::to_string(config->serial_lines[1].value), "file:/vms/boot.log");
+  EXPECT_EQ(console::to_string(config->virtio_console.value), "pty");
+  EXPECT_FALSE(config->reboot.value);
+  EXPECT_TRUE(config->debug_exit.value);
+}
+
+TEST(Config, FlagsReplaceWhatTheFileGave) {
+  auto config = parse_config("kind: VirtualMachine\nspec: {memory: 1G, disks: [a, b]}", "vm.yaml", "/vms").value();
+  ASSERT_TRUE(set_value(config, "spec.memory", "64M", "--memory"));
+  ASSERT_TRUE(set_list(config, "spec.disks", {"c,ro"}, "--disk"));
+  EXPECT_EQ(config.memory_bytes.value, 64u << 20);
+  ASSERT_EQ(config.disks.size(), 1u);
+  EXPECT_EQ(config.disks[0].value.path, "c");
+}
+
+struct WrongFile {
+  const char* text;
+  const char* message;
+};
+
+TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
+  const WrongFile cases[] = {
+      {"", "vm.yaml:1: empty; allowed: kind, metadata and spec"},
+      {"- a", "vm.yaml:1: not a map; allowed: kind, metadata and spec"},
+      {"spec: {cpus: 1}", "vm.yaml:1: kind is missing; allowed: kind: VirtualMachine"},
+      {"kind: Pod", "vm.yaml:1: kind 'Pod': allowed: VirtualMachine"},
+      {"kind: VirtualMachine\nsepc:\n  cpus: 1", "vm.yaml:2: sepc: unknown key; allowed: kind, metadata, spec"},
+      {"kind: VirtualMachine\nspec:\n  boot:\n    kernal: x",
+       "vm.yaml:4: spec.boot.kernal: unknown key; allowed: command_line, initrd, kernel, modules, protocol"},
+      {"kind: VirtualMachine\nspec: 5",
+       "vm.yaml:2: spec: not a map; allowed: boot, console, cpu_model, cpus, debug_exit, disks, engine, memory, "
+       "on_reset, serial"},
+      {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
+      {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
+      {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},
+      {"kind: VirtualMachine\nspec:\n  cpus: 17",
+       "vm.yaml:3: spec.cpus '17': allowed: a whole number from 1 to 16"},
+      {"kind: VirtualMachine\nspec:\n  cpus: two",
+       "vm.yaml:3: spec.cpus 'two': allowed: a whole number from 1 to 16"},
+      {"kind: VirtualMachine\nspec:\n  memory: 12Q",
+       "vm.yaml:3: spec.memory '12Q': not a size; allowed: a whole number and K, M, G or T, like 512M or 2G"},
+      {"kind: VirtualMachine\nspec:\n  memory: 8M",
+       "vm.yaml:3: spec.memory '8M': allowed: whole MiB from 16M to 1T"},
+      {"kind: VirtualMachine\nspec:\n  memory: 99999999999G",
+       "vm.yaml:3: spec.memory '99999999999G': larger than 64 bits hold"},
+      {"kind: VirtualMachine\nspec:\n  engine: tcg",
+       "vm.yaml:3: spec.engine 'tcg': allowed: auto, kvm or soft"},
+      {"kind: VirtualMachine\nspec:\n  cpu_model: core2",
+       "vm.yaml:3: spec.cpu_model 'core2': allowed: x86-64-v1, x86-64-v2, x86-64-v3, host"},
+      {"kind: VirtualMachine\nspec:\n  boot: {protocol: efi}",
+       "vm.yaml:3: spec.boot.protocol 'efi': allowed: auto, linux64, linux32, pvh, multiboot"},
+      {"kind: VirtualMachine\nspec:\n  serial:\n    - stdio\n    - tcp:1",
+       "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
+       "socket:PATH"},
+      {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: file, read_only, serial"},
+      {"kind: VirtualMachine\nspec:\n  disks:\n    - {read_only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
+      {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read_only: maybe}",
+       "vm.yaml:4: spec.disks[0].read_only 'maybe': allowed: true or false"},
+      {"kind: VirtualMachine\nspec:\n  on_reset: halt", "vm.yaml:3: spec.on_reset 'halt': allowed: reboot or end"},
+      {"kind: VirtualMachine\nspec:\n  debug_exit: 3", "vm.yaml:3: spec.debug_exit '3': allowed: true or false"},
+      {"kind: VirtualMachine\nmetadata: {name: a b}",
+       "vm.yaml:2: metadata.name 'a b': allowed: 1 to 63 letters, digits, '-', '_' and '.'"},
+      {"kind: VirtualMachine\nmetadata: {uuid: 1}",
+       "vm.yaml:2: metadata.uuid '1': allowed: a UUID like 123e4567-e89b-12d3-a456-426614174000"},
+      {"kind: [VirtualMachine", "vm.yaml:1: not YAML: end of sequence flow not found"},
+      {"a: 1\n---\nb: 2", "vm.yaml: more than one document"},
+  };
+  for (const WrongFile& wrong : cases) {
+    const auto config = parse_config(wrong.text, "vm.yaml", "");
+    ASSERT_FALSE(config) << wrong.text;
+    EXPECT_EQ(config.error().message, wrong.message);
+    EXPECT_EQ(config.error().message.find('\n'), std::string::npos);
+  }
+}
+
+TEST(Config, BoundsSizeDepthAndAliases) {
+  EXPECT_EQ(parse_config(std::string(300'000, ' '), "vm.yaml", "").error().message,
+            "vm.yaml: larger than the 262144 bytes allowed");
+  EXPECT_EQ(parse_config("a: " + std::string(40, '[') + std::string(40, ']'), "vm.yaml", "").error().message,
+            "vm.yaml:1: more than the 16 levels allowed");
+  std::string aliases = "a: &a 1\nb: [";
+  for (int i = 0; i < 100; ++i) aliases += "*a, ";
+  EXPECT_EQ(parse_config(aliases + "]", "vm.yaml", "").error().message, "vm.yaml:2: more than the 64 aliases allowed");
+  EXPECT_FALSE(parse_config(std::string(100'000, '{'), "vm.yaml", ""));
+}
+
+TEST(Config, NamesAMissingFileByItsPlace) {
+  auto config = parse_config("kind: VirtualMachine\nspec:\n  boot:\n    kernel: none", "vm.yaml", "/nowhere").value();
+  EXPECT_EQ(check_config(config).error().message,
+            "vm.yaml:4: spec.boot.kernel '/nowhere/none': No such file or directory");
+  EXPECT_EQ(check_config(VmConfig{}).error().message,
+            "no kernel; allowed: spec.boot.kernel in the VM's file, or --kernel FILE");
+  ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/", "--kernel"));
+  EXPECT_EQ(check_config(config).error().message, "--kernel '/': is a directory");
+  ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
+  ASSERT_TRUE(set_list(config, "spec.disks", {"/nowhere/a.img,ro"}, "--disk"));
+  EXPECT_EQ(check_config(config).error().message, "--disk '/nowhere/a.img': No such file or directory");
+}
+
+TEST(Config, RefusesASecondStdio) {
+  auto config = parse_config("kind: VirtualMachine\nspec:\n  serial: [stdio, stdio]", "vm.yaml", "").value();
+  ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
+  EXPECT_EQ(check_config(config).error().message,
+            "vm.yaml:3: spec.serial[1] 'stdio': vm.yaml:3: spec.serial[0] has the terminal already; allowed: one stdio");
+}
+
+TEST(Config, TraceTakesSeveralNames) {
+  const auto trace = parse_trace("mmio,irq").value();
+  EXPECT_FALSE(trace.exits);
+  EXPECT_TRUE(trace.mmio && trace.irq);
+  EXPECT_EQ(parse_trace("mmio,,").error().message, "allowed: exits, mmio, irq, or several with commas between");
+}
+
+TEST(ConfigValues, SizesAreExact) {
+  EXPECT_EQ(parse_size("4096").value(), 4096u);
+  EXPECT_EQ(parse_size("1K").value(), 1024u);
+  EXPECT_EQ(parse_size("3GiB").value(), 3ull << 30);
+  EXPECT_EQ(parse_size("1TB").value(), 1ull << 40);
+  for (const char* wrong : {"", "M", "-1", "1.5G", "1 G", "0x10", "1GG", "16777216T", "1m"}) EXPECT_FALSE(parse_size(wrong));
+  EXPECT_EQ(format_size(1536ull << 20), "1536M");
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm

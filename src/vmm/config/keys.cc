@@ -1,0 +1,195 @@
+#include "vmm/config/keys.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "cpu/model.h"
+#include "memory/guest_memory.h"
+#include "vmm/config/values.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr uint64_t kMaximumMemory = 1ull << 40;
+constexpr std::array<std::string_view, 5> kProtocols = {"auto", "linux64", "linux32", "pvh", "multiboot"};
+
+bool is_name(std::string_view text) {
+  return !text.empty() && text.size() <= 63 && std::ranges::all_of(text, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
+  });
+}
+
+bool is_uuid(std::string_view text) {
+  if (text.size() != 36) return false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    if (dash ? text[i] != '-' : std::isxdigit(static_cast<unsigned char>(text[i])) == 0) return false;
+  }
+  return true;
+}
+
+Result<> set_kind(VmConfig&, const std::string& value, const Origin&) {
+  if (value != "VirtualMachine") return fail("allowed: VirtualMachine");
+  return {};
+}
+
+Result<> set_name(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (!is_name(value)) return fail("allowed: 1 to 63 letters, digits, '-', '_' and '.'");
+  config.name = {value, origin.place};
+  return {};
+}
+
+Result<> set_uuid(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (!is_uuid(value)) return fail("allowed: a UUID like 123e4567-e89b-12d3-a456-426614174000");
+  config.uuid = {value, origin.place};
+  return {};
+}
+
+Result<> set_cpus(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.cpus = {static_cast<uint32_t>(TRY(parse_number(value, 1, VmConfig::kMaximumCpus))), origin.place};
+  return {};
+}
+
+Result<> set_cpu_model(VmConfig& config, const std::string& value, const Origin& origin) {
+  const auto names = cpu::model_names();
+  if (std::ranges::find(names, value) == names.end()) return fail("allowed: {}", fmt::join(names, ", "));
+  config.cpu_model = {value, origin.place};
+  return {};
+}
+
+Result<> set_memory(VmConfig& config, const std::string& value, const Origin& origin) {
+  const uint64_t size = TRY(parse_size(value));
+  if (size < memory::GuestMemory::kMinimumSize || size > kMaximumMemory || size % (1 << 20) != 0) {
+    return fail("allowed: whole MiB from {} to {}", format_size(memory::GuestMemory::kMinimumSize),
+                format_size(kMaximumMemory));
+  }
+  config.memory_bytes = {size, origin.place};
+  return {};
+}
+
+Result<> set_engine(VmConfig& config, const std::string& value, const Origin& origin) {
+  for (const EngineName name : {EngineName::kAuto, EngineName::kKvm, EngineName::kSoft}) {
+    if (value != to_string(name)) continue;
+    config.engine = {name, origin.place};
+    return {};
+  }
+  return fail("allowed: auto, kvm or soft");
+}
+
+Result<> set_kernel(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.kernel = {resolve_path(value, origin.directory), origin.place};
+  return {};
+}
+
+Result<> set_initrd(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.initrd = {resolve_path(value, origin.directory), origin.place};
+  return {};
+}
+
+Result<> set_command_line(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.command_line = {value, origin.place};
+  return {};
+}
+
+Result<> set_boot_protocol(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (std::ranges::find(kProtocols, value) == kProtocols.end()) return fail("allowed: {}", fmt::join(kProtocols, ", "));
+  config.boot_protocol = {value, origin.place};
+  return {};
+}
+
+Result<> add_module(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (config.modules.size() >= VmConfig::kMaximumModules) {
+    return fail("more than the {} modules allowed", VmConfig::kMaximumModules);
+  }
+  const size_t space = value.find(' ');
+  ModuleConfig module{resolve_path(value.substr(0, space), origin.directory), {}};
+  if (space != std::string::npos) module.command_line = value.substr(space + 1);
+  config.modules.push_back({std::move(module), origin.place});
+  return {};
+}
+
+Result<> add_disk(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (config.disks.size() >= VmConfig::kMaximumDisks) return fail("more than the {} disks allowed", VmConfig::kMaximumDisks);
+  DiskConfig disk;
+  std::string path = value;
+  if (path.ends_with(",ro")) {
+    disk.read_only = true;
+    path.resize(path.size() - 3);
+  }
+  if (path.empty()) return fail("names no file; allowed: FILE or FILE,ro");
+  disk.path = resolve_path(path, origin.directory);
+  config.disks.push_back({std::move(disk), origin.place});
+  return {};
+}
+
+Result<console::Spec> resolve_spec(const std::string& value, const Origin& origin) {
+  console::Spec spec = TRY(console::parse_spec(value));
+  if (!spec.path.empty()) spec.path = resolve_path(spec.path, origin.directory);
+  return spec;
+}
+
+Result<> add_serial_line(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (config.serial_lines.size() >= VmConfig::kMaximumSerialLines) {
+    return fail("more than the {} serial lines allowed", VmConfig::kMaximumSerialLines);
+  }
+  config.serial_lines.push_back({TRY(resolve_spec(value, origin)), origin.place});
+  return {};
+}
+
+Result<> set_console(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.virtio_console = {TRY(resolve_spec(value, origin)), origin.place};
+  return {};
+}
+
+Result<> set_on_reset(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (value != "reboot" && value != "end") return fail("allowed: reboot or end");
+  config.reboot = {value == "reboot", origin.place};
+  return {};
+}
+
+Result<> set_debug_exit(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.debug_exit = {TRY(parse_flag(value)), origin.place};
+  return {};
+}
+
+constexpr Key kKeys[] = {
+    {"kind", set_kind},
+    {"metadata.name", set_name},
+    {"metadata.uuid", set_uuid},
+    {"spec.cpus", set_cpus},
+    {"spec.cpu_model", set_cpu_model},
+    {"spec.memory", set_memory},
+    {"spec.engine", set_engine},
+    {"spec.boot.kernel", set_kernel},
+    {"spec.boot.initrd", set_initrd},
+    {"spec.boot.command_line", set_command_line},
+    {"spec.boot.protocol", set_boot_protocol},
+    {"spec.boot.modules", add_module, [](VmConfig& config) { config.modules.clear(); }},
+    {"spec.disks", add_disk, [](VmConfig& config) { config.disks.clear(); }},
+    {"spec.serial", add_serial_line, [](VmConfig& config) { config.serial_lines.clear(); }},
+    {"spec.console", set_console},
+    {"spec.on_reset", set_on_reset},
+    {"spec.debug_exit", set_debug_exit},
+};
+
+}  // namespace
+
+std::span<const Key> all_keys() { return kKeys; }
+
+const Key* find_key(std::string_view path) {
+  const auto found = std::ranges::find(kKeys, path, &Key::path);
+  return found == std::end(kKeys) ? nullptr : &*found;
+}
+
+std::string resolve_path(const std::string& path, const std::string& directory) {
+  return directory.empty() || path.starts_with('/') ? path : directory + "/" + path;
+}
+
+Result<> check_disk_serial(std::string_view serial) {
+  const bool printable = std::ranges::all_of(serial, [](char c) { return c > ' ' && c <= '~'; });
+  if (serial.empty() || serial.size() > 20 || !printable) return fail("allowed: 1 to 20 printable characters");
+  return {};
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,190 @@
+// Reads vm.yaml. The file may come from anywhere: its size, depth, nodes and aliases are bounded before a tree is built, and
+// an exception of yaml-cpp does not leave this file.
+#include <algorithm>
+#include <set>
+#include <sstream>
+
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/yaml.h>
+
+#include "support/os/fd.h"
+#include "vmm/config/config.h"
+#include "vmm/config/keys.h"
+#include "vmm/config/values.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr uint64_t kMaximumFileSize = 256 * 1024;
+constexpr int kMaximumDepth = 16;
+constexpr int kMaximumNodes = 10'000;
+constexpr int kMaximumAliases = 64;
+
+struct LimitExceeded {
+  int line;
+  std::string what;
+};
+
+// Counts while yaml-cpp only scans. An alias is cheap to write and dear to walk, so it has a bound of its own.
+class Limits final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { node(mark); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    if (++aliases_ > kMaximumAliases) throw LimitExceeded{mark.line, fmt::format("{} aliases", kMaximumAliases)};
+    node(mark);
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t, const std::string&) override { node(mark); }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    enter(mark);
+  }
+  void OnSequenceEnd() override { --depth_; }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+    enter(mark);
+  }
+  void OnMapEnd() override { --depth_; }
+
+ private:
+  void node(const YAML::Mark& mark) {
+    if (++nodes_ > kMaximumNodes) throw LimitExceeded{mark.line, fmt::format("{} values", kMaximumNodes)};
+  }
+  void enter(const YAML::Mark& mark) {
+    node(mark);
+    if (++depth_ > kMaximumDepth) throw LimitExceeded{mark.line, fmt::format("{} levels", kMaximumDepth)};
+  }
+  int nodes_ = 0;
+  int aliases_ = 0;
+  int depth_ = 0;
+};
+
+class Reader {
+ public:
+  Reader(const std::string& name, const std::string& directory) : name_(name), directory_(directory) {}
+
+  Result<VmConfig> read(const YAML::Node& root) {
+    if (!root.IsMap()) return fail("{}: not a map; allowed: kind, metadata and spec", at(root));
+    TRY(map(root, ""));
+    if (!kind_seen_) return fail("{}: kind is missing; allowed: kind: VirtualMachine", at(root));
+    return std::move(config_);
+  }
+
+ private:
+  [[nodiscard]] std::string at(const YAML::Node& node) const { return fmt::format("{}:{}", name_, node.Mark().line + 1); }
+
+  // The keys that may stand directly under a path.
+  static std::string allowed_under(const std::string& prefix) {
+    std::set<std::string> names;
+    for (const Key& key : all_keys()) {
+      if (!key.path.starts_with(prefix)) continue;
+      const std::string_view rest = key.path.substr(prefix.size());
+      names.emplace(rest.substr(0, rest.find('.')));
+    }
+    return fmt::format("{}", fmt::join(names, ", "));
+  }
+
+  Result<> map(const YAML::Node& node, const std::string& prefix) {
+    std::set<std::string> seen;
+    for (const auto& entry : node) {
+      if (!entry.first.IsScalar()) return fail("{}: a key that is not a word", at(entry.first));
+      const std::string path = prefix + entry.first.Scalar();
+      if (!seen.insert(path).second) return fail("{}: {}: stands twice", at(entry.first), path);
+      TRY(value(entry.first, entry.second, path, prefix));
+    }
+    return {};
+  }
+
+  Result<> value(const YAML::Node& key_node, const YAML::Node& node, const std::string& path, const std::string& prefix) {
+    const std::string section = path + ".";
+    const bool is_section =
+        std::ranges::any_of(all_keys(), [&](const Key& key) { return key.path.starts_with(section); });
+    const Key* key = find_key(path);
+    if (key == nullptr && !is_section) {
+      return fail("{}: {}: unknown key; allowed: {}", at(key_node), path, allowed_under(prefix));
+    }
+    if (node.IsNull()) return fail("{}: {}: has no value", at(key_node), path);
+    if (is_section) {
+      if (!node.IsMap()) return fail("{}: {}: not a map; allowed: {}", at(node), path, allowed_under(section));
+      return map(node, section);
+    }
+    kind_seen_ |= path == "kind";
+    if (key->clear != nullptr && node.IsSequence()) return list(*key, node);
+    return item(*key, node, path);
+  }
+
+  Result<> list(const Key& key, const YAML::Node& node) {
+    size_t index = 0;
+    for (const YAML::Node& entry : node) TRY(item(key, entry, fmt::format("{}[{}]", key.path, index++)));
+    return {};
+  }
+
+  Result<> item(const Key& key, const YAML::Node& node, const std::string& path) {
+    if (key.path == "spec.disks" && node.IsMap()) return disk(node, path);
+    if (!node.IsScalar()) return fail("{}: {}: not a single value", at(node), path);
+    const auto set = key.set(config_, node.Scalar(), Origin{fmt::format("{}: {}", at(node), path), directory_});
+    if (!set) return fail("{}: {} '{}': {}", at(node), path, node.Scalar(), set.error().message);
+    return {};
+  }
+
+  // A disk written out: {file: a.img, read_only: true, serial: DATA1}.
+  Result<> disk(const YAML::Node& node, const std::string& path) {
+    if (config_.disks.size() >= VmConfig::kMaximumDisks) {
+      return fail("{}: {}: more than the {} disks allowed", at(node), path, VmConfig::kMaximumDisks);
+    }
+    Setting<DiskConfig> made{{}, fmt::format("{}: {}.file", at(node), path)};
+    std::set<std::string> seen;
+    for (const auto& entry : node) {
+      const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
+      if (!seen.insert(name).second) return fail("{}: {}.{}: stands twice", at(entry.first), path, name);
+      if (name != "file" && name != "read_only" && name != "serial") {
+        return fail("{}: {}.{}: unknown key; allowed: file, read_only, serial", at(entry.first), path, name);
+      }
+      if (!entry.second.IsScalar()) return fail("{}: {}.{}: not a single value", at(entry.first), path, name);
+      const std::string text = entry.second.Scalar();
+      const std::string place = fmt::format("{}: {}.{}", at(entry.second), path, name);
+      if (name == "file") {
+        made = {{resolve_path(text, directory_), made.value.read_only, made.value.serial}, place};
+      } else if (name == "read_only") {
+        made.value.read_only = TRY_IN(fmt::format("{} '{}'", place, text), parse_flag(text));
+      } else {
+        TRY_IN(fmt::format("{} '{}'", place, text), check_disk_serial(text));
+        made.value.serial = text;
+      }
+    }
+    if (made.value.path.empty()) return fail("{}: {}: file is missing", at(node), path);
+    config_.disks.push_back(std::move(made));
+    return {};
+  }
+
+  const std::string& name_;
+  const std::string& directory_;
+  VmConfig config_;
+  bool kind_seen_ = false;
+};
+
+}  // namespace
+
+Result<VmConfig> parse_config(std::string_view text, const std::string& name, const std::string& directory) {
+  if (text.size() > kMaximumFileSize) return fail("{}: larger than the {} bytes allowed", name, kMaximumFileSize);
+  try {
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    Limits limits;
+    if (!parser.HandleNextDocument(limits)) return fail("{}:1: empty; allowed: kind, metadata and spec", name);
+    if (parser.HandleNextDocument(limits)) return fail("{}: more than one document", name);
+    return Reader(name, directory).read(YAML::Load(std::string(text)));
+  } catch (const LimitExceeded& limit) {
+    return fail("{}:{}: more than the {} allowed", name, limit.line + 1, limit.what);
+  } catch (const YAML::Exception& error) {
+    return fail("{}:{}: not YAML: {}", name, error.mark.line + 1, error.msg);
+  }
+}
+
+Result<VmConfig> load_config(const std::string& path) {
+  const std::string text = TRY(read_file(path, kMaximumFileSize));
+  const size_t slash = path.rfind('/');
+  return parse_config(text, path, slash == std::string::npos ? std::string() : path.substr(0, slash));
+}
+
+}  // namespace bulkhead::vmm
