@@ -144,6 +144,8 @@ struct alignas(64) Cpu {
   ModeBits mode{};  // recomputed by update_mode() after any change of CR0, CR4, EFER, XCR0, CS, SS, CPL, RFLAGS.VM/AC
   bool interrupt_shadow = false, nmi_blocked = false;
   bool shadow_just_set = false;         // the instruction that set the shadow is the one that just ran
+  mmu::Rights rights = mmu::Rights::kSupervisor;         // of accesses at the present CPL
+  mmu::Rights system_rights = mmu::Rights::kSupervisor;  // of the processor's own accesses
   bool checks_every_access = false;     // alignment checking or data breakpoints: no TLB hit counts
   bool stepping = false;                // TF, code breakpoints or a debugger: one instruction at a time
   uint64_t pending_debug = 0;           // DR6 bits of data and I/O breakpoints hit by the instruction under way
@@ -157,6 +159,11 @@ struct alignas(64) Cpu {
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
   uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
+
+  struct Counters {
+    uint64_t mmio_exits = 0, port_exits = 0, exceptions = 0, interrupts = 0, halts = 0, msr_accesses = 0;
+    uint64_t blocks_built = 0, block_lookups = 0, blocks_stale = 0, code_writes = 0;
+  } counters;
 
   // --- wires ---
   Engine* engine = nullptr;

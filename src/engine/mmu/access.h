@@ -18,6 +18,7 @@
 
 #include "engine/interpreter/cpu.h"
 #include "engine/mmu/guest_word.h"
+#include "support/bytes.h"
 
 namespace bulkhead::engine {
 
@@ -32,6 +33,10 @@ template <MemoryAccess kAccess>
                                                                 unsigned size) {
   if (cpu.mode.code64()) [[likely]] {
     return segment < cpu::kFs ? offset : offset + cpu.segments[segment].base;
+  }
+  if (cpu.mode.has(ModeBits::kFlat) && segment < cpu::kFs && (segment != cpu::kCs || kAccess == MemoryAccess::kRead) &&
+      offset + size <= 0x1'0000'0000) {
+    return offset;
   }
   return linear_address_checked(cpu, segment, offset, size, kAccess);
 }
@@ -187,7 +192,7 @@ void read_system_bytes(Cpu& cpu, uint64_t linear, void* out, unsigned size);
 void write_system_bytes(Cpu& cpu, uint64_t linear, const void* in, unsigned size);
 template <typename T>
 [[nodiscard]] inline T read_system(Cpu& cpu, uint64_t linear) {
-  const mmu::TlbEntry& entry = cpu.tlb.entry(linear, mmu::Rights::kSupervisor);
+  const mmu::TlbEntry& entry = cpu.tlb.entry(linear, cpu.system_rights);
   if (linear - entry.tag_read <= kPageSize - sizeof(T) && !cpu.checks_every_access) [[likely]] {
     return load_word<T>(reinterpret_cast<const uint8_t*>(linear + entry.delta));
   }

@@ -23,6 +23,7 @@ struct TlbEntry {
 enum TlbEntryFlag : uint64_t {
   kEntryGlobal = 1,
   kEntryLarge = 2,  // part of a 2 MiB, 4 MiB or 1 GiB page
+  kEntryUsed = 4,   // its slot is in Array::used
 };
 
 // Whose rights an access has.
@@ -53,7 +54,8 @@ class Tlb {
   struct Fill {
     uint64_t linear = 0;      // page address
     uint64_t host = 0;        // page address
-    bool read = false, write = false, execute = false, global = false, large = false;
+    bool read = false, write = false, execute = false, global = false;
+    uint8_t page_shift = 12;  // of the page as the page tables have it: 12, 21, 22 or 30
   };
   void fill(Rights rights, const Fill& fill);
 
@@ -68,9 +70,9 @@ class Tlb {
   void drop_all_writes();
 
   // A value that no other state of the code mappings of this vCPU has had. Users of it cache translations of code.
-  [[nodiscard]] uint32_t code_generation() const { return set_->code_generation; }
+  [[nodiscard]] uint64_t code_generation() const { return set_->code_generation; }
   // The page was looked up to run code from it.
-  void note_code_page(uint64_t linear) { code_pages_[filter_bit(linear)] = true; }
+  void note_code_page(uint64_t linear) { code_pages_[filter_slot(linear >> kPageShift)] = true; }
 
   struct Counters {
     uint64_t fills = 0, flushes = 0, page_flushes = 0;
@@ -84,31 +86,31 @@ class Tlb {
   struct Set {
     std::array<Array, kRights> arrays;
     uint16_t pcid = 0;
-    uint32_t code_generation = 0;
+    uint64_t code_generation = 0;
     uint64_t last_use = 0;
   };
 
-  static constexpr size_t kFilterBits = 4096;
+  static constexpr size_t kFilterSize = 4096;
+  using Filter = std::array<bool, kFilterSize>;
   static size_t slot_of(uint64_t linear) { return (linear >> kPageShift) & (kEntries - 1); }
-  static size_t filter_bit(uint64_t linear) { return ((linear >> 12) ^ (linear >> 24)) & (kFilterBits - 1); }
+  // Of addresses shifted right by the size of what the filter is about.
+  static size_t filter_slot(uint64_t number) { return (number ^ (number >> 12)) & (kFilterSize - 1); }
   static void clear(TlbEntry& entry, size_t slot);
   static void reset(Array& array);
   void flush(Set& set, bool keep_global);
-  void new_code_generation(Set& set);
-  void rebase();
+  void flush_large(uint64_t linear, unsigned shift);
+  void new_code_generations();
 
   const TlbEntry* current_ = nullptr;
   Set* set_ = nullptr;
   Rights rights_ = Rights::kSupervisor;
   bool is_empty_ = false;
-  uint32_t next_generation_ = 0;
+  uint64_t generation_ = 0;
   uint64_t use_count_ = 0;
   std::unique_ptr<std::array<Set, kSets>> sets_;
   Array empty_;
-  // Linear 2 MiB regions (hashed) that may have entries of large pages, and pages (hashed) that code was run from.
-  std::array<bool, kFilterBits> large_regions_{};
-  std::array<bool, kFilterBits> code_pages_{};
-  bool has_gigabyte_pages_ = false;
+  // What may be there, hashed: code run from a page, entries of 2 and 4 MiB pages, entries of 1 GiB pages.
+  Filter code_pages_{}, large_pages_{}, gigabyte_pages_{};
 };
 
 }  // namespace bulkhead::engine::mmu
