@@ -92,7 +92,8 @@ enum class OperandWidth : uint8_t {
   kOperandMax4,    // operand_size but at most 4 (immediates)
   kDwordOrQword,   // operand_size when it is 8, else 4
   kWordOrOperand,  // memory: 2; register: operand_size
-  kDwordReg,       // memory: by the name of the operation (1 or 2 bytes: see memory_size); register: operand_size
+  kByteOrDword,    // memory: 1; register: 4
+  kWordOrDword,    // memory: 2; register: 4
   kAddress,        // address_size
   kVector,         // vector_size: 8 (MMX), 16 or 32
   kHalfVector,
@@ -146,6 +147,8 @@ struct OpcodeInfo {
   Alignment alignment = Alignment::kNone;
   uint8_t operand_count = 0;
   std::array<OperandSpec, 4> operands{};
+  OperandWidth memory_width = OperandWidth::kNone;  // of the ModRM or moffs operand when it is memory
+  Access memory_access = Access::kNone;             // kNone: address only (LEA, INVLPG, prefetches)
   uint32_t flags_read = 0;
   uint32_t flags_written = 0;    // defined result
   uint32_t flags_undefined = 0;  // left undefined by the manual
@@ -216,6 +219,8 @@ struct Instruction {
 };
 static_assert(sizeof(Instruction) <= 64);
 
+// A width resolved for this instruction; 0 for kNone and for the XSAVE area, whose size only the executor knows.
+uint16_t width_in_bytes(const Instruction& instruction, OperandWidth width);
 // The width of operand `index` of info->operands in bytes; 0 where there is none.
 uint16_t operand_size_bytes(const Instruction& instruction, unsigned index);
 // The register number of operand `index`, or kNoRegister when it is memory or not a register.
