@@ -180,7 +180,7 @@ void StateDriver::handle_vcpu_stops() {
   }
   if (!debugged) return;
   holders_ |= bit(Holder::kDebugger);
-  apply_holds();
+  come_to_rest();
   if (on_debug_stop) on_debug_stop(*debugged);
 }
 
