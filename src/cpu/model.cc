@@ -222,14 +222,11 @@ std::vector<CpuidLeaf> CpuModel::leaves(uint32_t vcpu_index, const Topology& top
     }
   }
 
-  CpuidLeaf& crystal = leaf(0x15);  // TSC = crystal x EBX / EAX
-  crystal.eax = 1;
-  crystal.ebx = 1;
-  crystal.ecx = tsc_hz <= UINT32_MAX ? static_cast<uint32_t>(tsc_hz) : 0;
-  if (crystal.ecx == 0) {
-    crystal.ebx = 100;
-    crystal.ecx = static_cast<uint32_t>(tsc_hz / 100);
-  }
+  // TSC = crystal x EBX / EAX, and the crystal also drives the local APIC's timer.
+  CpuidLeaf& crystal = leaf(0x15);
+  crystal.eax = kApicTimerHz / 1000;
+  crystal.ebx = static_cast<uint32_t>(tsc_hz / 1000);
+  crystal.ecx = kApicTimerHz;
   CpuidLeaf& frequency = leaf(0x16);
   frequency.eax = frequency.ebx = static_cast<uint32_t>(tsc_hz / 1'000'000);
   frequency.ecx = 100;

@@ -47,6 +47,9 @@ inline constexpr uint64_t kArchCapabilities = 1ull << 0 | 1ull << 1 | 1ull << 3 
                                               1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 |
                                               1ull << 26 | 1ull << 27 | 1ull << 62;
 
+// What the local APIC's timer counts at with a divisor of 1, in every engine.
+inline constexpr uint32_t kApicTimerHz = 1'000'000'000;
+
 // Every feature that a model may show.
 const std::vector<Feature>& feature_table();
 // The features that this host's CPUID shows, of those in the table.
