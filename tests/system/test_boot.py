@@ -1,0 +1,51 @@
+"""Debian's kernels reach user space on the soft engine, with nothing to complain about."""
+import shutil
+
+import pytest
+
+from bulkhead import GUESTS, run_debian
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+@pytest.mark.parametrize("flavour", ["cloud", "amd64", "rt"])
+def test_debian_reaches_user_space(flavour, cpus):
+    result = run_debian(flavour=flavour, cpus=cpus, timeout=240)
+    assert "USER SPACE REACHED" in result.output, result.describe()
+    assert result.status == 0, result.describe()
+    assert result.field("cpus") == str(cpus), result.describe()
+    assert not result.complaints(), result.describe()
+
+
+@pytest.mark.parametrize("image,protocol", [("vmlinuz", "linux64"), ("vmlinuz", "linux32"), ("vmlinux", "pvh")])
+def test_every_way_to_boot_linux_works(image, protocol, tmp_path):
+    from bulkhead import debian_arguments, run
+    arguments = debian_arguments()
+    arguments[arguments.index("--kernel") + 1] = GUESTS / "cloud" / image
+    result = run([*arguments, "--boot-protocol", protocol], timeout=180)
+    assert "USER SPACE REACHED" in result.output, result.describe()
+    assert result.status == 0, result.describe()
+
+
+@pytest.mark.parametrize("model", ["x86-64-v1", "x86-64-v2", "x86-64-v3"])
+def test_every_cpu_model_boots(model):
+    result = run_debian(extra=["--cpu-model", model])
+    assert "USER SPACE REACHED" in result.output, result.describe()
+    assert not result.complaints(), result.describe()
+
+
+def test_the_guest_uses_the_disk(tmp_path):
+    disk = tmp_path / "disk.img"
+    shutil.copy(GUESTS / "disk.img", disk)
+    result = run_debian(task="demo", cpus=2, extra=["--disk", disk])
+    assert "disk: read back what was written" in result.output, result.describe()
+    assert result.status == 0, result.describe()
+
+
+def test_a_read_only_disk_stays_as_it_is(tmp_path):
+    disk = tmp_path / "disk.img"
+    shutil.copy(GUESTS / "disk.img", disk)
+    before = disk.read_bytes()
+    result = run_debian(task="demo", extra=["--disk", f"{disk},ro"])
+    assert "DEMO DONE" in result.output, result.describe()
+    assert "read back what was written" not in result.output
+    assert disk.read_bytes() == before
