@@ -142,14 +142,24 @@ struct alignas(64) Cpu {
   std::array<uint64_t, 4> dr{};
   uint64_t dr6 = 0xFFFF0FF0, dr7 = 0x400;
   ModeBits mode{};  // recomputed by update_mode() after any change of CR0, CR4, EFER, XCR0, CS, SS, CPL, RFLAGS.VM/AC
-  bool interrupt_shadow = false, nmi_blocked = false;
-  bool shadow_just_set = false;         // the instruction that set the shadow is the one that just ran
+  bool nmi_blocked = false;
+  cpu::Activity activity = cpu::Activity::kRunning;
   mmu::Rights rights = mmu::Rights::kSupervisor;         // of accesses at the present CPL
   mmu::Rights system_rights = mmu::Rights::kSupervisor;  // of the processor's own accesses
   bool checks_every_access = false;     // alignment checking or data breakpoints: no TLB hit counts
   bool stepping = false;                // TF, code breakpoints or a debugger: one instruction at a time
   uint64_t pending_debug = 0;           // DR6 bits of data and I/O breakpoints hit by the instruction under way
   uint64_t physical_mask = (1ull << 40) - 1;  // MAXPHYADDR ones
+  uint32_t index = 0;
+  uint64_t write_epoch = 0;  // the engine's, when write entries were last dropped
+  bool step_trap = false;    // the instruction under way ends in a single-step trap; event delivery calls that off
+  bool debugger_hit = false;  // a data point of the debugger was hit by the instruction under way
+  uint64_t debugger_skips_at_count = ~0ull;  // the debugger goes on from its breakpoint at this instruction count
+
+  // What of the CPU model decides which bits of CR4, EFER and XCR0 can be set.
+  struct Features {
+    bool pcid, smep, smap, umip, fsgsbase, xsave, avx, nx, syscall, long_mode, gigabyte_pages, x2apic, spec_ctrl;
+  } features{};
 
   // MSRs, model, cold state: see cpu::State for names. Its copies of what stands above are stale while the vCPU runs.
   cpu::State cold{};
@@ -159,6 +169,9 @@ struct alignas(64) Cpu {
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
   uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
+  // Values of instruction_count at which the shadow of STI or MOV SS, and RFLAGS.RF, still hold: both last one instruction, so
+  // nobody has to clear them.
+  uint64_t shadow_at_count = ~0ull, stack_shadow_at_count = ~0ull, resume_at_count = ~0ull;
 
   struct Counters {
     uint64_t mmio_exits = 0, port_exits = 0, exceptions = 0, interrupts = 0, halts = 0, msr_accesses = 0;
@@ -203,6 +216,8 @@ inline constexpr uint16_t kSegmentsOffset = offsetof(Cpu, segments);
 
 // After any change of what ModeBits is made of: recomputes it, the memory context and what holds interrupts off.
 void update_mode(Cpu& cpu);
+// After a change of translations alone.
+void translations_changed(Cpu& cpu);
 // All of RFLAGS but bit 1 and the arithmetic six; keeps mode and attention_mask in step.
 void set_system_flags(Cpu& cpu, uint32_t flags);
 // All of RFLAGS at once. Bits that cannot be set are dropped; who may change what is the caller's business.

@@ -121,7 +121,7 @@ CheckedAccess check_access(Cpu& cpu, cpu::SegmentRegister segment, uint64_t line
   if (cpu.mode.code64() && (!is_canonical(linear) || !is_canonical(linear + size - 1))) raise_segment(segment);
   if (cpu.checks_every_access) [[unlikely]] check_alignment(cpu, linear, size);
   CheckedAccess checked = check_pieces(cpu, linear, size, access, cpu.rights);
-  if (cpu.checks_every_access) [[unlikely]] note_data_access(cpu, linear, size, access != MemoryAccess::kRead);
+  if (cpu.checks_every_access && access != MemoryAccess::kExecute) [[unlikely]] note_data_access(cpu, linear, size, access != MemoryAccess::kRead);
   return checked;
 }
 
@@ -132,6 +132,10 @@ CheckedAccess check_system_access(Cpu& cpu, uint64_t linear, unsigned size, Memo
     raise(kGeneralProtection, 0);
   }
   return check_pieces(cpu, linear, size, access, cpu.system_rights);
+}
+
+CheckedAccess check_access_with(Cpu& cpu, mmu::Rights rights, uint64_t linear, unsigned size, MemoryAccess access) {
+  return check_pieces(cpu, linear, size, access, rights);
 }
 
 void perform_read(Cpu& cpu, const CheckedAccess& access, void* out) {

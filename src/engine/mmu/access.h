@@ -55,6 +55,8 @@ struct CheckedAccess {
 // Checks everything and fills the TLB; throws, or the access cannot fail any more. rights: normally cpu's own.
 CheckedAccess check_access(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size, MemoryAccess access);
 CheckedAccess check_system_access(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access);
+// With the rights of another CPL, and no check but paging: for stack switches.
+CheckedAccess check_access_with(Cpu& cpu, mmu::Rights rights, uint64_t linear, unsigned size, MemoryAccess access);
 void perform_read(Cpu& cpu, const CheckedAccess& access, void* out);
 void perform_write(Cpu& cpu, const CheckedAccess& access, const void* in);
 void code_written(Cpu& cpu, uint64_t physical, unsigned size);

@@ -1,0 +1,275 @@
+#include "engine/interpreter/run_loop.h"
+
+#include <optional>
+
+#include "engine/engine.h"
+#include "engine/interpreter/block.h"
+#include "engine/interpreter/debug.h"
+#include "engine/interpreter/system/exceptions.h"
+#include "engine/interpreter/system/system.h"
+#include "engine/soft_vcpu.h"
+
+namespace bulkhead::engine {
+namespace {
+
+using cpu::Activity;
+using cpu::StopReason;
+
+[[nodiscard]] bool wants_attention(const Cpu& cpu) {
+  return (cpu.attention.load(std::memory_order_relaxed) & cpu.attention_mask) != 0;
+}
+
+uint64_t code_linear(const Cpu& cpu) {
+  const uint64_t linear = cpu.rip + cpu.code_base;
+  return cpu.mode.code64() ? linear : static_cast<uint32_t>(linear);
+}
+
+// Outside of 64-bit mode, RIP beyond CS's limit is #GP(0) before anything is fetched.
+void check_rip(const Cpu& cpu) {
+  if (cpu.mode.code64() ? !is_canonical(cpu.rip) : cpu.rip > cpu.segments[cpu::kCs].limit) raise(kGeneralProtection, 0);
+}
+
+[[gnu::always_inline]] inline void execute(Cpu& cpu, const Block& block) {
+  const Op* op = block.ops;
+  cpu.block_rip = cpu.rip;
+  cpu.block_begin = op;
+  cpu.block_end = op + block.op_count;
+  cpu.rip += block.length;
+  if (!cpu.mode.code64()) [[unlikely]] cpu.rip = static_cast<uint32_t>(cpu.rip);
+  do {
+    cpu.op = op;
+    op->handler(cpu, *op);
+    ++op;
+  } while (op != cpu.block_end);
+  cpu.instruction_count += static_cast<uint64_t>(cpu.block_end - cpu.block_begin);
+}
+
+// The block at RIP, checked for CS's limit. Faults of the fetch leave op at nullptr.
+Block* next_block(Cpu& cpu, uint64_t linear) {
+  cpu.op = nullptr;
+  check_rip(cpu);
+  return cpu.blocks->find(cpu, linear);
+}
+
+[[nodiscard]] bool fits_limit(const Cpu& cpu, const Block& block) {
+  return cpu.rip + block.length - 1 <= cpu.segments[cpu::kCs].limit;
+}
+
+// Until something wants attention.
+void run_blocks(Cpu& cpu) {
+  Block* previous = nullptr;
+  uint64_t flush_count = cpu.blocks->flush_count();
+  while (!wants_attention(cpu)) {
+    const uint64_t linear = code_linear(cpu);
+    Block* block = nullptr;
+    if (previous != nullptr) [[likely]] {
+      for (const BlockLink& link : previous->links) {
+        if (link.linear == linear && link.run_context == cpu.run_context) {
+          block = link.block;
+          break;
+        }
+      }
+    }
+    if (block == nullptr || (block->version->load(std::memory_order_acquire) != block->made_at_version &&
+                             !cpu.blocks->is_current(cpu, *block))) [[unlikely]] {
+      block = next_block(cpu, linear);
+      if (flush_count != cpu.blocks->flush_count()) {
+        flush_count = cpu.blocks->flush_count();
+        previous = nullptr;
+      }
+      const bool is_kept = block->length != 0 && block->made_at_version != Block::kAlwaysCheck;
+      if (previous != nullptr && is_kept) {
+        previous->last_link ^= 1;
+        previous->links[previous->last_link] = {.linear = linear, .run_context = cpu.run_context, .block = block};
+      }
+      previous = is_kept ? block : nullptr;
+    } else {
+      previous = block;
+    }
+    if (!cpu.mode.code64() && !fits_limit(cpu, *block)) [[unlikely]] {
+      cpu.op = nullptr;
+      check_rip(cpu);
+      block = cpu.blocks->make_single(cpu, linear);
+      previous = nullptr;
+    }
+    execute(cpu, *block);
+  }
+}
+
+// Puts RIP back at the instruction that faulted and delivers the exception. False: the processor shuts down.
+bool take_fault(Cpu& cpu, const GuestFault& fault) {
+  if (cpu.op != nullptr) {
+    cpu.rip = cpu.instruction_rip();
+    cpu.instruction_count += static_cast<uint64_t>(cpu.op - cpu.block_begin);
+    cpu.op = nullptr;
+  }
+  cpu.pending_debug = 0;
+  cpu.step_trap = false;
+  ++cpu.counters.exceptions;
+  return deliver_fault(cpu, fault);
+}
+
+bool resume_flag(const Cpu& cpu) {
+  return (cpu.system_flags & kFlagResume) != 0 && cpu.resume_at_count == cpu.instruction_count;
+}
+
+// A point of the debugger outside of the guest.
+bool debugger_stops_here(Cpu& cpu, uint64_t linear) {
+  if (cpu.debugger_skips_at_count == cpu.instruction_count) return false;
+  for (const auto& point : cpu.vcpu->debug().points) {
+    if (point.kind == cpu::DebugRequest::Point::Kind::kExecute && point.address == linear) return true;
+  }
+  return false;
+}
+
+// One instruction, with everything that is looked at around it.
+std::optional<StopReason> step(Cpu& cpu) {
+  cpu.op = nullptr;
+  const uint64_t linear = code_linear(cpu);
+  if (debugger_stops_here(cpu, linear)) {
+    cpu.debugger_skips_at_count = cpu.instruction_count;
+    return StopReason::kDebug;
+  }
+  const bool stack_shadow = cpu.stack_shadow_at_count == cpu.instruction_count;
+  if (!resume_flag(cpu) && !stack_shadow) {
+    if (const uint64_t hits = code_breakpoints_at(cpu, linear); hits != 0) {
+      enter_debug_exception(cpu, hits);
+      return deliver_exception_or_stop(cpu, Event::debug_fault());
+    }
+  }
+  cpu.step_trap = (cpu.system_flags & kFlagTrap) != 0;
+  try {
+    check_rip(cpu);
+    execute(cpu, *cpu.blocks->make_single(cpu, linear));
+  } catch (const GuestFault& fault) {
+    return take_fault(cpu, fault) ? std::nullopt : std::optional(StopReason::kShutdown);
+  }
+  cpu.op = nullptr;
+  if (cpu.stack_shadow_at_count == cpu.instruction_count) return std::nullopt;  // traps wait for the next instruction
+  const uint64_t bits = cpu.pending_debug | (cpu.step_trap ? uint64_t{kDr6SingleStep} : 0);
+  cpu.pending_debug = 0;
+  if (bits != 0) {
+    enter_debug_exception(cpu, bits);
+    if (const auto stop = deliver_exception_or_stop(cpu, Event::debug_trap())) return stop;
+  }
+  if (cpu.debugger_hit || cpu.vcpu->debug().single_step) {
+    cpu.debugger_hit = false;
+    cpu.debugger_skips_at_count = cpu.instruction_count;
+    return StopReason::kDebug;
+  }
+  return std::nullopt;
+}
+
+void take_init(Cpu& cpu) {
+  // INIT keeps the TSC, the x87 and SSE state, MSRs of the memory types and CR0.CD and NW (SDM 3, table 10-1).
+  const cpu::State before = save_state(cpu);
+  cpu::State state = cpu::reset_state(cpu.index);
+  state.xsave = before.xsave;
+  state.xcr0 = before.xcr0;
+  state.tsc_offset = before.tsc_offset;
+  state.cr0 = (before.cr0 & (kCr0Cd | kCr0Nw)) | kCr0Et;
+  state.msr_mtrr_def_type = before.msr_mtrr_def_type;
+  state.msr_mtrr_fixed = before.msr_mtrr_fixed;
+  state.msr_mtrr_variable = before.msr_mtrr_variable;
+  state.msr_pat = before.msr_pat;
+  state.msr_kvm_system_time = before.msr_kvm_system_time;
+  state.msr_kvm_wall_clock = before.msr_kvm_wall_clock;
+  state.instruction_count = before.instruction_count;
+  // The bootstrap processor runs on from the reset vector.
+  state.activity = cpu.index == 0 ? Activity::kRunning : Activity::kWaitForSipi;
+  load_state(cpu, state);
+}
+
+void take_sipi(Cpu& cpu) {
+  const uint8_t vector = cpu.vcpu->sipi_vector();
+  cpu.segments[cpu::kCs] = {.base = uint64_t{vector} << 12, .limit = 0xFFFF, .selector = static_cast<uint16_t>(vector << 8), .attributes = 0x9B};
+  cpu.rip = 0;
+  cpu.activity = Activity::kRunning;
+  update_mode(cpu);
+}
+
+bool take(Cpu& cpu, uint32_t attention) { return (cpu.attention.fetch_and(~attention) & attention) != 0; }
+
+// Waits while halted. Nothing: there is something to run or to look at.
+std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
+  const uint32_t attention = cpu.attention.load();
+  switch (cpu.activity) {
+    case Activity::kRunning:
+      return std::nullopt;
+    case Activity::kShutdown:
+      return StopReason::kShutdown;
+    case Activity::kWaitForSipi:
+      cpu.attention.fetch_and(~uint32_t{kAttentionNmi});
+      if (take(cpu, kAttentionSipi)) {
+        take_sipi(cpu);
+      } else {
+        cpu.vcpu->wait(kAttentionSipi | kAttentionInit | kAttentionStop);
+      }
+      return std::nullopt;
+    case Activity::kHalted: {
+      uint32_t wake = kAttentionInit | kAttentionStop;
+      if (!cpu.nmi_blocked) wake |= kAttentionNmi;
+      if ((cpu.system_flags & kFlagInterrupt) != 0) wake |= kAttentionInterrupt;
+      if ((attention & wake) == 0) {
+        ++cpu.counters.halts;
+        cpu.vcpu->wait(wake);
+      }
+      return std::nullopt;
+    }
+  }
+  return std::nullopt;
+}
+
+// Everything between two instructions but the instruction itself. Nothing: run on.
+std::optional<StopReason> attend(Cpu& cpu) {
+  cpu.op = nullptr;
+  if (take(cpu, kAttentionFlush)) cpu.engine->attend_flush(cpu);
+  if (take(cpu, kAttentionStop)) return StopReason::kRequested;
+  if (take(cpu, kAttentionInit)) take_init(cpu);
+  if (cpu.activity != Activity::kRunning) {
+    if (const auto stop = wait_while_inactive(cpu)) return stop;
+  }
+  const uint32_t attention = cpu.attention.load();
+  if ((attention & kAttentionSipi) != 0 && cpu.activity == Activity::kRunning) cpu.attention.fetch_and(~uint32_t{kAttentionSipi});
+  if (cpu.activity == Activity::kWaitForSipi) return std::nullopt;
+
+  const bool shadow = cpu.shadow_at_count == cpu.instruction_count || cpu.stack_shadow_at_count == cpu.instruction_count;
+  if ((attention & kAttentionNmi) != 0 && !cpu.nmi_blocked && !shadow) {
+    cpu.attention.fetch_and(~uint32_t{kAttentionNmi});
+    cpu.activity = Activity::kRunning;
+    cpu.nmi_blocked = true;
+    update_mode(cpu);
+    if (const auto stop = deliver_exception_or_stop(cpu, Event::nmi())) return stop;
+  } else if ((attention & kAttentionInterrupt) != 0 && (cpu.system_flags & kFlagInterrupt) != 0 && !shadow) {
+    if (const auto vector = cpu.io->acknowledge_interrupt()) {
+      cpu.activity = Activity::kRunning;
+      ++cpu.counters.interrupts;
+      if (const auto stop = deliver_exception_or_stop(cpu, Event::external(*vector))) return stop;
+    }
+    // Else the request went away, and its line with it; HLT goes on.
+  }
+  if (cpu.activity != Activity::kRunning) return std::nullopt;
+  refresh_trap_attention(cpu);
+  // One step where every step is looked at, in a shadow, and where a request cannot be met now: there is always progress.
+  if (cpu.stepping || wants_attention(cpu)) return step(cpu);
+  return std::nullopt;
+}
+
+}  // namespace
+
+cpu::StopReason run_loop(Cpu& cpu) {
+  if (const auto stop = deliver_pending_event(cpu)) return *stop;
+  while (true) {
+    try {
+      if (wants_attention(cpu) || cpu.activity != Activity::kRunning) {
+        if (const auto stop = attend(cpu)) return *stop;
+        if (cpu.activity != Activity::kRunning) continue;
+      }
+      if (!cpu.stepping) run_blocks(cpu);
+    } catch (const GuestFault& fault) {
+      if (!take_fault(cpu, fault)) return StopReason::kShutdown;
+    }
+  }
+}
+
+}  // namespace bulkhead::engine
