@@ -1,0 +1,48 @@
+// The two engines behind one door: what each can do here, and the making of a VM's vCPUs on it. Nothing else in vmm/ knows
+// which one runs.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "cpu/model.h"
+#include "cpu/vcpu.h"
+#include "memory/guest_memory.h"
+#include "support/random.h"
+#include "support/result.h"
+#include "support/time/clock.h"
+
+namespace bulkhead::vmm {
+
+// What a VM's vCPUs are made from. Everything outlives them.
+struct EngineParts {
+  memory::GuestMemory& memory;
+  Clock& clock;
+  RandomSource& random;
+  const cpu::CpuModel& model;
+  uint32_t vcpu_count;
+};
+
+// One VM's vCPUs and what they share.
+class VmEngine {
+ public:
+  virtual ~VmEngine() = default;
+  [[nodiscard]] virtual cpu::Vcpu& vcpu(uint32_t index) = 0;
+  // Marks what the vCPUs wrote since the last time in GuestMemory's page flags.
+  virtual Result<> collect_dirty() = 0;
+};
+
+class EngineBackend {
+ public:
+  virtual ~EngineBackend() = default;
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  [[nodiscard]] virtual cpu::FeatureSet available_features() const = 0;
+  virtual Result<std::unique_ptr<VmEngine>> create(const EngineParts& parts) = 0;
+};
+
+std::unique_ptr<EngineBackend> make_soft_backend();
+// Fails with the reason when this host has no usable /dev/kvm.
+Result<std::unique_ptr<EngineBackend>> open_kvm_backend();
+
+}  // namespace bulkhead::vmm
