@@ -8,7 +8,7 @@ namespace bulkhead::machine {
 bool Bus::map_ports(std::string owner, uint32_t first, uint32_t count, device::PortIo& target) {
   LockGuard lock(mutex_);
   auto ports = std::make_shared<PortMap>(*map_.ports);
-  if (!ports->add({std::move(owner), first, count, &target})) return false;
+  if (!ports->add({std::move(owner), first, count, &target, RangeKind::kFixed})) return false;
   publish({std::move(ports), map_.mmio});
   return true;
 }
@@ -16,7 +16,7 @@ bool Bus::map_ports(std::string owner, uint32_t first, uint32_t count, device::P
 bool Bus::map_mmio(std::string owner, GuestAddress first, uint64_t size, device::Mmio& target) {
   LockGuard lock(mutex_);
   auto mmio = std::make_shared<MmioMap>(*map_.mmio);
-  if (!mmio->add({std::move(owner), first.value, size, &target})) return false;
+  if (!mmio->add({std::move(owner), first.value, size, &target, RangeKind::kFixed})) return false;
   publish({map_.ports, std::move(mmio)});
   return true;
 }
@@ -35,6 +35,30 @@ bool Bus::unmap_mmio(GuestAddress first) {
   if (!mmio->remove(first.value)) return false;
   publish({map_.ports, std::move(mmio)});
   return true;
+}
+
+void Bus::replace_movable(const std::vector<PortRange>& ports, const std::vector<MmioRange>& mmio) {
+  LockGuard lock(mutex_);
+  BusMap next = map_;
+  const auto is_movable = [](const auto& range) { return range.kind == RangeKind::kMovable; };
+  // The table of ports is large: copied only when a range of it comes or goes.
+  if (!ports.empty() || std::ranges::any_of(map_.ports->ranges(), is_movable)) {
+    auto changed = std::make_shared<PortMap>(*map_.ports);
+    changed->remove_movable();
+    for (PortRange range : ports) {
+      range.kind = RangeKind::kMovable;
+      (void)changed->add(std::move(range));
+    }
+    next.ports = std::move(changed);
+  }
+  auto changed = std::make_shared<MmioMap>(*map_.mmio);
+  changed->remove_movable();
+  for (MmioRange range : mmio) {
+    range.kind = RangeKind::kMovable;
+    (void)changed->add(std::move(range));
+  }
+  next.mmio = std::move(changed);
+  publish(std::move(next));
 }
 
 BusMap Bus::map() const {

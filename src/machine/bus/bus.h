@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "machine/bus/bus_map.h"
 #include "support/bytes.h"
@@ -27,6 +28,10 @@ class Bus {
   // False when no range starts there.
   bool unmap_ports(uint32_t first);
   bool unmap_mmio(GuestAddress first);
+
+  // Puts these in the place of all movable ranges in one step, so that nobody sees half of a change. One that overlaps a
+  // fixed range or an earlier one of the list answers nowhere.
+  void replace_movable(const std::vector<PortRange>& ports, const std::vector<MmioRange>& mmio);
 
   // The present picture, for descriptions of the board and tests.
   [[nodiscard]] BusMap map() const;

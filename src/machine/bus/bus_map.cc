@@ -22,6 +22,11 @@ bool PortMap::remove(uint32_t first) {
   return found;
 }
 
+void PortMap::remove_movable() {
+  std::erase_if(ranges_, [](const PortRange& range) { return range.kind == RangeKind::kMovable; });
+  number_slots();
+}
+
 void PortMap::number_slots() {
   slots_.fill(0);
   for (size_t i = 0; i < ranges_.size(); ++i) {
@@ -49,6 +54,10 @@ bool MmioMap::add(MmioRange range) {
   if (above != ranges_.begin() && std::prev(above)->contains(range.first)) return false;
   ranges_.insert(above, std::move(range));
   return true;
+}
+
+void MmioMap::remove_movable() {
+  std::erase_if(ranges_, [](const MmioRange& range) { return range.kind == RangeKind::kMovable; });
 }
 
 bool MmioMap::remove(uint64_t first) {

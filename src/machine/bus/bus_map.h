@@ -13,11 +13,15 @@
 
 namespace bulkhead::machine {
 
+// Fixed ranges are the board's own; movable ones are BARs, which a guest may put anywhere and which yield to fixed ones.
+enum class RangeKind : uint8_t { kFixed, kMovable };
+
 struct PortRange {
   std::string owner;
   uint32_t first = 0;
   uint32_t count = 0;
   device::PortIo* target = nullptr;
+  RangeKind kind = RangeKind::kFixed;
 };
 
 struct MmioRange {
@@ -25,6 +29,7 @@ struct MmioRange {
   uint64_t first = 0;
   uint64_t size = 0;
   device::Mmio* target = nullptr;
+  RangeKind kind = RangeKind::kFixed;
 
   // Without wrapping: an address below first gives a huge offset.
   [[nodiscard]] bool contains(uint64_t address) const { return address - first < size; }
@@ -44,6 +49,7 @@ class PortMap {
   [[nodiscard]] bool add(PortRange range);
   // False when no range starts there.
   bool remove(uint32_t first);
+  void remove_movable();
 
  private:
   void number_slots();
@@ -64,6 +70,7 @@ class MmioMap {
   // False and unchanged when the range is empty, wraps or overlaps another.
   [[nodiscard]] bool add(MmioRange range);
   bool remove(uint64_t first);
+  void remove_movable();
 
  private:
   std::vector<MmioRange> ranges_;  // by address

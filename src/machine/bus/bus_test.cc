@@ -125,6 +125,23 @@ TEST(BusMap, AReaderSeesAChangeAtItsNextAccess) {
   EXPECT_EQ(reader.read_port(0x80, 1), 0xFFu);
 }
 
+TEST(BusMap, MovableRangesChangeTogetherAndYieldToFixedAndEarlierOnes) {
+  Bus bus;
+  Recorder fixed;
+  Recorder first;
+  Recorder second;
+  ASSERT_TRUE(bus.map_mmio("fixed", {0x1000}, 0x1000, fixed));
+  bus.replace_movable({{"io", 0xC000, 0x20, &first}},
+                      {{"a", 0x3000, 0x1000, &first}, {"b", 0x3800, 0x1000, &second}, {"c", 0x1800, 0x10, &second}});
+  ASSERT_EQ(bus.map().mmio->ranges().size(), 2u);
+  EXPECT_EQ(bus.map().mmio->ranges()[1].owner, "a");
+  EXPECT_EQ(bus.map().ports->ranges().size(), 1u);
+  bus.replace_movable({}, {{"b", 0x3800, 0x1000, &second}});
+  ASSERT_EQ(bus.map().mmio->ranges().size(), 2u);
+  EXPECT_EQ(bus.map().mmio->ranges()[1].owner, "b");
+  EXPECT_TRUE(bus.map().ports->ranges().empty());
+}
+
 struct Constant final : device::Mmio {
   explicit Constant(uint8_t value) : value(value) {}
   void read_mmio(uint64_t, MutableByteSpan out) override { std::fill(out.begin(), out.end(), value); }
