@@ -10,14 +10,6 @@ constexpr uint8_t kMasterLevelWritable = 0xF8, kSlaveLevelWritable = 0xDE;
 
 constexpr uint8_t bit(unsigned input) { return static_cast<uint8_t>(1u << input); }
 
-// Reads a port range of byte registers with an access of any width.
-template <typename ReadByte>
-uint32_t read_bytes(uint16_t offset, unsigned size, ReadByte read_byte) {
-  uint32_t value = 0;
-  for (unsigned i = 0; i < size; ++i) value |= uint32_t{read_byte(static_cast<uint16_t>(offset + i))} << (8 * i);
-  return value;
-}
-
 }  // namespace
 
 // One 8259A
@@ -253,33 +245,29 @@ void Pic::write_chip(bool is_slave, uint16_t offset, uint8_t value) {
   if (changed) interrupt_request_.settle();
 }
 
-uint32_t Pic::ChipPorts::read_port(uint16_t offset, unsigned size) {
-  return read_bytes(offset, size, [this](uint16_t at) -> uint8_t {
-    return at < kRangeSize ? pic_.read_chip(is_slave_, at) : 0xFF;
-  });
+uint8_t Pic::ChipPorts::read_byte(uint16_t offset) {
+  return offset < kRangeSize ? pic_.read_chip(is_slave_, offset) : 0xFF;
 }
 
-void Pic::ChipPorts::write_port(uint16_t offset, unsigned size, uint32_t value) {
-  for (unsigned i = 0; i < size && offset + i < kRangeSize; ++i) {
-    pic_.write_chip(is_slave_, static_cast<uint16_t>(offset + i), static_cast<uint8_t>(value >> (8 * i)));
-  }
+void Pic::ChipPorts::write_byte(uint16_t offset, uint8_t value) {
+  if (offset < kRangeSize) pic_.write_chip(is_slave_, offset, value);
 }
 
-uint32_t Pic::EdgeLevelPorts::read_port(uint16_t offset, unsigned size) {
+uint8_t Pic::EdgeLevelPorts::read_byte(uint16_t offset) {
   LockGuard lock(pic_.mutex_);
-  return read_bytes(offset, size, [master = pic_.master_.level_mask, slave = pic_.slave_.level_mask](uint16_t at) {
-    return at == 0 ? master : at == 1 ? slave : uint8_t{0xFF};
-  });
+  if (offset >= kRangeSize) return 0xFF;
+  return offset == 0 ? pic_.master_.level_mask : pic_.slave_.level_mask;
 }
 
-void Pic::EdgeLevelPorts::write_port(uint16_t offset, unsigned size, uint32_t value) {
+void Pic::EdgeLevelPorts::write_byte(uint16_t offset, uint8_t value) {
+  if (offset >= kRangeSize) return;
   bool changed = false;
   {
     LockGuard lock(pic_.mutex_);
-    for (unsigned i = 0; i < size; ++i) {
-      const auto byte = static_cast<uint8_t>(value >> (8 * i));
-      if (offset + i == 0) pic_.master_.level_mask = byte & kMasterLevelWritable;
-      if (offset + i == 1) pic_.slave_.level_mask = byte & kSlaveLevelWritable;
+    if (offset == 0) {
+      pic_.master_.level_mask = value & kMasterLevelWritable;
+    } else {
+      pic_.slave_.level_mask = value & kSlaveLevelWritable;
     }
     changed = pic_.update();
   }

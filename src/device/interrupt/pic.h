@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "device/byte_ports.h"
 #include "device/device.h"
 #include "device/interrupt/local_apic.h"
 #include "device/level_output.h"
@@ -74,23 +75,23 @@ class Pic final : public Device, public IrqLine::Receiver, public ExternalVector
     static Result<Chip> restore(const StateReader& reader);
   };
 
-  class ChipPorts final : public PortIo {
+  class ChipPorts final : public BytePorts {
    public:
     ChipPorts(Pic& pic, bool is_slave) : pic_(pic), is_slave_(is_slave) {}
-    uint32_t read_port(uint16_t offset, unsigned size) override;
-    void write_port(uint16_t offset, unsigned size, uint32_t value) override;
 
    private:
+    uint8_t read_byte(uint16_t offset) override;
+    void write_byte(uint16_t offset, uint8_t value) override;
     Pic& pic_;
     const bool is_slave_;
   };
-  class EdgeLevelPorts final : public PortIo {
+  class EdgeLevelPorts final : public BytePorts {
    public:
     explicit EdgeLevelPorts(Pic& pic) : pic_(pic) {}
-    uint32_t read_port(uint16_t offset, unsigned size) override;
-    void write_port(uint16_t offset, unsigned size, uint32_t value) override;
 
    private:
+    uint8_t read_byte(uint16_t offset) override;
+    void write_byte(uint16_t offset, uint8_t value) override;
     Pic& pic_;
   };
 
