@@ -86,7 +86,7 @@ void LocalApic::change_timer_mode(uint32_t old_local_vector) {
 // together into one interrupt.
 void LocalApic::schedule_next_period() {
   const uint64_t period_ns = uint64_t{registers_.timer_initial_count} * timer_divisor();
-  const uint64_t earliest_ns = clock_.now_ns() + std::min(period_ns, kLeastPeriodNs);
+  const uint64_t earliest_ns = clock_.now_ns() + (period_ns < kLeastPeriodNs ? kLeastPeriodNs : 1);
   const uint64_t behind_ns = earliest_ns - registers_.timer_deadline_ns;
   registers_.timer_deadline_ns += (behind_ns + period_ns - 1) / period_ns * period_ns;
   timer_->arm(registers_.timer_deadline_ns);
