@@ -49,4 +49,14 @@ class Device : public SavedState {
   virtual void reset() = 0;
 };
 
+// A device that works on threads of its own. The machine stops its vCPUs, then pauses these devices; between pause() and
+// resume() they touch no guest memory and no wire, so that RAM and saved state belong together.
+class ThreadedWork {
+ public:
+  virtual ~ThreadedWork() = default;
+  // Returns when work under way has ended.
+  virtual void pause() = 0;
+  virtual void resume() = 0;
+};
+
 }  // namespace bulkhead::device

@@ -237,12 +237,14 @@ bool Function::bus_master_enabled() const {
 }
 
 void Function::set_interrupt_pin_level(bool asserted) {
-  {
-    const LockGuard lock(mutex_);
-    pin_level_ = asserted && identity_.interrupt_pin != 0;
-    apply_interrupt_pin();
-  }
-  interrupt_.settle();
+  want_interrupt_pin_level(asserted);
+  settle_interrupt_pin();
+}
+
+void Function::want_interrupt_pin_level(bool asserted) {
+  const LockGuard lock(mutex_);
+  pin_level_ = asserted && identity_.interrupt_pin != 0;
+  apply_interrupt_pin();
 }
 
 void Function::apply_interrupt_pin() {

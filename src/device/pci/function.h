@@ -109,7 +109,10 @@ class Function {
   [[nodiscard]] bool msix_enabled() const;
   [[nodiscard]] bool bus_master_enabled() const;
   // Level of the function's INTx pin; the disable bit and an enabled MSI or MSI-X keep it off the wire.
+  // want_... only records, so that it may be called with the device's lock held; settle_... then drives the wire.
   void set_interrupt_pin_level(bool asserted);
+  void want_interrupt_pin_level(bool asserted);
+  void settle_interrupt_pin() { interrupt_.settle(); }
   // As pulse of one MSI vector: sent, set pending while masked, or lost while MSI is off.
   void notify_msi(unsigned vector);
   [[nodiscard]] uint32_t config_value(uint16_t offset, unsigned size) const;

@@ -1,0 +1,83 @@
+// The block device (VIRTIO 1.2, 5.2): takes requests out of its queue, checks them once, hands them to a block::Disk,
+// and gives them back in whatever order the disk completes them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "block/disk.h"
+#include "device/virtio/model.h"
+#include "spec/virtio.h"
+#include "support/os/mutex.h"
+
+namespace bulkhead::device::virtio {
+
+class BlockModel final : public Model {
+ public:
+  static constexpr uint16_t kQueueSize = 256;
+  // What the driver is told: pieces of one request (the ring less header and status), bytes of one piece, sectors of
+  // one discard or write-zeroes range, ranges of one request.
+  static constexpr uint32_t kMaximumSegments = kQueueSize - 2;
+  static constexpr uint32_t kMaximumSegmentSize = 1 << 20;
+  static constexpr uint32_t kMaximumRangeSectors = 1 << 22;
+  static constexpr uint32_t kMaximumRanges = 16;
+
+  // The disk outlives the model. The guest reads at most 20 characters of the serial number.
+  BlockModel(std::string name, block::Disk& disk, std::string serial);
+
+  [[nodiscard]] std::string_view name() const override { return name_; }
+  [[nodiscard]] uint16_t device_id() const override { return spec::virtio::kDeviceBlock; }
+  [[nodiscard]] uint32_t pci_class() const override;
+  [[nodiscard]] uint64_t features() const override;
+  [[nodiscard]] std::vector<uint16_t> queue_sizes() const override { return {kQueueSize}; }
+  void attach(Transport& transport) override { transport_ = &transport; }
+  void read_config(uint64_t offset, MutableByteSpan out) const override;
+  void start(uint64_t) override {}
+  [[nodiscard]] bool process(unsigned queue) override;
+  void on_wake() override;
+  [[nodiscard]] size_t in_flight() const override { return in_flight_; }
+  void stop() override;
+  void save_state(StateWriter& writer) const override;
+  Result<> restore_state(const StateReader& reader) override;
+
+ private:
+  // One chain under way: its parameters are frozen here, the driver's copy is not read again (DEVICE_SAFETY rule 12).
+  struct Pending {
+    Chain chain;
+    uint32_t generation = 0;  // counts uses of this slot
+    uint32_t parts_left = 0;  // requests to the disk that have not completed
+    uint32_t data_size = 0;   // bytes of the writable part that the disk fills
+    uint8_t status = 0;
+    bool used = false;
+  };
+  struct Finished {
+    uint32_t slot;
+    uint32_t generation;
+    block::Status status;
+  };
+
+  [[nodiscard]] uint32_t take_slot();
+  // False when not even a status can be given back.
+  [[nodiscard]] bool begin(uint32_t slot);
+  void begin_transfer(uint32_t slot, const spec::virtio::BlockRequestHeader& header);
+  void begin_ranges(uint32_t slot, uint32_t type);
+  void answer_id(uint32_t slot);
+  void give_back(uint32_t slot, uint8_t status);
+  void submit(uint32_t slot, block::Request request);
+  [[nodiscard]] block::Request::Completion completion(uint32_t slot);
+
+  const std::string name_;
+  block::Disk& disk_;
+  const std::string serial_;
+  Transport* transport_ = nullptr;
+
+  // Of the worker.
+  std::vector<Pending> pending_;
+  std::vector<uint32_t> free_slots_;
+  size_t in_flight_ = 0;
+
+  Mutex mutex_;
+  std::vector<Finished> finished_ GUARDED_BY(mutex_);
+};
+
+}  // namespace bulkhead::device::virtio

@@ -1,0 +1,51 @@
+// A worker without a thread: its callbacks run when a test says so, on the test's thread.
+#pragma once
+
+#include <poll.h>
+
+#include <utility>
+#include <vector>
+
+#include "device/virtio/worker.h"
+
+namespace bulkhead::device::virtio {
+
+class ManualWorker final : public Worker {
+ public:
+  Result<> watch(EventFd& event, std::function<void()> callback) override {
+    watches_.push_back({&event, std::move(callback)});
+    return {};
+  }
+  void start() override {}
+  void run_and_wait(std::function<void()> work) override { work(); }
+  void wait_until(std::function<bool()> condition) override {
+    while (!condition()) {
+      if (run_once()) continue;
+      std::vector<pollfd> fds;
+      for (const auto& [event, callback] : watches_) fds.push_back({.fd = event->fd(), .events = POLLIN, .revents = 0});
+      ::poll(fds.data(), fds.size(), -1);
+    }
+  }
+
+  // One turn: each signalled event once. False when there was none.
+  bool run_once() {
+    bool ran = false;
+    for (const auto& [event, callback] : watches_) {
+      if (event->take() == 0) continue;
+      ran = true;
+      callback();
+    }
+    return ran;
+  }
+  // Turns until nothing is signalled, at most limit of them; returns how many there were.
+  unsigned run(unsigned limit = 1000) {
+    unsigned turns = 0;
+    while (turns < limit && run_once()) ++turns;
+    return turns;
+  }
+
+ private:
+  std::vector<std::pair<EventFd*, std::function<void()>>> watches_;
+};
+
+}  // namespace bulkhead::device::virtio

@@ -1,0 +1,64 @@
+#include "device/virtio/worker.h"
+
+#include "support/check.h"
+
+namespace bulkhead::device::virtio {
+
+Result<std::unique_ptr<ThreadWorker>> ThreadWorker::create(std::string name) {
+  auto loop = TRY_IN(name, EventLoop::create());
+  return std::unique_ptr<ThreadWorker>(new ThreadWorker(std::move(name), std::move(loop)));
+}
+
+ThreadWorker::~ThreadWorker() {
+  loop_->stop();
+  thread_.join();
+}
+
+Result<> ThreadWorker::watch(EventFd& event, std::function<void()> callback) {
+  return loop_->watch(event.fd(), EPOLLIN, [this, &event, callback = std::move(callback)](uint32_t) {
+    if (event.take() != 0) callback();
+    ask_waiters();
+  });
+}
+
+void ThreadWorker::start() {
+  thread_ = Thread(name_, [this] { loop_->run(); });
+}
+
+void ThreadWorker::run_and_wait(std::function<void()> work) {
+  wait_until([work = std::move(work), ran = false]() mutable {
+    if (!ran) work();
+    ran = true;
+    return true;
+  });
+}
+
+void ThreadWorker::wait_until(std::function<bool()> condition) {
+  bool done = false;
+  const bool posted = loop_->post([this, &done, condition = std::move(condition)]() mutable {
+    waiters_.push_back({std::move(condition), &done});
+    ask_waiters();
+  });
+  CHECK(posted, "more threads wait for a device than a loop takes");
+  mutex_.lock();
+  while (!done) done_.wait(mutex_);
+  mutex_.unlock();
+}
+
+void ThreadWorker::ask_waiters() {
+  for (size_t i = 0; i < waiters_.size();) {
+    if (!waiters_[i].condition()) {
+      ++i;
+      continue;
+    }
+    bool* done = waiters_[i].done;
+    waiters_.erase(waiters_.begin() + static_cast<ptrdiff_t>(i));
+    {
+      const LockGuard lock(mutex_);
+      *done = true;
+    }
+    done_.notify_all();
+  }
+}
+
+}  // namespace bulkhead::device::virtio
