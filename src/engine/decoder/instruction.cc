@@ -1,6 +1,8 @@
 // Names, features and resolved operands of decoded instructions.
 #include "engine/decoder/instruction.h"
 
+#include <algorithm>
+
 #include "engine/decoder/decoder.h"
 
 namespace bulkhead::engine::decoder {
@@ -50,9 +52,13 @@ void DecodeOptions::set(Feature feature, bool present) {
 
 DecodeOptions options_for(const cpu::FeatureSet& features) {
   DecodeOptions options;
+  const auto& table = cpu::feature_table();
   for (unsigned i = 1; i < static_cast<unsigned>(Feature::kCount); ++i) {
     const auto feature = static_cast<Feature>(i);
-    options.set(feature, features.has(feature_name(feature)));
+    const std::string_view name = feature_name(feature);
+    // The decoder knows a few that no model ever shows (SVM, VMX, MONITOR).
+    const bool in_models = std::any_of(table.begin(), table.end(), [&](const cpu::Feature& known) { return known.name == name; });
+    options.set(feature, in_models && features.has(name));
   }
   return options;
 }
