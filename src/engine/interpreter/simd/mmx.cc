@@ -81,6 +81,8 @@ void operate(Cpu& cpu, const Op& op) {
   }
   if (roles.xmm_reg) std::memcpy(&frame.reg, xmm(cpu, instruction.reg), 16);
   if (roles.mmx_reg) frame.mmx_reg = read_mmx(cpu, instruction.reg);
+  // CVTPI2PS and CVTPI2PD from memory leave the x87 unit alone; the others take it over before they may raise #XM.
+  if (roles.mmx_reg || !instruction.has_memory()) take_over(cpu);
   const Stub stub = mmx_stub(instruction, instruction.immediate_length != 0);
   uint32_t flags = 0;
   if (stub.uses_mxcsr) {
@@ -88,8 +90,6 @@ void operate(Cpu& cpu, const Op& op) {
   } else {
     bulkhead_simd_run_mmx(&frame, stub.code);
   }
-  // CVTPI2PS and CVTPI2PD from memory leave the x87 unit alone.
-  if (roles.mmx_reg || !instruction.has_memory()) take_over(cpu);
   if (roles.written == OperandKind::kMmxReg) write_mmx(cpu, instruction.reg, frame.mmx_reg);
   if (roles.written == OperandKind::kXmmReg) std::memcpy(xmm(cpu, instruction.reg), &frame.reg, 16);
   if (roles.written == OperandKind::kGprReg) cpu.gpr[instruction.reg] = frame.gpr_reg;
