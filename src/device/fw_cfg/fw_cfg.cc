@@ -27,31 +27,25 @@ uint32_t big(uint32_t value) { return std::byteswap(value); }
 }  // namespace
 
 FwCfg::FwCfg(memory::GuestMemory& memory) : memory_(memory) {
-  add_item(kSignature, {std::begin(kSignatureBytes), std::end(kSignatureBytes)});
-  add_number<uint32_t>(kInterfaceVersion, kVersionTraditional | kVersionDma);
+  set_item(kSignature, {std::begin(kSignatureBytes), std::end(kSignatureBytes)});
+  set_number<uint32_t>(kInterfaceVersion, kVersionTraditional | kVersionDma);
   rebuild_directory();
 }
 
-void FwCfg::insert(uint16_t key, Item item) {
-  const bool is_new = items_.emplace(key, std::move(item)).second;
-  CHECK(is_new, "two items of fw_cfg with one key");
-}
-
-void FwCfg::add_item(uint16_t key, std::vector<uint8_t> bytes) {
-  Item item;
+void FwCfg::set_item(uint16_t key, std::vector<uint8_t> bytes) {
+  Item& item = items_[key];
   item.owned = std::move(bytes);
   item.bytes = item.owned;
-  insert(key, std::move(item));
 }
 
-void FwCfg::add_borrowed_item(uint16_t key, ByteSpan bytes) { insert(key, {{}, bytes}); }
+void FwCfg::set_borrowed_item(uint16_t key, ByteSpan bytes) { items_[key] = {{}, bytes}; }
 
 void FwCfg::add_file(std::string_view name, std::vector<uint8_t> bytes) {
   CHECK(name.size() < kFileNameSize, "a file name too long for fw_cfg");
   const auto key = static_cast<uint16_t>(kFirstFile + files_.size());
   const bool is_new = files_.emplace(name, key).second;
   CHECK(is_new, "two files of fw_cfg with one name");
-  add_item(key, std::move(bytes));
+  set_item(key, std::move(bytes));
   rebuild_directory();
 }
 
@@ -67,8 +61,7 @@ void FwCfg::rebuild_directory() {
     store(&directory[at], entry);
     at += sizeof entry;
   }
-  items_.erase(kFileDirectory);
-  add_item(kFileDirectory, std::move(directory));
+  set_item(kFileDirectory, std::move(directory));
 }
 
 void FwCfg::reset() {

@@ -1,6 +1,7 @@
 // The firmware configuration device: numbered items and named files that the machine tells its firmware and operating
-// system, read byte by byte through ports or by DMA (spec/firmware/fw_cfg.h). Items are read-only and fixed before the
-// guest runs. Its DMA reaches RAM only, and moves no more per request than the selected item holds plus a small budget.
+// system, read byte by byte through ports or by DMA (spec/firmware/fw_cfg.h). Items are read-only to the guest and do not
+// change while it runs. Its DMA reaches RAM only, and moves no more per request than the selected item holds plus a small
+// budget.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +22,17 @@ class FwCfg final : public Device, public PortIo {
 
   explicit FwCfg(memory::GuestMemory& memory);
 
-  // While the machine is built. A key or name that exists is our own fault.
-  void add_item(uint16_t key, std::vector<uint8_t> bytes);
-  // The bytes must outlive the device: kernels and initrds are not copied.
-  void add_borrowed_item(uint16_t key, ByteSpan bytes);
+  // While no vCPU runs. Replaces what the key held.
+  void set_item(uint16_t key, std::vector<uint8_t> bytes);
+  // Not copied (kernels, initrds): the bytes stay where they are until they are replaced.
+  void set_borrowed_item(uint16_t key, ByteSpan bytes);
   // As a little-endian number.
   template <typename T>
-  void add_number(uint16_t key, T value) {
+  void set_number(uint16_t key, T value) {
     const ByteSpan bytes = as_bytes(value);
-    add_item(key, {bytes.begin(), bytes.end()});
+    set_item(key, {bytes.begin(), bytes.end()});
   }
-  // name has at most 55 bytes.
+  // While the machine is built. name has at most 55 bytes; one that exists is our own fault.
   void add_file(std::string_view name, std::vector<uint8_t> bytes);
 
   [[nodiscard]] std::string_view name() const override { return "fw-cfg"; }
@@ -50,7 +51,6 @@ class FwCfg final : public Device, public PortIo {
     uint16_t key = 0;
     uint32_t offset = 0;
   };
-  void insert(uint16_t key, Item item);
   void rebuild_directory();
   // The bytes of an item from an offset on; empty at its end and for a key that does not exist.
   [[nodiscard]] ByteSpan bytes_from(const Position& position) const;

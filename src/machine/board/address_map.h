@@ -66,6 +66,7 @@ inline constexpr uint8_t kResetValue = 0x06;
 // ISA interrupts and global system interrupts.
 inline constexpr uint32_t kIoApicInputCount = 24;
 inline constexpr uint32_t kTimerGsi = 2;  // where ISA interrupt 0 arrives at the I/O APIC
+inline constexpr uint8_t kIoApicId = 0;
 inline constexpr uint32_t kAcpiIrq = 9;
 inline constexpr uint32_t kFirstPciGsi = 16;  // INTA to INTD of every slot, swizzled, on four inputs
 inline constexpr uint32_t kPciGsiCount = 4;
