@@ -3,13 +3,19 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "device/timer/acpi_pm.h"
+#include "device/timer/hpet.h"
 #include "spec/acpi/tables.h"
 
 namespace bulkhead::machine::acpi {
 namespace {
 
 using namespace spec::acpi;
+using device::timer::AcpiPm;
 
+constexpr uint8_t kCenturyIndex = 0x32;
+// Fewest ticks of the HPET between two interrupts that an operating system should ask for.
+constexpr uint16_t kHpetMinimumTick = 128;
 constexpr uint8_t kFadtRevision = 6;
 constexpr uint8_t kFadtMinorVersion = 5;
 constexpr uint8_t kMadtRevision = 5;
@@ -44,9 +50,10 @@ GenericAddress io_register(uint16_t port, uint8_t byte_count, AccessSize access)
 }
 
 Fadt make_fadt() {
-  constexpr uint16_t kEventPort = kPowerManagementPort + kPm1EventOffset;
-  constexpr uint16_t kControlPort = kPowerManagementPort + kPm1ControlOffset;
-  constexpr uint16_t kTimerPort = kPowerManagementPort + kPmTimerOffset;
+  constexpr uint16_t kEventPort = kPowerManagementPort + AcpiPm::kEventOffset;
+  constexpr uint16_t kControlPort = kPowerManagementPort + AcpiPm::kControlOffset;
+  constexpr uint16_t kTimerPort = kPowerManagementPort + AcpiPm::kTimerOffset;
+  constexpr uint16_t kGpe0Port = kPowerManagementPort + AcpiPm::kGeneralEventOffset;
   Fadt fadt{};
   fadt.header = make_header("FACP", kFadtRevision);
   fadt.preferred_profile = kProfileDesktop;
@@ -55,22 +62,25 @@ Fadt make_fadt() {
   fadt.pm1a_event_block = kEventPort;
   fadt.pm1a_control_block = kControlPort;
   fadt.pm_timer_block = kTimerPort;
-  fadt.pm1_event_length = 4;
-  fadt.pm1_control_length = 2;
-  fadt.pm_timer_length = 4;
+  fadt.gpe0_block = kGpe0Port;
+  fadt.pm1_event_length = AcpiPm::kEventSize;
+  fadt.pm1_control_length = AcpiPm::kControlSize;
+  fadt.pm_timer_length = AcpiPm::kTimerSize;
+  fadt.gpe0_length = AcpiPm::kGeneralEventSize;
   fadt.c2_latency = 0xFFFF;  // no C2 and no C3
   fadt.c3_latency = 0xFFFF;
-  fadt.century = kRtcCenturyRegister;
+  fadt.century = kCenturyIndex;
   fadt.boot_architecture = kHasLegacyDevices | kHas8042 | kNoVga | kNoAspm;
   // The power button is the fixed one, in PM1.
-  fadt.flags = kWbinvdWorks | kC1OnAllProcessors | kNoFixedSleepButton | kNoFixedRtcWake | kHasResetRegister;
-  if (kPmTimerIs32Bits) fadt.flags |= kTimerIs32Bits;
+  fadt.flags = kWbinvdWorks | kC1OnAllProcessors | kNoFixedSleepButton | kNoFixedRtcWake | kTimerIs32Bits |
+               kHasResetRegister;
   fadt.reset_register = io_register(kResetPort, 1, kByte);
   fadt.reset_value = kResetValue;
   fadt.minor_version = kFadtMinorVersion;
-  fadt.x_pm1a_event_block = io_register(kEventPort, 4, kWord);
-  fadt.x_pm1a_control_block = io_register(kControlPort, 2, kWord);
-  fadt.x_pm_timer_block = io_register(kTimerPort, 4, kDword);
+  fadt.x_pm1a_event_block = io_register(kEventPort, AcpiPm::kEventSize, kWord);
+  fadt.x_pm1a_control_block = io_register(kControlPort, AcpiPm::kControlSize, kWord);
+  fadt.x_pm_timer_block = io_register(kTimerPort, AcpiPm::kTimerSize, kDword);
+  fadt.x_gpe0_block = io_register(kGpe0Port, AcpiPm::kGeneralEventSize, kByte);
   std::memcpy(fadt.hypervisor_vendor, "Bulkhead", sizeof fadt.hypervisor_vendor);
   return fadt;
 }
@@ -108,7 +118,7 @@ Mcfg make_mcfg() {
 Hpet make_hpet() {
   Hpet hpet{};
   hpet.header = make_header("HPET", 1);
-  hpet.event_timer_block_id = kHpetBlockId;
+  hpet.event_timer_block_id = device::timer::Hpet::kEventTimerBlockId;
   hpet.base_address = {kSystemMemory, 0, 0, kUndefined, kHpetAddress};
   hpet.minimum_tick = kHpetMinimumTick;
   return hpet;

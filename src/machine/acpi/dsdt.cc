@@ -1,13 +1,17 @@
 // The DSDT: the root bus with its windows and interrupt routing, the devices that no bus can find by itself, and soft-off.
+#include <fmt/format.h>
+
+#include "device/timer/acpi_pm.h"
+#include "device/timer/hpet.h"
 #include "machine/acpi/acpi.h"
 #include "machine/acpi/aml_resources.h"
-
-#include <fmt/format.h>
 
 namespace bulkhead::machine::acpi {
 namespace {
 
 using namespace aml;
+using device::timer::AcpiPm;
+using device::timer::Hpet;
 
 constexpr std::string_view kInterruptModel = "PICM";
 constexpr unsigned kSlotCount = 32;
@@ -64,7 +68,7 @@ Code motherboard() {
                             name("_UID", integer(0)),
                             name("_CRS", resources({
                                              fixed_memory(kEcamStart, kEcamSize),
-                                             io_ports(kPowerManagementPort, kPowerManagementPortCount),
+                                             io_ports(kPowerManagementPort, AcpiPm::kRangeSize),
                                              io_ports(0x80, 1),
                                          })),
                         });
@@ -97,7 +101,7 @@ aml::Code make_dsdt(const BoardDescription& board) {
       simple_device("TIMR", "PNP0100", {io_ports(0x40, 4), isa_irq(0)}),
       simple_device("SPKR", "PNP0800", {io_ports(0x61, 1)}),
       simple_device("RTC", "PNP0B00", {io_ports(0x70, 2), isa_irq(8)}),
-      simple_device("HPET", "PNP0103", {fixed_memory(static_cast<uint32_t>(kHpetAddress), kHpetSize)}),
+      simple_device("HPET", "PNP0103", {fixed_memory(static_cast<uint32_t>(kHpetAddress), Hpet::kRegionSize)}),
       simple_device("KBD", "PNP0303", {io_ports(0x60, 1), io_ports(0x64, 1), isa_irq(1)}),
       simple_device("MOU", "PNP0F13", {isa_irq(12)}),
       // Linux's qemu_fw_cfg driver finds the interface by this identifier.
@@ -111,7 +115,7 @@ aml::Code make_dsdt(const BoardDescription& board) {
       name(kInterruptModel, integer(0)),
       // The operating system says which controllers it uses: 0 the PICs, 1 the I/O APIC.
       method("_PIC", 1, Serialized::kNo, {store_to(argument(0), path(kInterruptModel))}),
-      name("_S5", package({integer(kSoftOffSleepType), integer(kSoftOffSleepType), integer(0), integer(0)})),
+      name("_S5", package({integer(AcpiPm::kSleepTypeOff), integer(AcpiPm::kSleepTypeOff), integer(0), integer(0)})),
       scope("_SB", devices),
   });
 }

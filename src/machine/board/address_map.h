@@ -25,7 +25,6 @@ inline constexpr uint64_t kEcamStart = 0xE000'0000;
 inline constexpr uint64_t kEcamSize = 0x1000'0000;  // 256 buses
 inline constexpr uint64_t kIoApicAddress = 0xFEC0'0000;
 inline constexpr uint64_t kHpetAddress = 0xFED0'0000;
-inline constexpr uint32_t kHpetSize = 0x400;
 inline constexpr uint64_t kLocalApicAddress = 0xFEE0'0000;
 static_assert(kPciWindow32Start + kPciWindow32Size == kEcamStart);
 
@@ -51,15 +50,6 @@ struct AddressWindow {
 inline constexpr uint16_t kPciPortWindowStart = 0xC000;
 inline constexpr uint16_t kPciPortWindowSize = 0x4000;
 inline constexpr uint16_t kPowerManagementPort = 0x600;
-inline constexpr uint8_t kPowerManagementPortCount = 0x10;
-inline constexpr uint16_t kPm1EventOffset = 0;
-inline constexpr uint16_t kPm1ControlOffset = 4;
-inline constexpr uint16_t kPmTimerOffset = 8;
-inline constexpr bool kPmTimerIs32Bits = false;
-inline constexpr uint8_t kSoftOffSleepType = 5;
-inline constexpr uint8_t kRtcCenturyRegister = 0x32;
-inline constexpr uint32_t kHpetBlockId = 0x8086'A201;
-inline constexpr uint16_t kHpetMinimumTick = 100;
 inline constexpr uint16_t kResetPort = 0xCF9;
 inline constexpr uint8_t kResetValue = 0x06;
 

@@ -1,0 +1,45 @@
+// What a Machine is made of, in the order in which it is wired. Only machine.cc and board.cc see it.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/fw_cfg/fw_cfg.h"
+#include "device/timer/acpi_pm.h"
+#include "device/timer/hpet.h"
+#include "device/timer/pit.h"
+#include "machine/board/firmware.h"
+#include "machine/board/interrupt_fabric.h"
+#include "machine/board/machine.h"
+#include "machine/board/pci_root.h"
+#include "machine/bus/bus.h"
+
+namespace bulkhead::machine {
+
+struct Machine::Board {
+  Board(MachineConfig machine_config, const Wires& machine_wires);
+
+  Result<> add_virtio_devices();
+  // Every device, in the order of reset and of saved state: controllers before what drives them.
+  [[nodiscard]] std::vector<device::Device*> devices();
+
+  MachineConfig config;
+  Wires wires;
+  Bus bus;
+  InterruptFabric interrupts;
+  device::timer::Pit pit;
+  device::timer::Hpet hpet;
+  device::timer::AcpiPm power_management;
+  PciRoot pci;
+  Firmware firmware;
+  device::FwCfg fw_cfg;
+
+ private:
+  void map_fixed_ranges();
+  void map_ports(device::Device& device, uint32_t first, uint32_t count, device::PortIo& target);
+  void map_mmio(device::Device& device, uint64_t first, uint64_t size, device::Mmio& target);
+};
+
+}  // namespace bulkhead::machine
