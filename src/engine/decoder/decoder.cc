@@ -1,6 +1,6 @@
-// The decoder proper: prefixes, opcode, ModRM, SIB, displacement, choice of the table entry, immediates, in the order the
-// bytes stand. It reads no byte before it knows that it belongs to the instruction, so that a fetch never touches a page
-// that the processor would not.
+// The decoder proper: prefixes, opcode, ModRM, SIB, displacement, choice of the table entry, immediates, in the order
+// the bytes stand. It reads no byte before it knows that it belongs to the instruction, so that a fetch never touches a
+// page that the processor would not.
 #include "engine/decoder/decoder.h"
 
 #include <algorithm>
@@ -67,7 +67,9 @@ class Decoding {
     value = static_cast<int64_t>(raw << unused) >> unused;
     return true;
   }
-  [[nodiscard]] DecodeStatus ran_out() const { return complete_ ? DecodeStatus::kTooLong : DecodeStatus::kNeedsMoreBytes; }
+  [[nodiscard]] DecodeStatus ran_out() const {
+    return complete_ ? DecodeStatus::kTooLong : DecodeStatus::kNeedsMoreBytes;
+  }
 
   bool prefixes();
   bool opcode();
@@ -107,8 +109,8 @@ class Decoding {
   uint8_t default_segment_ = cpu::kDs;
 };
 
-// Later prefixes of a kind win. REX counts only directly before the opcode; in 64-bit mode the overrides of CS, DS, ES and
-// SS are ignored.
+// Later prefixes of a kind win. REX counts only directly before the opcode; in 64-bit mode the overrides of CS, DS, ES
+// and SS are ignored.
 bool Decoding::prefixes() {
   uint8_t rex = 0;
   while (true) {
@@ -175,6 +177,8 @@ bool Decoding::vex(uint8_t first) {
     if (!next(byte)) return false;
     w_ = (byte & 0x80) != 0;
   }
+  // Outside 64-bit mode there are eight registers, whatever the extension bits say.
+  if (!is_64_) r_ = x_ = b_ = 0;
   vvvv_ = static_cast<uint8_t>((~byte >> 3) & 15);
   vex_l_ = (byte & 4) != 0;
   // VEX.pp counts 66, F3, F2 like pp_ does.
@@ -297,7 +301,9 @@ const Entry* Decoding::choose(const tables::Opcode& opcode) const {
       const bool w = w_ && (is_64_ || (entry.attributes & tables::kWIgnoredOutside64) == 0);
       if (entry.w != static_cast<int8_t>(w)) continue;
     }
-    if (out_.is_vex() && ((entry.length == VectorLength::k128 && vex_l_) || (entry.length == VectorLength::k256 && !vex_l_))) continue;
+    if (out_.is_vex() &&
+        ((entry.length == VectorLength::k128 && vex_l_) || (entry.length == VectorLength::k256 && !vex_l_)))
+      continue;
     if ((entry.attributes & tables::kNoRexB) != 0 && b_ != 0) continue;
     if (!options_.has(entry.feature)) continue;
     return &entry;
@@ -319,7 +325,9 @@ void Decoding::operand_size(const Entry& entry) {
     size = is_64_ && w_ ? 8 : 4;
   else if (!is_64_)
     size = default_16 != small ? 2 : 4;
-  else if ((attributes & tables::kForce64) != 0 || (w_ && (attributes & tables::kMax4) == 0))
+  else if (w_ && (attributes & tables::kMax4) != 0)
+    size = 4;
+  else if (w_ || (attributes & tables::kForce64) != 0)
     size = 8;
   else if (small)
     size = 2;
@@ -390,10 +398,11 @@ uint8_t Decoding::register_field(Field field, uint8_t low, uint8_t extension) co
     case Field::kSegment:
       return low;
     case Field::kByte:
-      if (low >= 4 && (out_.prefixes & (kPrefixRex | kPrefixVex)) == 0) return static_cast<uint8_t>(kHighByte + low - 4);
+      if (low >= 4 && (out_.prefixes & (kPrefixRex | kPrefixVex)) == 0)
+        return static_cast<uint8_t>(kHighByte + low - 4);
       return static_cast<uint8_t>(low | extension);
     default:
-      return static_cast<uint8_t>(low | (is_64_ ? extension : 0));
+      return static_cast<uint8_t>(low | extension);
   }
 }
 
@@ -415,7 +424,8 @@ void Decoding::registers(const Entry& entry) {
     out_.scale_log2 = bytes_[out_.modrm_offset + 1] >> 6;
   }
   out_.vector_size = entry.vector_size;
-  if (out_.is_vex() && vex_l_ && entry.length != VectorLength::kIgnored) out_.vector_size = static_cast<uint8_t>(entry.vector_size * 2);
+  if (out_.is_vex() && vex_l_ && entry.length != VectorLength::kIgnored)
+    out_.vector_size = static_cast<uint8_t>(entry.vector_size * 2);
 }
 
 // What makes an encoding #UD although an entry matches.
@@ -431,7 +441,8 @@ bool Decoding::is_legal(const Entry& entry) const {
   }
   switch (entry.reg_field) {
     case Field::kSegment:
-      return out_.reg < cpu::kSegmentCount && !(out_.reg == cpu::kCs && entry.info->mnemonic == Mnemonic::kMovToSegment);
+      return out_.reg < cpu::kSegmentCount &&
+             !(out_.reg == cpu::kCs && entry.info->mnemonic == Mnemonic::kMovToSegment);
     case Field::kControl:
       return out_.reg == 0 || (out_.reg >= 2 && out_.reg <= 4) || out_.reg == 8;
     case Field::kDebug:

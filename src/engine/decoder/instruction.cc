@@ -16,7 +16,8 @@ struct Name {
 
 consteval Name lower(std::string_view name) {
   Name result;
-  for (const char letter : name) result.text[result.length++] = letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter + 32) : letter;
+  for (const char letter : name)
+    result.text[result.length++] = letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter + 32) : letter;
   return result;
 }
 
@@ -29,12 +30,12 @@ constexpr std::array<Name, static_cast<size_t>(Mnemonic::kCount)> kNames = {
 
 // In the order of Feature; the same spelling as in cpu/model.h.
 constexpr std::array<std::string_view, static_cast<size_t>(Feature::kCount)> kFeatureNames = {
-    "",        "fpu",      "tsc",    "msr",      "cx8",        "sep",   "cmov",   "clflush", "mmx",      "fxsr",
-    "sse",     "sse2",     "pni",    "pclmulqdq", "monitor",   "ssse3", "fma",    "cx16",    "sse4_1",   "sse4_2",
-    "movbe",   "popcnt",   "aes",    "xsave",    "avx",        "f16c",  "rdrand", "fsgsbase", "bmi1",    "avx2",
-    "bmi2",    "invpcid",  "rdseed", "adx",      "smap",       "clflushopt", "clwb", "sha_ni", "rdpid",  "xsaveopt",
-    "xsavec",  "xgetbv1",  "xsaves", "syscall",  "rdtscp",     "lm",    "lahf_lm", "abm",    "3dnowprefetch", "svm",
-    "vmx"};
+    "",         "fpu",     "tsc",   "msr",           "cx8",       "sep",     "cmov",   "clflush", "mmx",
+    "fxsr",     "sse",     "sse2",  "pni",           "pclmulqdq", "monitor", "ssse3",  "fma",     "cx16",
+    "sse4_1",   "sse4_2",  "movbe", "popcnt",        "aes",       "xsave",   "avx",    "f16c",    "rdrand",
+    "fsgsbase", "bmi1",    "avx2",  "bmi2",          "invpcid",   "rdseed",  "adx",    "smap",    "clflushopt",
+    "clwb",     "sha_ni",  "rdpid", "xsaveopt",      "xsavec",    "xgetbv1", "xsaves", "syscall", "rdtscp",
+    "lm",       "lahf_lm", "abm",   "3dnowprefetch", "svm",       "vmx"};
 
 }  // namespace
 
@@ -43,7 +44,9 @@ std::string_view mnemonic_name(Mnemonic mnemonic) {
   return {name.text.data(), name.length};
 }
 
-std::string_view feature_name(Feature feature) { return kFeatureNames[static_cast<size_t>(feature)]; }
+std::string_view feature_name(Feature feature) {
+  return kFeatureNames[static_cast<size_t>(feature)];
+}
 
 void DecodeOptions::set(Feature feature, bool present) {
   const uint64_t bit = uint64_t{1} << static_cast<unsigned>(feature);

@@ -1,4 +1,5 @@
-// The general-purpose instructions of the one-byte and 0F maps, and the VEX-coded ones of BMI. SDM volume 2, appendix A.
+// The general-purpose instructions of the one-byte and 0F maps, and the VEX-coded ones of BMI. SDM volume 2, appendix
+// A.
 #pragma once
 
 #include "engine/decoder/rows.h"
@@ -11,8 +12,8 @@ inline constexpr uint32_t kBitTestUndefined = kFlagOf | kFlagSf | kFlagAf | kFla
 
 // What condition code 0 to 15 reads: O B Z BE S P L LE and their opposites.
 constexpr uint32_t condition_flags(unsigned condition) {
-  constexpr std::array<uint32_t, 8> kFlags = {kFlagOf, kFlagCf, kFlagZf, kFlagCf | kFlagZf, kFlagSf, kFlagPf,
-                                              kFlagSf | kFlagOf, kFlagZf | kFlagSf | kFlagOf};
+  constexpr std::array<uint32_t, 8> kFlags = {kFlagOf, kFlagCf, kFlagZf,           kFlagCf | kFlagZf,
+                                              kFlagSf, kFlagPf, kFlagSf | kFlagOf, kFlagZf | kFlagSf | kFlagOf};
   return kFlags[condition >> 1];
 }
 
@@ -57,13 +58,12 @@ constexpr void add_arithmetic(auto& t) {
   for (unsigned i = 0; i < 8; ++i) {
     const auto shift = [&](unsigned opcode, Operand target, Operand count) {
       Row& row = t.add(Table::kOneByte, opcode, kShifts[i], changed(target), count).group(static_cast<int>(i));
-      if (i < 4)
-        row.writes(kFlagCf | kFlagOf);
-      else
-        row.writes(kLogicFlags, kFlagAf);
+      // OF is defined for a count of 1 only.
+      const uint32_t overflow = count.kind == OperandKind::kOne ? kFlagOf : 0;
+      const uint32_t others = i < 4 ? kFlagCf : kLogicFlags & ~kFlagOf;
+      row.writes(others | overflow, (i < 4 ? 0 : kFlagAf) | (kFlagOf & ~overflow));
       if (i == 2 || i == 3) row.reads(kFlagCf);
       if (count.kind != OperandKind::kOne) row.may_keep_flags();
-      if (count.kind == OperandKind::kCl) row.uses(kCx, 0);
     };
     shift(0xC0, Eb, Ib);
     shift(0xC1, Ev, Ib);
@@ -74,11 +74,10 @@ constexpr void add_arithmetic(auto& t) {
   }
   constexpr std::array<Mnemonic, 2> kDoubleShifts = {kShld, kShrd};
   for (unsigned i = 0; i < 2; ++i) {
-    t.add(Table::k0F, 0xA4 + 8 * i, kDoubleShifts[i], changed(Ev), Gv, Ib).writes(kLogicFlags, kFlagAf).may_keep_flags();
-    t.add(Table::k0F, 0xA5 + 8 * i, kDoubleShifts[i], changed(Ev), Gv, CL)
-        .writes(kLogicFlags, kFlagAf)
-        .may_keep_flags()
-        .uses(kCx, 0);
+    for (unsigned j = 0; j < 2; ++j)
+      t.add(Table::k0F, 0xA4 + 8 * i + j, kDoubleShifts[i], changed(Ev), Gv, j == 0 ? Ib : CL)
+          .writes(kLogicFlags & ~kFlagOf, kFlagAf | kFlagOf)
+          .may_keep_flags();
   }
 
   const auto unary = [&t](unsigned opcode, Operand target, bool byte) {
@@ -102,14 +101,36 @@ constexpr void add_arithmetic(auto& t) {
   t.add(Table::kOneByte, 0xA8, kTest, AL, sIb).writes(kLogicFlags, kFlagAf);
   t.add(Table::kOneByte, 0xA9, kTest, rAX, Iz).writes(kLogicFlags, kFlagAf);
 
-  t.add(Table::kOneByte, 0x27, kDaa).not_in_64().reads(kFlagAf | kFlagCf).writes(kArithmeticFlags & ~kFlagOf, kFlagOf).uses(kAx, kAx);
-  t.add(Table::kOneByte, 0x2F, kDas).not_in_64().reads(kFlagAf | kFlagCf).writes(kArithmeticFlags & ~kFlagOf, kFlagOf).uses(kAx, kAx);
+  t.add(Table::kOneByte, 0x27, kDaa)
+      .not_in_64()
+      .reads(kFlagAf | kFlagCf)
+      .writes(kArithmeticFlags & ~kFlagOf, kFlagOf)
+      .uses(kAx, kAx);
+  t.add(Table::kOneByte, 0x2F, kDas)
+      .not_in_64()
+      .reads(kFlagAf | kFlagCf)
+      .writes(kArithmeticFlags & ~kFlagOf, kFlagOf)
+      .uses(kAx, kAx);
   constexpr uint32_t kAsciiUndefined = kFlagOf | kFlagSf | kFlagZf | kFlagPf;
-  t.add(Table::kOneByte, 0x37, kAaa).not_in_64().reads(kFlagAf).writes(kFlagAf | kFlagCf, kAsciiUndefined).uses(kAx, kAx);
-  t.add(Table::kOneByte, 0x3F, kAas).not_in_64().reads(kFlagAf).writes(kFlagAf | kFlagCf, kAsciiUndefined).uses(kAx, kAx);
+  t.add(Table::kOneByte, 0x37, kAaa)
+      .not_in_64()
+      .reads(kFlagAf)
+      .writes(kFlagAf | kFlagCf, kAsciiUndefined)
+      .uses(kAx, kAx);
+  t.add(Table::kOneByte, 0x3F, kAas)
+      .not_in_64()
+      .reads(kFlagAf)
+      .writes(kFlagAf | kFlagCf, kAsciiUndefined)
+      .uses(kAx, kAx);
   constexpr uint32_t kAsciiAdjustFlags = kFlagSf | kFlagZf | kFlagPf;
-  t.add(Table::kOneByte, 0xD4, kAam, Ib).not_in_64().writes(kAsciiAdjustFlags, kFlagOf | kFlagAf | kFlagCf).uses(kAx, kAx);
-  t.add(Table::kOneByte, 0xD5, kAad, Ib).not_in_64().writes(kAsciiAdjustFlags, kFlagOf | kFlagAf | kFlagCf).uses(kAx, kAx);
+  t.add(Table::kOneByte, 0xD4, kAam, Ib)
+      .not_in_64()
+      .writes(kAsciiAdjustFlags, kFlagOf | kFlagAf | kFlagCf)
+      .uses(kAx, kAx);
+  t.add(Table::kOneByte, 0xD5, kAad, Ib)
+      .not_in_64()
+      .writes(kAsciiAdjustFlags, kFlagOf | kFlagAf | kFlagCf)
+      .uses(kAx, kAx);
   t.add(Table::kOneByte, 0xD6, kSalc).not_in_64().reads(kFlagCf).uses(0, kAx);
 }
 
@@ -130,12 +151,19 @@ constexpr void add_bits(auto& t) {
   constexpr uint32_t kCountFlags = kFlagCf | kFlagZf;
   t.add(Table::k0F, 0xB8, kPopcnt, written(Gv), Ev).when(kF3).needs(Feature::kPopcnt).writes(kArithmeticFlags);
   // Without the feature the F3 prefix is ignored and the older instruction runs.
-  t.add(Table::k0F, 0xBC, kTzcnt, written(Gv), Ev).when(kF3).needs(Feature::kBmi1).writes(kCountFlags, kArithmeticFlags & ~kCountFlags);
+  t.add(Table::k0F, 0xBC, kTzcnt, written(Gv), Ev)
+      .when(kF3)
+      .needs(Feature::kBmi1)
+      .writes(kCountFlags, kArithmeticFlags & ~kCountFlags);
   t.add(Table::k0F, 0xBC, kBsf, changed(Gv), Ev).writes(kFlagZf, kScanUndefined);
-  t.add(Table::k0F, 0xBD, kLzcnt, written(Gv), Ev).when(kF3).needs(Feature::kAbm).writes(kCountFlags, kArithmeticFlags & ~kCountFlags);
+  t.add(Table::k0F, 0xBD, kLzcnt, written(Gv), Ev)
+      .when(kF3)
+      .needs(Feature::kAbm)
+      .writes(kCountFlags, kArithmeticFlags & ~kCountFlags);
   t.add(Table::k0F, 0xBD, kBsr, changed(Gv), Ev).writes(kFlagZf, kScanUndefined);
 
-  const auto vex = [&t](Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) -> Row& {
+  const auto vex = [&t](Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                        auto... list) -> Row& {
     return t.add(table, opcode, mnemonic, list...)
         .when(prefix)
         .needs(feature)
@@ -164,8 +192,18 @@ constexpr void add_bits(auto& t) {
   t.add(Table::k0F38, 0xF1, kMovbe, written(Mv), Gv).when(kNoRep).needs(Feature::kMovbe);
   t.add(Table::k0F38, 0xF0, kCrc32, changed(Gy), Eb).when(kF2).needs(Feature::kSse42);
   t.add(Table::k0F38, 0xF1, kCrc32, changed(Gy), Ev).when(kF2).needs(Feature::kSse42);
-  t.add(Table::k0F38, 0xF6, kAdcx, changed(Gy), Ey).when(k66).with(kDwordOrW).needs(Feature::kAdx).reads(kFlagCf).writes(kFlagCf);
-  t.add(Table::k0F38, 0xF6, kAdox, changed(Gy), Ey).when(kF3).with(kDwordOrW).needs(Feature::kAdx).reads(kFlagOf).writes(kFlagOf);
+  t.add(Table::k0F38, 0xF6, kAdcx, changed(Gy), Ey)
+      .when(k66)
+      .with(kDwordOrW)
+      .needs(Feature::kAdx)
+      .reads(kFlagCf)
+      .writes(kFlagCf);
+  t.add(Table::k0F38, 0xF6, kAdox, changed(Gy), Ey)
+      .when(kF3)
+      .with(kDwordOrW)
+      .needs(Feature::kAdx)
+      .reads(kFlagOf)
+      .writes(kFlagOf);
 }
 
 constexpr void add_moves(auto& t) {
@@ -231,8 +269,16 @@ constexpr void add_moves(auto& t) {
   t.add(Table::kOneByte, 0x98, kCbw).uses(kAx, kAx);
   t.add(Table::kOneByte, 0x99, kCwd).uses(kAx, kDx);
   t.add(Table::kOneByte, 0xD7, kXlat).of(kHelper).uses(kAx | kBx, kAx);
-  t.add(Table::kOneByte, 0x9E, kSahf).needs(Feature::kLahfLm).only_in_64().writes(kArithmeticFlags & ~kFlagOf).uses(kAx, 0);
-  t.add(Table::kOneByte, 0x9F, kLahf).needs(Feature::kLahfLm).only_in_64().reads(kArithmeticFlags & ~kFlagOf).uses(0, kAx);
+  t.add(Table::kOneByte, 0x9E, kSahf)
+      .needs(Feature::kLahfLm)
+      .only_in_64()
+      .writes(kArithmeticFlags & ~kFlagOf)
+      .uses(kAx, 0);
+  t.add(Table::kOneByte, 0x9F, kLahf)
+      .needs(Feature::kLahfLm)
+      .only_in_64()
+      .reads(kArithmeticFlags & ~kFlagOf)
+      .uses(0, kAx);
   t.add(Table::kOneByte, 0x9E, kSahf).not_in_64().writes(kArithmeticFlags & ~kFlagOf).uses(kAx, 0);
   t.add(Table::kOneByte, 0x9F, kLahf).not_in_64().reads(kArithmeticFlags & ~kFlagOf).uses(0, kAx);
   t.add(Table::kOneByte, 0xF5, kCmc).reads(kFlagCf).writes(kFlagCf);
@@ -253,7 +299,11 @@ constexpr void add_stack_and_control(auto& t) {
     t.add(Table::kOneByte, opcode, kPopSegment, written(Sw)).without_modrm().not_in_64().of(kPrivileged).uses(kSp, kSp);
   for (const unsigned opcode : {0xA0u, 0xA8u}) {
     t.add(Table::k0F, opcode, kPushSegment, Sw).without_modrm().with(kDefault64).of(kPrivileged).uses(kSp, kSp);
-    t.add(Table::k0F, opcode + 1, kPopSegment, written(Sw)).without_modrm().with(kDefault64).of(kPrivileged).uses(kSp, kSp);
+    t.add(Table::k0F, opcode + 1, kPopSegment, written(Sw))
+        .without_modrm()
+        .with(kDefault64)
+        .of(kPrivileged)
+        .uses(kSp, kSp);
   }
   constexpr unsigned kEight = 0xFF;
   t.add(Table::kOneByte, 0x60, kPusha).not_in_64().of(kStack).uses(kEight, kSp);
@@ -262,9 +312,19 @@ constexpr void add_stack_and_control(auto& t) {
   t.add(Table::kOneByte, 0x6A, kPush, sIb).with(kDefault64).of(kStack).uses(kSp, kSp);
   t.add(Table::kOneByte, 0x8F, kPop, written(Ev)).group(0).with(kDefault64).of(kStack).uses(kSp, kSp);
   t.add(Table::kOneByte, 0xFF, kPush, Ev).group(6).with(kDefault64).of(kStack).uses(kSp, kSp);
-  constexpr uint32_t kPushedFlags = kArithmeticFlags | kFlagTf | kFlagIf | kFlagDf | kFlagIopl | kFlagNt | kFlagAc | kFlagId;
-  t.add(Table::kOneByte, 0x9C, kPushf).with(kDefault64).of(kPrivileged).reads(kPushedFlags | kFlagRf | kFlagVm | kFlagVif | kFlagVip).uses(kSp, kSp);
-  t.add(Table::kOneByte, 0x9D, kPopf).with(kDefault64).of(kPrivileged).writes(kPushedFlags | kFlagRf | kFlagVm | kFlagVif | kFlagVip).uses(kSp, kSp);
+  constexpr uint32_t kPushedFlags =
+      kArithmeticFlags | kFlagTf | kFlagIf | kFlagDf | kFlagIopl | kFlagNt | kFlagAc | kFlagId;
+  t.add(Table::kOneByte, 0x9C, kPushf)
+      .with(kDefault64)
+      .of(kPrivileged)
+      .reads(kPushedFlags | kFlagRf | kFlagVm | kFlagVif | kFlagVip)
+      .uses(kSp, kSp);
+  t.add(Table::kOneByte, 0x9D, kPopf)
+      .with(kDefault64)
+      .of(kPrivileged)
+      .reads(kFlagIopl | kFlagVm | kFlagVip)
+      .writes(kPushedFlags | kFlagRf | kFlagVif)
+      .uses(kSp, kSp);
   t.add(Table::kOneByte, 0xC8, kEnter, Iw, Ib2).with(kDefault64).of(kStack).uses(kSp | kBp, kSp | kBp);
   t.add(Table::kOneByte, 0xC9, kLeave).with(kDefault64).of(kStack).uses(kSp | kBp, kSp | kBp);
   t.add(Table::kOneByte, 0x62, kBound, Gv, Ma).not_in_64().of(kHelper);
@@ -290,12 +350,17 @@ constexpr void add_stack_and_control(auto& t) {
   t.add(Table::kOneByte, 0xC3, kRet).with(kForce64).of(kControl).uses(kSp, kSp);
   t.add(Table::kOneByte, 0xCA, kRetFar, Iw).of(kControl).uses(kSp, kSp);
   t.add(Table::kOneByte, 0xCB, kRetFar).of(kControl).uses(kSp, kSp);
-  constexpr uint32_t kInterruptFlags = kFlagTf | kFlagIf | kFlagNt | kFlagRf | kFlagVm | kFlagAc;
-  t.add(Table::kOneByte, 0xCC, kInt3).of(kControl).writes(kInterruptFlags).uses(kSp, kSp);
-  t.add(Table::kOneByte, 0xCD, kInt, Ib).of(kControl).writes(kInterruptFlags).uses(kSp, kSp);
-  t.add(Table::kOneByte, 0xCE, kInto).not_in_64().of(kControl).reads(kFlagOf).writes(kInterruptFlags).uses(kSp, kSp);
-  t.add(Table::kOneByte, 0xF1, kInt1).of(kControl).writes(kInterruptFlags).uses(kSp, kSp);
-  t.add(Table::kOneByte, 0xCF, kIret).of(kControl).reads(kFlagNt).writes(kPushedFlags | kFlagRf | kFlagVm | kFlagVif | kFlagVip).uses(kSp, kSp);
+  constexpr uint32_t kInterruptFlags = kFlagTf | kFlagIf | kFlagNt | kFlagRf | kFlagVm | kFlagAc | kFlagVif;
+  constexpr uint32_t kInterruptReads = kFlagIopl | kFlagVm;
+  t.add(Table::kOneByte, 0xCC, kInt3).of(kControl).reads(kInterruptReads).writes(kInterruptFlags);
+  t.add(Table::kOneByte, 0xCD, kInt, Ib).of(kControl).reads(kInterruptReads).writes(kInterruptFlags);
+  t.add(Table::kOneByte, 0xCE, kInto).not_in_64().of(kControl).reads(kFlagOf | kInterruptReads).writes(kInterruptFlags);
+  t.add(Table::kOneByte, 0xF1, kInt1).of(kControl).writes(kInterruptFlags);
+  t.add(Table::kOneByte, 0xCF, kIret)
+      .of(kControl)
+      .reads(kFlagNt | kInterruptReads)
+      .writes(kPushedFlags | kFlagRf | kFlagVm | kFlagVif | kFlagVip)
+      .uses(kSp, kSp);
   t.add(Table::k0F, 0x0B, kUd2).of(kControl);
   t.add(Table::k0F, 0xB9, kUd1, Gv, Ev).of(kControl);
   t.add(Table::k0F, 0xFF, kUd0, Gv, Ev).of(kControl);
@@ -305,9 +370,14 @@ constexpr void add_strings(auto& t) {
   using enum Mnemonic;
   using namespace operands;
   using enum InstructionClass;
-  const auto pair = [&t](unsigned opcode, Mnemonic mnemonic, auto first, auto second, unsigned read, unsigned changed_registers, uint32_t flags) {
+  const auto pair = [&t](unsigned opcode, Mnemonic mnemonic, auto first, auto second, unsigned read,
+                         unsigned changed_registers, uint32_t flags) {
     const unsigned pointers = changed_registers;
-    t.add(Table::kOneByte, opcode, mnemonic, first, second).of(kString).reads(kFlagDf).writes(flags).uses(read | pointers, pointers);
+    t.add(Table::kOneByte, opcode, mnemonic, first, second)
+        .of(kString)
+        .reads(kFlagDf)
+        .writes(flags)
+        .uses(read | pointers, pointers);
     if (flags != 0) t.rows[t.count - 1].may_keep_flags();
   };
   pair(0xA4, kMovs, written(Yb), Xb, 0, kSi | kDi, 0);
@@ -320,13 +390,14 @@ constexpr void add_strings(auto& t) {
   pair(0xAD, kLods, written(rAX), Xv, 0, kSi, 0);
   pair(0xAE, kScas, AL, Yb, 0, kDi, kArithmeticFlags);
   pair(0xAF, kScas, rAX, Yv, 0, kDi, kArithmeticFlags);
-  pair(0x6C, kIns, written(Yb), DX, kDx, kDi, 0);
-  pair(0x6D, kIns, written(Yv), DX, kDx, kDi, 0);
+  pair(0x6C, kIns, written(Yb), DX, 0, kDi, 0);
+  pair(0x6D, kIns, written(Yv), DX, 0, kDi, 0);
   t.rows[t.count - 1].with(kMax4);
-  pair(0x6E, kOuts, DX, Xb, kDx, kSi, 0);
+  pair(0x6E, kOuts, DX, Xb, 0, kSi, 0);
   t.rows[t.count - 1].with(kByteOperand);
-  pair(0x6F, kOuts, DX, Xv, kDx, kSi, 0);
+  pair(0x6F, kOuts, DX, Xv, 0, kSi, 0);
   t.rows[t.count - 1].with(kMax4);
+  for (size_t i = t.count - 4; i < t.count; ++i) t.rows[i].reads(kFlagIopl);
 }
 
 }  // namespace bulkhead::engine::decoder::tables

@@ -11,18 +11,23 @@ constexpr Table vex_table(Table table) {
   return table == Table::k0F ? Table::kVex0F : table == Table::k0F38 ? Table::kVex0F38 : Table::kVex0F3A;
 }
 
-constexpr bool is_vvvv(const Operand& operand) { return operand.kind == OperandKind::kXmmVvvv; }
+constexpr bool is_vvvv(const Operand& operand) {
+  return operand.kind == OperandKind::kXmmVvvv;
+}
 
 // Legacy form alone. A whole-register memory operand must be aligned.
-constexpr Row& sse(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
-  Row& row = t.add(table, opcode, mnemonic, list...).when(prefix).needs(feature).state(StateComponent::kSse).with(kDwordOrW);
+constexpr Row& sse(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                   auto... list) {
+  Row& row =
+      t.add(table, opcode, mnemonic, list...).when(prefix).needs(feature).state(StateComponent::kSse).with(kDwordOrW);
   bool first_source_is_destination = false;
   unsigned kept = 0;
   std::array<Operand, 4> operands_kept{};
   for (unsigned i = 0; i < row.info.operand_count; ++i) {
     const Operand& operand = row.info.operands[i];
     const bool whole = operand.width == OperandWidth::kVector || operand.width == OperandWidth::kXmm;
-    if (whole && (operand.kind == OperandKind::kXmmRm || operand.kind == OperandKind::kMemory)) row.aligned(Alignment::k16);
+    if (whole && (operand.kind == OperandKind::kXmmRm || operand.kind == OperandKind::kMemory))
+      row.aligned(Alignment::k16);
     if (is_vvvv(operand))
       first_source_is_destination = true;
     else
@@ -34,8 +39,8 @@ constexpr Row& sse(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mne
   return row;
 }
 
-constexpr Row& avx(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, VectorLength length,
-                   auto... list) {
+constexpr Row& avx(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                   VectorLength length, auto... list) {
   return t.add(vex_table(table), opcode, mnemonic, list...)
       .when(prefix)
       .needs(feature)
@@ -45,25 +50,33 @@ constexpr Row& avx(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mne
 }
 
 // Both forms, the 256-bit one with AVX.
-constexpr void both(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
+constexpr void both(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                    auto... list) {
   sse(t, table, opcode, prefix, mnemonic, feature, list...);
   avx(t, table, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::kBoth, list...);
 }
 
 // Both forms; the VEX one ignores L and works on 128-bit registers.
-constexpr void scalar(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
+constexpr void scalar(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                      auto... list) {
   sse(t, table, opcode, prefix, mnemonic, feature, list...);
   avx(t, table, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::kIgnored, list...);
 }
 
 // Both forms, 128 bits only.
-constexpr void xmm(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
+constexpr void xmm(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                   auto... list) {
   sse(t, table, opcode, prefix, mnemonic, feature, list...);
   avx(t, table, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::k128, list...);
 }
 
-constexpr Row& mmx(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
-  return t.add(table, opcode, mnemonic, list...).when(prefix).needs(feature).state(StateComponent::kMmx).with(kDwordOrW);
+constexpr Row& mmx(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                   auto... list) {
+  return t.add(table, opcode, mnemonic, list...)
+      .when(prefix)
+      .needs(feature)
+      .state(StateComponent::kMmx)
+      .with(kDwordOrW);
 }
 
 // ps, pd, ss, sd under no prefix, 66, F3, F2: V, H, W.
@@ -89,9 +102,11 @@ constexpr void add_sse_moves(auto& t) {
     sse(t, Table::k0F, opcode, prefix, mnemonic, feature, list...).aligned(Alignment::kNone);
     avx(t, Table::k0F, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::kBoth, list...);
   };
-  const auto aligned = [&t](Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
+  const auto aligned = [&t](Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                            auto... list) {
     sse(t, table, opcode, prefix, mnemonic, feature, list...);
-    avx(t, table, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::kBoth, list...).aligned(Alignment::kVectorSize);
+    avx(t, table, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::kBoth, list...)
+        .aligned(Alignment::kVectorSize);
   };
   unaligned(0x10, kNp, kMovups, Feature::kSse, written(V), W);
   unaligned(0x11, kNp, kMovups, Feature::kSse, written(W), V);
@@ -135,8 +150,10 @@ constexpr void add_sse_moves(auto& t) {
   aligned(k, 0xE7, k66, kMovntdq, Feature::kSse2, written(Mx), V);
   mmx(t, k, 0xE7, kNp, kMovntq, Feature::kSse, written(Mq), P);
   sse(t, Table::k0F38, 0x2A, k66, kMovntdqa, Feature::kSse41, written(V), Mx);
-  avx(t, Table::k0F38, 0x2A, k66, kMovntdqa, Feature::kAvx, VectorLength::k128, written(V), Mx).aligned(Alignment::kVectorSize);
-  avx(t, Table::k0F38, 0x2A, k66, kMovntdqa, Feature::kAvx2, VectorLength::k256, written(V), Mx).aligned(Alignment::kVectorSize);
+  avx(t, Table::k0F38, 0x2A, k66, kMovntdqa, Feature::kAvx, VectorLength::k128, written(V), Mx)
+      .aligned(Alignment::kVectorSize);
+  avx(t, Table::k0F38, 0x2A, k66, kMovntdqa, Feature::kAvx2, VectorLength::k256, written(V), Mx)
+      .aligned(Alignment::kVectorSize);
   aligned(k, 0x6F, k66, kMovdqa, Feature::kSse2, written(V), W);
   aligned(k, 0x7F, k66, kMovdqa, Feature::kSse2, written(W), V);
   unaligned(0x6F, kF3, kMovdqu, Feature::kSse2, written(V), W);
@@ -164,8 +181,15 @@ constexpr void add_sse_moves(auto& t) {
   mmx(t, k, 0xD6, kF3, kMovq2dq, Feature::kSse2, written(V), Qq).register_only();
   mmx(t, k, 0xD6, kF2, kMovdq2q, Feature::kSse2, written(P), Wq).register_only();
   mmx(t, k, 0xF7, kNp, kMaskmovq, Feature::kSse, P, Qq).register_only().of(InstructionClass::kHelper).uses(kDi, 0);
-  sse(t, k, 0xF7, k66, kMaskmovdqu, Feature::kSse2, V, W).register_only().aligned(Alignment::kNone).of(InstructionClass::kHelper).uses(kDi, 0);
-  avx(t, k, 0xF7, k66, kMaskmovdqu, Feature::kAvx, VectorLength::k128, V, W).register_only().of(InstructionClass::kHelper).uses(kDi, 0);
+  sse(t, k, 0xF7, k66, kMaskmovdqu, Feature::kSse2, V, W)
+      .register_only()
+      .aligned(Alignment::kNone)
+      .of(InstructionClass::kHelper)
+      .uses(kDi, 0);
+  avx(t, k, 0xF7, k66, kMaskmovdqu, Feature::kAvx, VectorLength::k128, V, W)
+      .register_only()
+      .of(InstructionClass::kHelper)
+      .uses(kDi, 0);
 }
 
 constexpr void add_sse_arithmetic(auto& t) {
@@ -203,7 +227,8 @@ constexpr void add_sse_arithmetic(auto& t) {
   constexpr std::array<Mnemonic, 4> kCompares = {kUcomiss, kUcomisd, kComiss, kComisd};
   for (unsigned i = 0; i < 4; ++i) {
     const bool twice = (i & 1) != 0;
-    scalar(t, k, 0x2E + i / 2, twice ? k66 : kNp, kCompares[i], twice ? Feature::kSse2 : Feature::kSse, V, twice ? Wq : Wd);
+    scalar(t, k, 0x2E + i / 2, twice ? k66 : kNp, kCompares[i], twice ? Feature::kSse2 : Feature::kSse, V,
+           twice ? Wq : Wd);
     for (size_t row = t.count - 2; row < t.count; ++row) t.rows[row].writes(kArithmeticFlags);
   }
 
@@ -256,8 +281,8 @@ constexpr void add_conversions(auto& t) {
 }
 
 // P, Q under no prefix; V, H, W under 66; the 256-bit VEX form with AVX2.
-constexpr void packed(auto& t, Table table, unsigned opcode, Mnemonic mnemonic, Feature mmx_feature, Feature sse_feature,
-                      auto... immediate) {
+constexpr void packed(auto& t, Table table, unsigned opcode, Mnemonic mnemonic, Feature mmx_feature,
+                      Feature sse_feature, auto... immediate) {
   using namespace operands;
   mmx(t, table, opcode, kNp, mnemonic, mmx_feature, changed(P), Qq, immediate...);
   sse(t, table, opcode, k66, mnemonic, sse_feature, written(V), H, W, immediate...);
@@ -266,7 +291,8 @@ constexpr void packed(auto& t, Table table, unsigned opcode, Mnemonic mnemonic, 
 }
 
 // The 66 forms alone.
-constexpr void packed_xmm(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature, auto... list) {
+constexpr void packed_xmm(auto& t, Table table, unsigned opcode, PrefixMask prefix, Mnemonic mnemonic, Feature feature,
+                          auto... list) {
   sse(t, table, opcode, prefix, mnemonic, feature, list...);
   avx(t, table, opcode, prefix, mnemonic, Feature::kAvx, VectorLength::k128, list...);
   avx(t, table, opcode, prefix, mnemonic, Feature::kAvx2, VectorLength::k256, list...);
@@ -282,16 +308,50 @@ constexpr void add_packed_integers(auto& t) {
   using enum Mnemonic;
   using namespace operands;
   constexpr Table k = Table::k0F;
-  constexpr PackedOpcode kPlain[] = {
-      {0x63, kPacksswb}, {0x64, kPcmpgtb}, {0x65, kPcmpgtw}, {0x66, kPcmpgtd}, {0x67, kPackuswb}, {0x68, kPunpckhbw},
-      {0x69, kPunpckhwd}, {0x6A, kPunpckhdq}, {0x6B, kPackssdw}, {0x74, kPcmpeqb}, {0x75, kPcmpeqw}, {0x76, kPcmpeqd},
-      {0xD4, kPaddq, Feature::kSse2}, {0xD5, kPmullw}, {0xD8, kPsubusb}, {0xD9, kPsubusw}, {0xDA, kPminub, Feature::kSse},
-      {0xDB, kPand}, {0xDC, kPaddusb}, {0xDD, kPaddusw}, {0xDE, kPmaxub, Feature::kSse}, {0xDF, kPandn},
-      {0xE0, kPavgb, Feature::kSse}, {0xE3, kPavgw, Feature::kSse}, {0xE4, kPmulhuw, Feature::kSse}, {0xE5, kPmulhw},
-      {0xE8, kPsubsb}, {0xE9, kPsubsw}, {0xEA, kPminsw, Feature::kSse}, {0xEB, kPor}, {0xEC, kPaddsb}, {0xED, kPaddsw},
-      {0xEE, kPmaxsw, Feature::kSse}, {0xEF, kPxor}, {0xF4, kPmuludq, Feature::kSse2}, {0xF5, kPmaddwd},
-      {0xF6, kPsadbw, Feature::kSse}, {0xF8, kPsubb}, {0xF9, kPsubw}, {0xFA, kPsubd}, {0xFB, kPsubq, Feature::kSse2},
-      {0xFC, kPaddb}, {0xFD, kPaddw}, {0xFE, kPaddd}};
+  constexpr PackedOpcode kPlain[] = {{0x63, kPacksswb},
+                                     {0x64, kPcmpgtb},
+                                     {0x65, kPcmpgtw},
+                                     {0x66, kPcmpgtd},
+                                     {0x67, kPackuswb},
+                                     {0x68, kPunpckhbw},
+                                     {0x69, kPunpckhwd},
+                                     {0x6A, kPunpckhdq},
+                                     {0x6B, kPackssdw},
+                                     {0x74, kPcmpeqb},
+                                     {0x75, kPcmpeqw},
+                                     {0x76, kPcmpeqd},
+                                     {0xD4, kPaddq, Feature::kSse2},
+                                     {0xD5, kPmullw},
+                                     {0xD8, kPsubusb},
+                                     {0xD9, kPsubusw},
+                                     {0xDA, kPminub, Feature::kSse},
+                                     {0xDB, kPand},
+                                     {0xDC, kPaddusb},
+                                     {0xDD, kPaddusw},
+                                     {0xDE, kPmaxub, Feature::kSse},
+                                     {0xDF, kPandn},
+                                     {0xE0, kPavgb, Feature::kSse},
+                                     {0xE3, kPavgw, Feature::kSse},
+                                     {0xE4, kPmulhuw, Feature::kSse},
+                                     {0xE5, kPmulhw},
+                                     {0xE8, kPsubsb},
+                                     {0xE9, kPsubsw},
+                                     {0xEA, kPminsw, Feature::kSse},
+                                     {0xEB, kPor},
+                                     {0xEC, kPaddsb},
+                                     {0xED, kPaddsw},
+                                     {0xEE, kPmaxsw, Feature::kSse},
+                                     {0xEF, kPxor},
+                                     {0xF4, kPmuludq, Feature::kSse2},
+                                     {0xF5, kPmaddwd},
+                                     {0xF6, kPsadbw, Feature::kSse},
+                                     {0xF8, kPsubb},
+                                     {0xF9, kPsubw},
+                                     {0xFA, kPsubd},
+                                     {0xFB, kPsubq, Feature::kSse2},
+                                     {0xFC, kPaddb},
+                                     {0xFD, kPaddw},
+                                     {0xFE, kPaddd}};
   for (const PackedOpcode& row : kPlain) packed(t, k, row.opcode, row.mnemonic, row.mmx, Feature::kSse2);
   constexpr std::array<Mnemonic, 3> kLow = {kPunpcklbw, kPunpcklwd, kPunpckldq};
   for (unsigned i = 0; i < 3; ++i) {
@@ -313,13 +373,17 @@ constexpr void add_packed_integers(auto& t) {
     Mnemonic mnemonic;
     bool has_mmx = true;
   };
-  constexpr ImmediateShift kImmediateShifts[] = {{0x71, 2, kPsrlw}, {0x71, 4, kPsraw}, {0x71, 6, kPsllw}, {0x72, 2, kPsrld},
-                                                 {0x72, 4, kPsrad}, {0x72, 6, kPslld}, {0x73, 2, kPsrlq}, {0x73, 3, kPsrldq, false},
-                                                 {0x73, 6, kPsllq}, {0x73, 7, kPslldq, false}};
+  constexpr ImmediateShift kImmediateShifts[] = {
+      {0x71, 2, kPsrlw}, {0x71, 4, kPsraw}, {0x71, 6, kPsllw},         {0x72, 2, kPsrld}, {0x72, 4, kPsrad},
+      {0x72, 6, kPslld}, {0x73, 2, kPsrlq}, {0x73, 3, kPsrldq, false}, {0x73, 6, kPsllq}, {0x73, 7, kPslldq, false}};
   for (const ImmediateShift& row : kImmediateShifts) {
     const int extension = row.extension;
-    if (row.has_mmx) mmx(t, k, row.opcode, kNp, row.mnemonic, Feature::kMmx, changed(Qq), Ib).group(extension).register_only();
-    sse(t, k, row.opcode, k66, row.mnemonic, Feature::kSse2, changed(W), Ib).group(extension).register_only().aligned(Alignment::kNone);
+    if (row.has_mmx)
+      mmx(t, k, row.opcode, kNp, row.mnemonic, Feature::kMmx, changed(Qq), Ib).group(extension).register_only();
+    sse(t, k, row.opcode, k66, row.mnemonic, Feature::kSse2, changed(W), Ib)
+        .group(extension)
+        .register_only()
+        .aligned(Alignment::kNone);
     using enum VectorLength;
     avx(t, k, row.opcode, k66, row.mnemonic, Feature::kAvx, k128, written(H), W, Ib).group(extension).register_only();
     avx(t, k, row.opcode, k66, row.mnemonic, Feature::kAvx2, k256, written(H), W, Ib).group(extension).register_only();
@@ -343,8 +407,8 @@ constexpr void add_sse4_integers(auto& t) {
   using enum Mnemonic;
   using namespace operands;
   constexpr Table k38 = Table::k0F38, k3A = Table::k0F3A;
-  constexpr std::array<Mnemonic, 12> kSsse3 = {kPshufb, kPhaddw, kPhaddd, kPhaddsw, kPmaddubsw, kPhsubw,
-                                               kPhsubd, kPhsubsw, kPsignb, kPsignw, kPsignd, kPmulhrsw};
+  constexpr std::array<Mnemonic, 12> kSsse3 = {kPshufb, kPhaddw,  kPhaddd, kPhaddsw, kPmaddubsw, kPhsubw,
+                                               kPhsubd, kPhsubsw, kPsignb, kPsignw,  kPsignd,    kPmulhrsw};
   for (unsigned i = 0; i < kSsse3.size(); ++i) packed(t, k38, i, kSsse3[i], Feature::kSsse3, Feature::kSsse3);
   constexpr std::array<Mnemonic, 3> kAbsolute = {kPabsb, kPabsw, kPabsd};
   for (unsigned i = 0; i < 3; ++i) {
@@ -353,11 +417,13 @@ constexpr void add_sse4_integers(auto& t) {
   }
   packed(t, k3A, 0x0F, kPalignr, Feature::kSsse3, Feature::kSsse3, Ib);
 
-  constexpr PackedOpcode kPlain[] = {{0x28, kPmuldq}, {0x29, kPcmpeqq}, {0x2B, kPackusdw}, {0x37, kPcmpgtq}, {0x38, kPminsb},
-                                     {0x39, kPminsd}, {0x3A, kPminuw}, {0x3B, kPminud}, {0x3C, kPmaxsb}, {0x3D, kPmaxsd},
-                                     {0x3E, kPmaxuw}, {0x3F, kPmaxud}, {0x40, kPmulld}};
+  constexpr PackedOpcode kPlain[] = {{0x28, kPmuldq}, {0x29, kPcmpeqq}, {0x2B, kPackusdw}, {0x37, kPcmpgtq},
+                                     {0x38, kPminsb}, {0x39, kPminsd},  {0x3A, kPminuw},   {0x3B, kPminud},
+                                     {0x3C, kPmaxsb}, {0x3D, kPmaxsd},  {0x3E, kPmaxuw},   {0x3F, kPmaxud},
+                                     {0x40, kPmulld}};
   for (const PackedOpcode& row : kPlain)
-    packed_xmm(t, k38, row.opcode, k66, row.mnemonic, row.opcode == 0x37 ? Feature::kSse42 : Feature::kSse41, written(V), H, W);
+    packed_xmm(t, k38, row.opcode, k66, row.mnemonic, row.opcode == 0x37 ? Feature::kSse42 : Feature::kSse41,
+               written(V), H, W);
   constexpr std::array<Mnemonic, 6> kSigned = {kPmovsxbw, kPmovsxbd, kPmovsxbq, kPmovsxwd, kPmovsxwq, kPmovsxdq};
   constexpr std::array<Mnemonic, 6> kUnsigned = {kPmovzxbw, kPmovzxbd, kPmovzxbq, kPmovzxwd, kPmovzxwq, kPmovzxdq};
   constexpr std::array<Operand, 6> kSources = {Whalf, Wquarter, Weighth, Whalf, Wquarter, Whalf};

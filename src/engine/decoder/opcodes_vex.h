@@ -64,7 +64,8 @@ constexpr void add_gathers(auto& t) {
   using enum VectorLength;
   const auto gather = [&t](unsigned opcode, int w, Mnemonic mnemonic, bool halves) {
     const Operand memory = w != 0 ? VsibQ : VsibD;
-    avx(t, Table::k0F38, opcode, k66, mnemonic, Feature::kAvx2, kBoth, changed(halves ? Vg : V), memory, changed(halves ? Hg : H))
+    avx(t, Table::k0F38, opcode, k66, mnemonic, Feature::kAvx2, kBoth, changed(halves ? Vg : V), memory,
+        changed(halves ? Hg : H))
         .with_w(w)
         .of(InstructionClass::kHelper);
   };
@@ -82,15 +83,20 @@ constexpr void add_fma(auto& t) {
   using enum Mnemonic;
   using namespace operands;
   using enum VectorLength;
-  // From opcode 96, 9A.. on; each further order of operands stands 10 (hexadecimal) later. Single precision W0, double W1.
+  // From opcode 96, 9A.. on; each further order of operands stands 10 (hexadecimal) later. Single precision W0, double
+  // W1.
   struct Family {
     uint8_t opcode;
     bool scalar;
     std::array<Mnemonic, 6> mnemonics;  // 132 single, 132 double, 213 single, ...
   };
   constexpr Family kFamilies[] = {
-      {0x96, false, {kVfmaddsub132ps, kVfmaddsub132pd, kVfmaddsub213ps, kVfmaddsub213pd, kVfmaddsub231ps, kVfmaddsub231pd}},
-      {0x97, false, {kVfmsubadd132ps, kVfmsubadd132pd, kVfmsubadd213ps, kVfmsubadd213pd, kVfmsubadd231ps, kVfmsubadd231pd}},
+      {0x96,
+       false,
+       {kVfmaddsub132ps, kVfmaddsub132pd, kVfmaddsub213ps, kVfmaddsub213pd, kVfmaddsub231ps, kVfmaddsub231pd}},
+      {0x97,
+       false,
+       {kVfmsubadd132ps, kVfmsubadd132pd, kVfmsubadd213ps, kVfmsubadd213pd, kVfmsubadd231ps, kVfmsubadd231pd}},
       {0x98, false, {kVfmadd132ps, kVfmadd132pd, kVfmadd213ps, kVfmadd213pd, kVfmadd231ps, kVfmadd231pd}},
       {0x99, true, {kVfmadd132ss, kVfmadd132sd, kVfmadd213ss, kVfmadd213sd, kVfmadd231ss, kVfmadd231sd}},
       {0x9A, false, {kVfmsub132ps, kVfmsub132pd, kVfmsub213ps, kVfmsub213pd, kVfmsub231ps, kVfmsub231pd}},
@@ -103,8 +109,8 @@ constexpr void add_fma(auto& t) {
     for (unsigned i = 0; i < 6; ++i) {
       const int w = static_cast<int>(i & 1);
       const Operand source = !family.scalar ? W : w != 0 ? Wq : Wd;
-      avx(t, Table::k0F38, family.opcode + 16 * (i / 2), k66, family.mnemonics[i], Feature::kFma, family.scalar ? kIgnored : kBoth,
-          changed(V), H, source)
+      avx(t, Table::k0F38, family.opcode + 16 * (i / 2), k66, family.mnemonics[i], Feature::kFma,
+          family.scalar ? kIgnored : kBoth, changed(V), H, source)
           .with_w(w);
     }
   }

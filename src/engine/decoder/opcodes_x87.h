@@ -1,5 +1,5 @@
-// The x87 escapes D8 to DF. SDM volume 2, appendix A.5. Encodings the manual leaves out but every processor runs as an alias
-// (DC D0 for FCOM, ...) decode to the operation they alias.
+// The x87 escapes D8 to DF. SDM volume 2, appendix A.5. Encodings the manual leaves out but every processor runs as an
+// alias (DC D0 for FCOM, ...) decode to the operation they alias.
 #pragma once
 
 #include "engine/decoder/rows.h"
@@ -71,13 +71,14 @@ constexpr void add_x87_registers(auto& t) {
     if (i == 2)
       x87(t, 0xDE, kPopForms[operation], ST0, STi).group(i).register_only();
     else if (i == 3)
-      x87(t, 0xDE, kPopForms[operation], ST0, STi).exactly(3, 1);
+      x87(t, 0xDE, kPopForms[operation]).exactly(3, 1);
     else
       x87(t, 0xDE, kPopForms[operation], changed(STi), ST0).group(i).register_only();
   }
 
   x87(t, 0xD9, kFld, written(ST0), STi).group(0).register_only();
-  for (const unsigned opcode : {0xD9u, 0xDDu, 0xDFu}) x87(t, opcode, kFxch, changed(ST0), changed(STi)).group(1).register_only();
+  for (const unsigned opcode : {0xD9u, 0xDDu, 0xDFu})
+    x87(t, opcode, kFxch, changed(ST0), changed(STi)).group(1).register_only();
   x87(t, 0xD9, kFnop).exactly(2, 0);
   x87(t, 0xD9, kFstp, written(STi), ST0).group(3).register_only();
   constexpr std::array<Mnemonic, 8> kD9Four = {kFchs, kFabs, kInvalid, kInvalid, kFtst, kFxam, kInvalid, kInvalid};
@@ -96,14 +97,18 @@ constexpr void add_x87_registers(auto& t) {
   constexpr std::array<uint32_t, 4> kMoveFlags = {kFlagCf, kFlagZf, kFlagCf | kFlagZf, kFlagPf};
   for (int i = 0; i < 4; ++i) {
     const auto condition = static_cast<size_t>(i);
-    x87(t, 0xDA, kMoves[condition], changed(ST0), STi).group(i).register_only().reads(kMoveFlags[condition]).needs(Feature::kCmov);
+    x87(t, 0xDA, kMoves[condition], changed(ST0), STi)
+        .group(i)
+        .register_only()
+        .reads(kMoveFlags[condition])
+        .needs(Feature::kCmov);
     x87(t, 0xDB, kOppositeMoves[condition], changed(ST0), STi)
         .group(i)
         .register_only()
         .reads(kMoveFlags[condition])
         .needs(Feature::kCmov);
   }
-  x87(t, 0xDA, kFucompp, ST0, STi).exactly(5, 1);
+  x87(t, 0xDA, kFucompp).exactly(5, 1);
   // FENI, FDISI and FSETPM of older coprocessors.
   x87(t, 0xDB, kFnop).exactly(4, 0);
   x87(t, 0xDB, kFnop).exactly(4, 1);

@@ -1,5 +1,6 @@
-// The words in which the opcode tables are written: one Row per encoding, filled in by chained calls. Only tables.cc and
-// the opcodes_*.h lists include this. Operand names follow SDM volume 2, appendix A.2 (E: ModRM.rm, G: ModRM.reg, ...).
+// The words in which the opcode tables are written: one Row per encoding, filled in by chained calls. Only tables.cc
+// and the opcodes_*.h lists include this. Operand names follow SDM volume 2, appendix A.2 (E: ModRM.rm, G: ModRM.reg,
+// ...).
 #pragma once
 
 #include <array>
@@ -42,10 +43,10 @@ struct Row {
   Table table = Table::kOneByte;
   uint8_t opcode = 0;
   PrefixMask prefix = kAnyPrefix;
-  uint8_t mod = 3;      // bit 0: memory, bit 1: register
-  int8_t reg = -1;      // ModRM.reg of a group, -1: any
-  int8_t rm = -1;       // ModRM.rm, -1: any
-  int8_t w = -1;        // REX.W or VEX.W, -1: ignored
+  uint8_t mod = 3;  // bit 0: memory, bit 1: register
+  int8_t reg = -1;  // ModRM.reg of a group, -1: any
+  int8_t rm = -1;   // ModRM.rm, -1: any
+  int8_t w = -1;    // REX.W or VEX.W, -1: ignored
   VectorLength length = VectorLength::kBoth;
   uint8_t modes = kAllModes;
   bool has_modrm = false;
@@ -94,21 +95,31 @@ inline constexpr unsigned kAx = 1u << cpu::kRax, kCx = 1u << cpu::kRcx, kDx = 1u
                           kR11 = 1u << cpu::kR11;
 
 using Operand = OperandSpec;
-constexpr Operand written(Operand operand) { return operand.access = Access::kWrite, operand; }
-constexpr Operand changed(Operand operand) { return operand.access = Access::kReadWrite, operand; }
-constexpr Operand unused(Operand operand) { return operand.access = Access::kNone, operand; }
+constexpr Operand written(Operand operand) {
+  return operand.access = Access::kWrite, operand;
+}
+constexpr Operand changed(Operand operand) {
+  return operand.access = Access::kReadWrite, operand;
+}
+constexpr Operand unused(Operand operand) {
+  return operand.access = Access::kNone, operand;
+}
 
 // All are read unless written() or changed() says otherwise.
 namespace operands {
 using K = OperandKind;
 using W_ = OperandWidth;
-constexpr Operand make(K kind, W_ width, Access access = Access::kRead) { return {kind, width, access}; }
-inline constexpr Operand Eb = make(K::kGprRm, W_::kByte), Ew = make(K::kGprRm, W_::kWord), Ed = make(K::kGprRm, W_::kDword),
-                         Ev = make(K::kGprRm, W_::kOperand), Ey = make(K::kGprRm, W_::kDwordOrQword),
-                         Ez = make(K::kGprRm, W_::kOperandMax4), Ewv = make(K::kGprRm, W_::kWordOrOperand),
-                         Ebd = make(K::kGprRm, W_::kByteOrDword), Ewd = make(K::kGprRm, W_::kWordOrDword);
-inline constexpr Operand Gb = make(K::kGprReg, W_::kByte), Gw = make(K::kGprReg, W_::kWord), Gd = make(K::kGprReg, W_::kDword),
-                         Gv = make(K::kGprReg, W_::kOperand), Gy = make(K::kGprReg, W_::kDwordOrQword);
+constexpr Operand make(K kind, W_ width, Access access = Access::kRead) {
+  return {kind, width, access};
+}
+inline constexpr Operand Eb = make(K::kGprRm, W_::kByte), Ew = make(K::kGprRm, W_::kWord),
+                         Ed = make(K::kGprRm, W_::kDword), Ev = make(K::kGprRm, W_::kOperand),
+                         Ey = make(K::kGprRm, W_::kDwordOrQword), Ez = make(K::kGprRm, W_::kOperandMax4),
+                         Ewv = make(K::kGprRm, W_::kWordOrOperand), Ebd = make(K::kGprRm, W_::kByteOrDword),
+                         Ewd = make(K::kGprRm, W_::kWordOrDword);
+inline constexpr Operand Gb = make(K::kGprReg, W_::kByte), Gw = make(K::kGprReg, W_::kWord),
+                         Gd = make(K::kGprReg, W_::kDword), Gv = make(K::kGprReg, W_::kOperand),
+                         Gy = make(K::kGprReg, W_::kDwordOrQword);
 inline constexpr Operand By = make(K::kGprVvvv, W_::kDwordOrQword);
 inline constexpr Operand Zb = make(K::kGprOpcode, W_::kByte), Zv = make(K::kGprOpcode, W_::kOperand);
 inline constexpr Operand AL = make(K::kAccumulator, W_::kByte), AX = make(K::kAccumulator, W_::kWord),
@@ -134,12 +145,15 @@ inline constexpr Operand Sw = make(K::kSegment, W_::kWord), Cv = make(K::kContro
                          Dv = make(K::kDebug, W_::kOperand);
 inline constexpr Operand Xb = make(K::kStringSource, W_::kByte), Xv = make(K::kStringSource, W_::kOperand),
                          Yb = make(K::kStringDestination, W_::kByte), Yv = make(K::kStringDestination, W_::kOperand);
-inline constexpr Operand P = make(K::kMmxReg, W_::kQword), Qq = make(K::kMmxRm, W_::kQword), Qd = make(K::kMmxRm, W_::kDword);
-inline constexpr Operand V = make(K::kXmmReg, W_::kVector), Vx = make(K::kXmmReg, W_::kXmm), Vg = make(K::kXmmReg, W_::kXmm),
-                         H = make(K::kXmmVvvv, W_::kVector), Hx = make(K::kXmmVvvv, W_::kXmm), Hg = make(K::kXmmVvvv, W_::kXmm),
+inline constexpr Operand P = make(K::kMmxReg, W_::kQword), Qq = make(K::kMmxRm, W_::kQword),
+                         Qd = make(K::kMmxRm, W_::kDword);
+inline constexpr Operand V = make(K::kXmmReg, W_::kVector), Vx = make(K::kXmmReg, W_::kXmm),
+                         Vg = make(K::kXmmReg, W_::kXmm), H = make(K::kXmmVvvv, W_::kVector),
+                         Hx = make(K::kXmmVvvv, W_::kXmm), Hg = make(K::kXmmVvvv, W_::kXmm),
                          L = make(K::kXmmIs4, W_::kVector), Xmm0 = make(K::kXmm0, W_::kXmm);
-inline constexpr Operand W = make(K::kXmmRm, W_::kVector), Wx = make(K::kXmmRm, W_::kXmm), Wb = make(K::kXmmRm, W_::kByte),
-                         Ww = make(K::kXmmRm, W_::kWord), Wd = make(K::kXmmRm, W_::kDword), Wq = make(K::kXmmRm, W_::kQword),
+inline constexpr Operand W = make(K::kXmmRm, W_::kVector), Wx = make(K::kXmmRm, W_::kXmm),
+                         Wb = make(K::kXmmRm, W_::kByte), Ww = make(K::kXmmRm, W_::kWord),
+                         Wd = make(K::kXmmRm, W_::kDword), Wq = make(K::kXmmRm, W_::kQword),
                          Whalf = make(K::kXmmRm, W_::kHalfVector), Wquarter = make(K::kXmmRm, W_::kQuarterVector),
                          Weighth = make(K::kXmmRm, W_::kEighthVector);
 inline constexpr Operand VsibD = make(K::kVsib, W_::kDword), VsibQ = make(K::kVsib, W_::kQword);
@@ -162,7 +176,8 @@ struct Builder {
     size_t index = 0;
     ((row.info.operands[index++] = list), ...);
     for (const Operand& operand : row.info.operands) describe(row, operand);
-    if (sizeof...(list) > 0 && row.info.operands[0].width == OperandWidth::kByte && is_general(row.info.operands[0].kind))
+    if (sizeof...(list) > 0 && row.info.operands[0].width == OperandWidth::kByte &&
+        is_general(row.info.operands[0].kind))
       row.attributes |= kByteOperand;
     return row;
   }

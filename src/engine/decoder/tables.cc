@@ -160,7 +160,9 @@ constexpr std::array<Entry, kRowCount> kEntries = make_entries();
 constexpr size_t kTableCount = static_cast<size_t>(Table::kCount);
 constexpr size_t kKeyCount = kTableCount * 256;
 
-constexpr size_t key_of(const Row& row) { return static_cast<size_t>(row.table) * 256 + row.opcode; }
+constexpr size_t key_of(const Row& row) {
+  return static_cast<size_t>(row.table) * 256 + row.opcode;
+}
 
 // Row numbers ordered by table and opcode, and where each opcode's begin.
 struct Order {
@@ -170,7 +172,8 @@ struct Order {
 consteval Order make_order() {
   Order order;
   for (size_t i = 0; i < kRowCount; ++i) ++order.first[key_of(row_at(i)) + 1];
-  for (size_t key = 0; key < kKeyCount; ++key) order.first[key + 1] = static_cast<uint16_t>(order.first[key + 1] + order.first[key]);
+  for (size_t key = 0; key < kKeyCount; ++key)
+    order.first[key + 1] = static_cast<uint16_t>(order.first[key + 1] + order.first[key]);
   std::array<uint16_t, kKeyCount> used{};
   for (size_t i = 0; i < kRowCount; ++i) {
     const size_t key = key_of(row_at(i));
@@ -218,14 +221,10 @@ constexpr Lookup kLookup = make_lookup();
 
 }  // namespace
 
-const Opcode& find_opcode(Table table, uint8_t opcode) { return kLookup.opcodes[static_cast<size_t>(table) * 256 + opcode]; }
-
-std::span<const uint16_t> candidates(const Opcode& opcode, unsigned group_index) {
-  const Slot& slot = kLookup.slots[opcode.first_slot + (opcode.is_group ? group_index : 0)];
-  return std::span(kLookup.candidates).subspan(slot.first, slot.count);
-}
-
-const Entry& entry(uint16_t index) { return kEntries[index]; }
-std::span<const Entry> all_entries() { return kEntries; }
+constinit const Tables kTables = {.opcodes = kLookup.opcodes.data(),
+                                  .slots = kLookup.slots.data(),
+                                  .candidates = kLookup.candidates.data(),
+                                  .entries = kEntries.data(),
+                                  .entry_count = kEntries.size()};
 
 }  // namespace bulkhead::engine::decoder::tables

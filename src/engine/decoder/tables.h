@@ -1,7 +1,9 @@
-// The opcode tables in the form the decoder looks them up: opcode -> slot (by ModRM.reg and mod where the opcode is a group)
+// The opcode tables in the form the decoder looks them up: opcode -> slot (by ModRM.reg and mod where the opcode is a
+// group)
 // -> entries tried in order. Constant data, built by the compiler from the opcodes_*.h lists.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -11,9 +13,9 @@ namespace bulkhead::engine::decoder::tables {
 
 // How a register field of ModRM is read.
 enum class Field : uint8_t {
-  kRaw,      // 3 bits: group extension, MMX, ST(i)
+  kRaw,       // 3 bits: group extension, MMX, ST(i)
   kExtended,  // with the REX or VEX extension
-  kByte,     // the same, and AH..BH without REX
+  kByte,      // the same, and AH..BH without REX
   kSegment,
   kControl,
   kDebug,
@@ -28,8 +30,8 @@ enum class Immediates : uint8_t {
   kFull,         // operand_size
   kRelative,     // 2 or 4
   kFarPointer,
-  kEnter,        // 2 + 1
-  kRegister,     // is4
+  kEnter,     // 2 + 1
+  kRegister,  // is4
   kMoffs,
 };
 
@@ -63,10 +65,32 @@ struct Slot {
   uint16_t count = 0;
 };
 
-const Opcode& find_opcode(Table table, uint8_t opcode);
-std::span<const uint16_t> candidates(const Opcode& opcode, unsigned group_index);
-const Entry& entry(uint16_t index);
+struct Tables {
+  const Opcode* opcodes;  // [table * 256 + opcode]
+  const Slot* slots;
+  const uint16_t* candidates;
+  const Entry* entries;
+  size_t entry_count;
+};
+extern const Tables kTables;
+
+inline const Opcode& find_opcode(Table table, uint8_t opcode) {
+  return kTables.opcodes[static_cast<size_t>(table) * 256 + opcode];
+}
+
+// group_index: ModRM.reg, plus 8 where mod is 3.
+inline std::span<const uint16_t> candidates(const Opcode& opcode, unsigned group_index) {
+  const Slot& slot = kTables.slots[opcode.first_slot + (opcode.is_group ? group_index : 0)];
+  return {kTables.candidates + slot.first, slot.count};
+}
+
+inline const Entry& entry(uint16_t index) {
+  return kTables.entries[index];
+}
+
 // Every row, for tests that walk the tables.
-std::span<const Entry> all_entries();
+inline std::span<const Entry> all_entries() {
+  return {kTables.entries, kTables.entry_count};
+}
 
 }  // namespace bulkhead::engine::decoder::tables
