@@ -54,14 +54,12 @@ void DecodeOptions::set(Feature feature, bool present) {
 }
 
 DecodeOptions options_for(const cpu::FeatureSet& features) {
-  DecodeOptions options;
-  const auto& table = cpu::feature_table();
-  for (unsigned i = 1; i < static_cast<unsigned>(Feature::kCount); ++i) {
-    const auto feature = static_cast<Feature>(i);
-    const std::string_view name = feature_name(feature);
-    // The decoder knows a few that no model ever shows (SVM, VMX, MONITOR).
-    const bool in_models = std::any_of(table.begin(), table.end(), [&](const cpu::Feature& known) { return known.name == name; });
-    options.set(feature, in_models && features.has(name));
+  // A feature that the decoder knows and no model ever shows (SVM, VMX, MONITOR) stays absent.
+  DecodeOptions options{.features = 1};  // kBase
+  for (const cpu::Feature& known : cpu::feature_table()) {
+    const auto* const found = std::find(kFeatureNames.begin(), kFeatureNames.end(), known.name);
+    if (found == kFeatureNames.end() || !features.has(known.name)) continue;
+    options.set(static_cast<Feature>(found - kFeatureNames.begin()), true);
   }
   return options;
 }
