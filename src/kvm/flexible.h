@@ -34,12 +34,14 @@ inline constexpr unsigned long kSetCpuid2 = _IOC(_IOC_WRITE, KVMIO, 0x90, 8);
 inline constexpr unsigned long kGetMsrIndexList = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x02, 4);
 inline constexpr unsigned long kGetMsrs = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, 8);
 inline constexpr unsigned long kSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
+inline constexpr unsigned long kSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6A, 8);
 // struct kvm_xsave ends in such an array too; its fixed part is all we use.
 using XsaveArea = std::array<uint32_t, 1024>;
 inline constexpr unsigned long kGetXsave = _IOC(_IOC_READ, KVMIO, 0xA4, sizeof(XsaveArea));
 inline constexpr unsigned long kSetXsave = _IOC(_IOC_WRITE, KVMIO, 0xA5, sizeof(XsaveArea));
 
 using CpuidList = Flexible<kvm_cpuid2, kvm_cpuid_entry2, 8>;
+using RoutingList = Flexible<kvm_irq_routing, kvm_irq_routing_entry, 8>;
 using MsrList = Flexible<kvm_msr_list, __u32, 4>;
 
 // Reads or writes one MSR of a vCPU, or with the system's descriptor reads a feature MSR; false when it is refused.

@@ -1,6 +1,9 @@
 // These need /dev/kvm and say so when it is not there; what needs none is in the other tests.
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
+#include "kvm/kvm_vcpu.h"
 #include "kvm/probe.h"
 #include "kvm/virtual_machine.h"
 #include "support/os/thread.h"
@@ -40,12 +43,14 @@ class RecordingIo final : public cpu::CpuIo {
 
 class Kvm : public testing::Test {
  protected:
-  void SetUp() override {
+  void SetUp() override { set_up(LocalApics::kBoard); }
+
+  void set_up(LocalApics local_apics) {
     auto opened = System::open();
     if (!opened) GTEST_SKIP() << opened.error().message;
     system = std::move(*opened);
     memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
-    auto made = VirtualMachine::create(*system, *memory, clock);
+    auto made = VirtualMachine::create(*system, *memory, clock, local_apics);
     ASSERT_TRUE(made) << made.error().message;
     machine = std::move(*made);
     auto processor = machine->create_vcpu(0, {});
@@ -69,7 +74,7 @@ class Kvm : public testing::Test {
   std::unique_ptr<System> system;
   std::unique_ptr<memory::GuestMemory> memory;
   std::unique_ptr<VirtualMachine> machine;
-  std::unique_ptr<cpu::Vcpu> vcpu;
+  std::unique_ptr<KvmVcpu> vcpu;
   RecordingIo io;
 };
 
@@ -145,6 +150,106 @@ TEST_F(Kvm, KeepsEveryFieldOfTheState) {
   EXPECT_EQ(back.msr_star, state.msr_star);
   EXPECT_EQ(back.dr, state.dr);
   EXPECT_EQ(back.xsave[160], 0x5A);
+}
+
+class KvmKernelApics : public Kvm {
+ protected:
+  void SetUp() override { set_up(LocalApics::kKernel); }
+
+  // Enables the local APIC by its spurious-vector register, as software does through its page.
+  void enable_apic() {
+    LocalApicRegisters registers = vcpu->get_local_apic().value();
+    registers.page[0xF0] = 0xFF;
+    registers.page[0xF1] = 0x01;
+    const Result<> set = vcpu->set_local_apic(registers);
+    ASSERT_TRUE(set) << set.error().message;
+  }
+};
+
+TEST_F(KvmKernelApics, InterruptsAHaltedVcpuByAnEvent) {
+  load({0xFB, 0xF4, 0xE6, 0xF4});  // sti; hlt; out 0xf4, al
+  ASSERT_TRUE(memory->write_object<uint32_t>({0x41 * 4}, 0x2000));
+  ASSERT_TRUE(memory->write({0x2000}, std::vector<uint8_t>{0xE6, 0x99, 0xCF}));
+  enable_apic();
+  EventFd event = EventFd::create().value();
+  const auto number = machine->interrupt_routes().connect(event.fd(), {.address = 0xFEE00000, .data = 0x40});
+  ASSERT_TRUE(number) << number.error().message;
+  ASSERT_TRUE(machine->interrupt_routes().change(*number, {.address = 0xFEE00000, .data = 0x41}));
+  Thread other("wire", [&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    event.signal();
+  });
+  EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+  other.join();
+  ASSERT_EQ(io.port_writes.size(), 2u);
+  EXPECT_EQ(io.port_writes[0].first, 0x99);
+  EXPECT_TRUE(machine->interrupt_routes().disconnect(*number, event.fd()));
+  EXPECT_FALSE(machine->interrupt_routes().disconnect(*number, event.fd()));
+}
+
+TEST_F(KvmKernelApics, TellsTheBoardThatALevelInterruptEnded) {
+  // sti; hlt; out 0x99, al; out 0xf4, al.  The handler ends the interrupt through the APIC's page, which DS reaches.
+  load({0xFB, 0xF4, 0xE6, 0x99, 0xE6, 0xF4});
+  ASSERT_TRUE(memory->write_object<uint32_t>({0x52 * 4}, 0x2000));
+  ASSERT_TRUE(memory->write({0x2000}, std::vector<uint8_t>{0x66, 0xC7, 0x06, 0xB0, 0x00, 0, 0, 0, 0, 0xCF}));
+  cpu::State state = vcpu->get_state();
+  state.segments[cpu::kDs].base = 0xFEE00000;
+  ASSERT_TRUE(vcpu->set_state(state));
+  enable_apic();
+  std::vector<uint8_t> ended;
+  machine->set_end_of_interrupt([&](uint8_t vector) { ended.push_back(vector); });
+  const Message level{.address = 0xFEE00000, .data = 0xC052};
+  ASSERT_TRUE(machine->interrupt_routes().set_io_apic_input(16, level));
+  ASSERT_TRUE(machine->interrupt_routes().send(level));
+  EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+  EXPECT_EQ(ended, (std::vector<uint8_t>{0x52}));
+}
+
+TEST_F(Kvm, MarksPagesThatTheGuestWroteAsDirty) {
+  load({0xC6, 0x06, 0x10, 0x50, 0x01, 0xE6, 0xF4});  // mov byte [0x5010], 1; out 0xf4, al
+  ASSERT_TRUE(machine->start_dirty_log());
+  memory->take_dirty([](uint64_t) {});
+  EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+  ASSERT_TRUE(machine->collect_dirty());
+  std::vector<uint64_t> pages;
+  memory->take_dirty([&](uint64_t page) { pages.push_back(page); });
+  // A host kernel may count more than was written (the pages around an emulated instruction), never less, and not all.
+  EXPECT_TRUE(std::ranges::count(pages, 5u) == 1);
+  EXPECT_EQ(std::ranges::count(pages, 9u), 0);
+  EXPECT_TRUE(machine->stop_dirty_log());
+}
+
+TEST_F(Kvm, SignalsADoorbellInsteadOfCallingTheBoard) {
+  load({0xC6, 0x06, 0x10, 0x00, 0x5A, 0xE6, 0xF4});  // mov byte [0x10], 0x5A; out 0xf4, al
+  cpu::State state = vcpu->get_state();
+  state.segments[cpu::kDs].base = 0xD0000000;
+  ASSERT_TRUE(vcpu->set_state(state));
+  EventFd event = EventFd::create().value();
+  ASSERT_TRUE(machine->add_doorbell({0xD0000010}, 1, event.fd()));
+  EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+  EXPECT_TRUE(io.memory_writes.empty());
+  EXPECT_EQ(event.take(), 1u);
+  EXPECT_TRUE(machine->remove_doorbell({0xD0000010}, 1, event.fd()));
+}
+
+TEST_F(Kvm, AsksTheFallbackForAnInstructionThatTheHostCannotEmulate) {
+  // pcmpistrm xmm0, [0x10], 8 on device memory: the host kernel has no emulation of it.
+  load({0x66, 0x0F, 0x3A, 0x62, 0x06, 0x10, 0x00, 0x08, 0xE7, 0xF4});
+  cpu::State state = vcpu->get_state();
+  state.segments[cpu::kDs].base = 0xD0000000;
+  state.cr4 = 0x200;
+  ASSERT_TRUE(vcpu->set_state(state));
+  int asked = 0;
+  machine->set_fallback([&](uint32_t, cpu::State& at, cpu::CpuIo&) -> Result<> {
+    ++asked;
+    EXPECT_EQ(at.rip, 0x1000u);
+    at.rip += 8;
+    at.gpr[cpu::kRax] = 0x77;
+    return {};
+  });
+  EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(io.port_writes, (std::vector<std::pair<uint16_t, uint32_t>>{{0xF4, 0x77}}));
 }
 
 TEST_F(Kvm, SaysWhatTheProbeFound) {

@@ -29,6 +29,7 @@ void install_kick_handler() {
   CHECK(installed, "the kick signal could not be set up");
 }
 
+constexpr uint32_t kMsrTscDeadline = 0x6E0;
 constexpr uint64_t kResetApicBase = 0xFEE00000;
 constexpr uint64_t kApicEnable = 1 << 11;
 constexpr uint64_t kApicBootProcessor = 1 << 8;
@@ -51,8 +52,8 @@ Result<> set_cpuid(int vcpu_fd, const std::vector<cpu::CpuidLeaf>& leaves) {
 
 }  // namespace
 
-Result<std::unique_ptr<cpu::Vcpu>> KvmVcpu::create(VirtualMachine& machine, uint32_t index,
-                                                   const std::vector<cpu::CpuidLeaf>& leaves) {
+Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(VirtualMachine& machine, uint32_t index,
+                                                 const std::vector<cpu::CpuidLeaf>& leaves) {
   install_kick_handler();
   Fd fd(TRY(control(machine.fd(), KVM_CREATE_VCPU, "KVM_CREATE_VCPU", static_cast<unsigned long>(index))));
   auto vcpu = std::unique_ptr<KvmVcpu>(new KvmVcpu(machine, index, std::move(fd)));
@@ -173,13 +174,13 @@ void KvmVcpu::offer_interrupt(cpu::CpuIo& io) {
 KvmVcpu::Outcome KvmVcpu::enter_guest(cpu::CpuIo& io) {
   // An instruction that waits for its device must end before an interrupt can be offered behind it.
   if (!exit_unfinished_) offer_interrupt(io);
-  task_priority_ = io.read_task_priority();
-  run_->cr8 = task_priority_;
+  const bool board_apic = machine_.local_apics() == LocalApics::kBoard;
+  if (board_apic) run_->cr8 = task_priority_ = io.read_task_priority();
   counters_.entries.fetch_add(1, std::memory_order_relaxed);
   const int result = ::ioctl(fd_.get(), KVM_RUN, 0);
   const int error = errno;
   exit_unfinished_ = false;
-  if (run_->cr8 != task_priority_) io.write_task_priority(static_cast<uint8_t>(run_->cr8 & 15));
+  if (board_apic && run_->cr8 != task_priority_) io.write_task_priority(static_cast<uint8_t>(run_->cr8 & 15));
   if (result == 0) return handle_exit(io);
   if (error == EINTR || error == EAGAIN) {
     counters_.signal.fetch_add(1, std::memory_order_relaxed);
@@ -202,6 +203,9 @@ KvmVcpu::Outcome KvmVcpu::handle_exit(cpu::CpuIo& io) {
     case KVM_EXIT_HLT:
       counters_.halt.fetch_add(1, std::memory_order_relaxed);
       if (!(interrupt_request_ && io.interrupt_pending())) activity_ = Activity::kHalted;
+      return std::nullopt;
+    case KVM_EXIT_IOAPIC_EOI:
+      if (machine_.end_of_interrupt()) machine_.end_of_interrupt()(run_->eoi.vector);
       return std::nullopt;
     case KVM_EXIT_IRQ_WINDOW_OPEN: counters_.interrupt_window.fetch_add(1, std::memory_order_relaxed); return std::nullopt;
     case KVM_EXIT_INTR: counters_.signal.fetch_add(1, std::memory_order_relaxed); return std::nullopt;
@@ -280,20 +284,72 @@ void KvmVcpu::become(const cpu::State& state) {
   if (Result<> set = set_state(state); !set) log::error("{}", set.error().message);
 }
 
+// --- the kernel's local APIC ---
+
+Result<LocalApicRegisters> KvmVcpu::get_local_apic() {
+  LocalApicRegisters registers;
+  kvm_sregs sregs{};
+  TRY(control(fd_.get(), KVM_GET_SREGS, "KVM_GET_SREGS", &sregs));
+  registers.base = sregs.apic_base;
+  kvm_lapic_state page{};
+  TRY(control(fd_.get(), KVM_GET_LAPIC, "KVM_GET_LAPIC", &page));
+  std::memcpy(registers.page.data(), page.regs, sizeof page.regs);
+  get_msr(fd_.get(), kMsrTscDeadline, registers.tsc_deadline);
+  return registers;
+}
+
+Result<> KvmVcpu::set_local_apic(const LocalApicRegisters& registers) {
+  kvm_sregs sregs{};
+  TRY(control(fd_.get(), KVM_GET_SREGS, "KVM_GET_SREGS", &sregs));
+  sregs.apic_base = registers.base;
+  TRY(control(fd_.get(), KVM_SET_SREGS, "KVM_SET_SREGS", &sregs));
+  kvm_lapic_state page{};
+  std::memcpy(page.regs, registers.page.data(), sizeof page.regs);
+  TRY(control(fd_.get(), KVM_SET_LAPIC, "KVM_SET_LAPIC", &page));
+  // Zero disarms; a deadline written in another timer mode is lost, as the manual says.
+  set_msr(fd_.get(), kMsrTscDeadline, registers.tsc_deadline);
+  return {};
+}
+
 // --- state ---
+
+Activity KvmVcpu::kernel_activity() const {
+  kvm_mp_state mp_state{};
+  if (activity_ == Activity::kShutdown || ::ioctl(fd_.get(), KVM_GET_MP_STATE, &mp_state) != 0) return activity_;
+  switch (mp_state.mp_state) {
+    case KVM_MP_STATE_HALTED: return Activity::kHalted;
+    case KVM_MP_STATE_UNINITIALIZED:
+    case KVM_MP_STATE_INIT_RECEIVED: return Activity::kWaitForSipi;
+    default: return Activity::kRunning;
+  }
+}
 
 cpu::State KvmVcpu::get_state() {
   Result<cpu::State> state = read_state(machine_.system(), fd_.get(), machine_.clock());
   CHECK(state.has_value(), "the host kernel gives no state of a vCPU that it made");
-  state->activity = activity_;
+  state->activity = machine_.local_apics() == LocalApics::kBoard ? activity_ : kernel_activity();
   state->instruction_count = instruction_count_;
   return *state;
 }
 
 Result<> KvmVcpu::set_state(const cpu::State& state) {
-  const uint64_t apic_base = kResetApicBase | kApicEnable | (index_ == 0 ? kApicBootProcessor : 0);
+  uint64_t apic_base = kResetApicBase | kApicEnable | (index_ == 0 ? kApicBootProcessor : 0);
+  if (machine_.local_apics() == LocalApics::kKernel) {
+    kvm_sregs sregs{};
+    TRY(control(fd_.get(), KVM_GET_SREGS, "KVM_GET_SREGS", &sregs));
+    apic_base = sregs.apic_base;
+  }
   TRY_IN(fmt::format("vCPU {}", index_), write_state(machine_.system(), fd_.get(), machine_.clock(), state, apic_base));
   activity_ = state.activity;
+  if (machine_.local_apics() == LocalApics::kKernel) {
+    // Halting and waiting for SIPI happen in the kernel.
+    kvm_mp_state mp_state{};
+    mp_state.mp_state = state.activity == Activity::kHalted        ? KVM_MP_STATE_HALTED
+                        : state.activity == Activity::kWaitForSipi ? KVM_MP_STATE_UNINITIALIZED
+                                                                   : KVM_MP_STATE_RUNNABLE;
+    TRY(control(fd_.get(), KVM_SET_MP_STATE, "KVM_SET_MP_STATE", &mp_state));
+    if (state.activity != Activity::kShutdown) activity_ = Activity::kRunning;
+  }
   instruction_count_ = state.instruction_count;
   exit_unfinished_ = false;
   // A copy of the kernel's view from before would lead offer_interrupt() astray.

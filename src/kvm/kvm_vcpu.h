@@ -2,6 +2,7 @@
 // is fetched and handed to the kernel at the moment the guest can take it, as an INTA cycle would.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 
@@ -14,10 +15,17 @@
 
 namespace bulkhead::kvm {
 
+// A local APIC that lives in the host kernel: its register page (SDM 3, table 11-1) and the MSRs beside it.
+struct LocalApicRegisters {
+  uint64_t base = 0;  // IA32_APIC_BASE
+  uint64_t tsc_deadline = 0;
+  std::array<uint8_t, 1024> page{};
+};
+
 class KvmVcpu final : public cpu::Vcpu {
  public:
-  static Result<std::unique_ptr<cpu::Vcpu>> create(VirtualMachine& machine, uint32_t index,
-                                                   const std::vector<cpu::CpuidLeaf>& leaves);
+  static Result<std::unique_ptr<KvmVcpu>> create(VirtualMachine& machine, uint32_t index,
+                                                 const std::vector<cpu::CpuidLeaf>& leaves);
 
   cpu::StopReason run(cpu::CpuIo& io) override;
   void request_stop() override;
@@ -30,6 +38,9 @@ class KvmVcpu final : public cpu::Vcpu {
   Result<> set_debug(const cpu::DebugRequest& request) override;
   std::optional<GuestAddress> translate(uint64_t linear_address) override;
   [[nodiscard]] cpu::Statistics statistics() const override;
+  // With LocalApics::kKernel, while run() is not active.
+  Result<LocalApicRegisters> get_local_apic();
+  Result<> set_local_apic(const LocalApicRegisters& registers);
   [[nodiscard]] std::string error() const override { return error_; }
 
  private:
@@ -55,6 +66,7 @@ class KvmVcpu final : public cpu::Vcpu {
   // Ends the kernel's unfinished part of an exit (an instruction that waits for a device's answer) without running on.
   void complete_exit();
   void become(const cpu::State& state);
+  [[nodiscard]] cpu::Activity kernel_activity() const;
 
   VirtualMachine& machine_;
   const uint32_t index_;

@@ -4,6 +4,7 @@
 
 #include <sys/ioctl.h>
 
+#include "kvm/kvm_vcpu.h"
 #include "kvm/virtual_machine.h"
 #include "support/os/mutex.h"
 #include "support/os/thread.h"
@@ -97,7 +98,7 @@ Result<ProbeReport> probe_hardware(System& system) {
   if (!written) return fail("kvm: the probe guest does not fit");
 
   FakeClock clock;
-  auto machine = TRY(VirtualMachine::create(system, *memory, clock));
+  auto machine = TRY(VirtualMachine::create(system, *memory, clock, LocalApics::kBoard));
   auto vcpu = TRY(machine->create_vcpu(0, {}));
   TRY(vcpu->set_state(long_mode_at(kCodeAddress)));
   ProbeIo io(*vcpu);

@@ -15,18 +15,38 @@ constexpr uint64_t kTssAddress = 0xFEFFD000;
 
 }  // namespace
 
-Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(System& system, memory::GuestMemory& memory, Clock& clock) {
+Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(System& system, memory::GuestMemory& memory, Clock& clock,
+                                                               LocalApics local_apics) {
   Fd fd(TRY(control(system.fd(), KVM_CREATE_VM, "KVM_CREATE_VM", 0ul)));
-  auto machine = std::unique_ptr<VirtualMachine>(new VirtualMachine(system, memory, clock, std::move(fd)));
+  auto machine = std::unique_ptr<VirtualMachine>(new VirtualMachine(system, memory, clock, local_apics, std::move(fd)));
   uint64_t identity_map = kIdentityMapAddress;
   TRY(control(machine->fd(), KVM_SET_IDENTITY_MAP_ADDR, "KVM_SET_IDENTITY_MAP_ADDR", &identity_map));
   TRY(control(machine->fd(), KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR", kTssAddress));
-  TRY(machine->divert_apic_msrs());
+  if (local_apics == LocalApics::kKernel) {
+    TRY(machine->use_kernel_apics());
+  } else {
+    TRY(machine->divert_apic_msrs());
+  }
+  if (system.extension(KVM_CAP_EXIT_ON_EMULATION_FAILURE) > 0) {
+    // Without this the kernel answers user code that it cannot emulate with #UD instead of asking us.
+    kvm_enable_cap exits{};
+    exits.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE;
+    exits.args[0] = 1;
+    TRY(control(machine->fd(), KVM_ENABLE_CAP, "KVM_CAP_EXIT_ON_EMULATION_FAILURE", &exits));
+  }
   TRY(machine->set_all_slots(0));
   return machine;
 }
 
 VirtualMachine::~VirtualMachine() = default;
+
+Result<> VirtualMachine::use_kernel_apics() {
+  kvm_enable_cap split{};
+  split.cap = KVM_CAP_SPLIT_IRQCHIP;
+  split.args[0] = InterruptRoutes::kIoApicInputs;
+  TRY(control(fd_.get(), KVM_ENABLE_CAP, "KVM_CAP_SPLIT_IRQCHIP", &split));
+  return {};
+}
 
 // IA32_APIC_BASE and IA32_TSC_DEADLINE belong to the board's local APICs. x2APIC MSRs cannot be filtered; without a local
 // APIC in the kernel they are invalid there, and invalid accesses come to us too.
@@ -112,7 +132,7 @@ Result<> VirtualMachine::remove_doorbell(GuestAddress address, uint32_t size, in
   return change_doorbell(address, size, event_fd, KVM_IOEVENTFD_FLAG_DEASSIGN, "remove");
 }
 
-Result<std::unique_ptr<cpu::Vcpu>> VirtualMachine::create_vcpu(uint32_t index, const std::vector<cpu::CpuidLeaf>& leaves) {
+Result<std::unique_ptr<KvmVcpu>> VirtualMachine::create_vcpu(uint32_t index, const std::vector<cpu::CpuidLeaf>& leaves) {
   return TRY_IN(fmt::format("vCPU {}", index), KvmVcpu::create(*this, index, leaves));
 }
 

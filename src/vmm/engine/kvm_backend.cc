@@ -1,4 +1,5 @@
 // The host kernel's KVM as a backend.
+#include "kvm/kvm_vcpu.h"
 #include "kvm/system.h"
 #include "kvm/virtual_machine.h"
 #include "vmm/engine/engine_backend.h"
@@ -10,7 +11,7 @@ class KvmVmEngine final : public VmEngine {
  public:
   static Result<std::unique_ptr<VmEngine>> create(kvm::System& system, const EngineParts& parts) {
     auto made = std::make_unique<KvmVmEngine>();
-    made->machine_ = TRY(kvm::VirtualMachine::create(system, parts.memory, parts.clock));
+    made->machine_ = TRY(kvm::VirtualMachine::create(system, parts.memory, parts.clock, kvm::LocalApics::kBoard));
     for (uint32_t i = 0; i < parts.vcpu_count; ++i) {
       const auto leaves = parts.model.leaves(i, {.vcpu_count = parts.vcpu_count}, parts.clock.tsc_hz());
       made->vcpus_.push_back(TRY(made->machine_->create_vcpu(i, leaves)));
@@ -22,7 +23,7 @@ class KvmVmEngine final : public VmEngine {
 
  private:
   std::unique_ptr<kvm::VirtualMachine> machine_;
-  std::vector<std::unique_ptr<cpu::Vcpu>> vcpus_;
+  std::vector<std::unique_ptr<kvm::KvmVcpu>> vcpus_;
 };
 
 class KvmBackend final : public EngineBackend {
