@@ -25,7 +25,7 @@ enum MxcsrBit : uint32_t {
 using StubRunner = void (*)(StubFrame* frame, const void* stub);
 
 // Runs a stub that depends on MXCSR with the guest's rounding and denormal control. Raises #XM (#UD while CR4.OSXMMEXCPT is
-// clear) for an unmasked exception, with MXCSR's flags set. Else gives the flags that the caller adds to MXCSR with
+// clear) for an unmasked exception, with MXCSR's flags set. Else gives flags that the caller adds to MXCSR with
 // add_float_flags() when nothing can fault any more.
 [[nodiscard]] uint32_t run_float(Cpu& cpu, StubFrame& frame, const void* stub, StubRunner runner);
 void add_float_flags(Cpu& cpu, uint32_t flags);

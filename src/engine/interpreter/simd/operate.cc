@@ -32,11 +32,9 @@ void store_register(Cpu& cpu, unsigned number, const VectorRegister& value) {
 
 template <bool kVex>
 uint32_t run(Cpu& cpu, StubFrame& frame, const Stub& stub) {
-  if (stub.uses_mxcsr) {
-    return run_float(cpu, frame, stub.code, kVex ? bulkhead_simd_run_avx_float : bulkhead_simd_run_sse_float);
-  }
-  if constexpr (kVex) bulkhead_simd_run_avx(&frame, stub.code);
-  else bulkhead_simd_run_sse(&frame, stub.code);
+  constexpr StubRunner kRunner = kVex ? bulkhead_simd_run_avx : bulkhead_simd_run_sse;
+  if (stub.uses_mxcsr) return run_float(cpu, frame, stub.code, kRunner);
+  kRunner(&frame, stub.code);
   return 0;
 }
 

@@ -26,7 +26,7 @@ void load_operand(Cpu& cpu, const Op& op, VectorRegister& out) {
       break;
     }
     default: {
-      const auto value = read_linear<Vector256>(cpu, segment, linear);
+      const auto value = read_256(cpu, segment, linear);
       std::memcpy(&out, &value, sizeof value);
       break;
     }
@@ -46,7 +46,7 @@ void store_operand(Cpu& cpu, const Op& op, const VectorRegister& value) {
     case 8: write_linear<uint64_t>(cpu, segment, linear, value.lane[0]); break;
     case 16: write_linear<Vector128>(cpu, segment, linear, {{value.lane[0], value.lane[1]}}); break;
     default:
-      write_linear<Vector256>(cpu, segment, linear, {{value.lane[0], value.lane[1], value.lane[2], value.lane[3]}});
+      write_256(cpu, segment, linear, {{value.lane[0], value.lane[1], value.lane[2], value.lane[3]}});
       break;
   }
 }

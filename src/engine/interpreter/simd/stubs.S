@@ -121,8 +121,6 @@ bulkhead_simd_stub_offsets:
 #define FRAME_RCX 184
 #define FRAME_RDX 192
 #define FRAME_FLAGS 200
-#define FRAME_MXCSR 208
-#define FRAME_HOST_MXCSR 212
 
         .macro  start name
         .p2align 4
@@ -160,16 +158,6 @@ bulkhead_simd_stub_offsets:
         .size   \name, . - \name
         .endm
 
-        .macro  guest_mxcsr
-        stmxcsr FRAME_HOST_MXCSR(%rbx)
-        ldmxcsr FRAME_MXCSR(%rbx)
-        .endm
-
-        .macro  host_mxcsr
-        stmxcsr FRAME_MXCSR(%rbx)
-        ldmxcsr FRAME_HOST_MXCSR(%rbx)
-        .endm
-
         .macro  load_xmm
         movaps  FRAME_XMM0(%rbx), %xmm0
         movaps  FRAME_XMM1(%rbx), %xmm1
@@ -203,35 +191,17 @@ bulkhead_simd_stub_offsets:
         store_xmm
         finish  bulkhead_simd_run_sse
 
-        start   bulkhead_simd_run_sse_float
-        load_xmm
-        guest_mxcsr
-        call_stub
-        host_mxcsr
-        store_xmm
-        finish  bulkhead_simd_run_sse_float
-
         start   bulkhead_simd_run_avx
         load_ymm
         call_stub
         store_ymm
         finish  bulkhead_simd_run_avx
 
-        start   bulkhead_simd_run_avx_float
-        load_ymm
-        guest_mxcsr
-        call_stub
-        host_mxcsr
-        store_ymm
-        finish  bulkhead_simd_run_avx_float
-
         start   bulkhead_simd_run_mmx
         load_xmm
         movq    FRAME_MM1(%rbx), %mm1
         movq    FRAME_MM2(%rbx), %mm2
-        guest_mxcsr
         call_stub
-        host_mxcsr
         movq    %mm1, FRAME_MM1(%rbx)
         emms
         store_xmm

@@ -25,17 +25,14 @@ struct StubFrame {
   uint64_t gpr_reg = 0;        // RCX
   uint64_t gpr_rm = 0;         // RDX
   uint64_t rflags = 0;         // out
-  uint32_t mxcsr = 0x1F80;     // in and out, for the float routines
-  uint32_t host_mxcsr = 0;
 };
-static_assert(offsetof(StubFrame, mmx_reg) == 160 && offsetof(StubFrame, rax) == 176 && offsetof(StubFrame, mxcsr) == 208);
+static_assert(offsetof(StubFrame, mmx_reg) == 160 && offsetof(StubFrame, rax) == 176 && offsetof(StubFrame, rflags) == 200);
 
+// Run a stub on the frame: SSE has no VEX.vvvv and no upper halves, MMX has MM and XMM registers. MXCSR is as the caller left it.
 extern "C" {
 // clang-format off
 void bulkhead_simd_run_sse(StubFrame* frame, const void* stub);
-void bulkhead_simd_run_sse_float(StubFrame* frame, const void* stub);
 void bulkhead_simd_run_avx(StubFrame* frame, const void* stub);
-void bulkhead_simd_run_avx_float(StubFrame* frame, const void* stub);
 void bulkhead_simd_run_mmx(StubFrame* frame, const void* stub);
 // clang-format on
 }
