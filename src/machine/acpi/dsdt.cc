@@ -70,6 +70,7 @@ Code motherboard() {
                                              fixed_memory(kEcamStart, kEcamSize),
                                              io_ports(kPowerManagementPort, AcpiPm::kRangeSize),
                                              io_ports(0x80, 1),
+                                             io_ports(0x92, 1),
                                          })),
                         });
 }
@@ -103,7 +104,6 @@ aml::Code make_dsdt(const BoardDescription& board) {
       simple_device("RTC", "PNP0B00", {io_ports(0x70, 2), isa_irq(8)}),
       simple_device("HPET", "PNP0103", {fixed_memory(static_cast<uint32_t>(kHpetAddress), Hpet::kRegionSize)}),
       simple_device("KBD", "PNP0303", {io_ports(0x60, 1), io_ports(0x64, 1), isa_irq(1)}),
-      simple_device("MOU", "PNP0F13", {isa_irq(12)}),
       // Linux's qemu_fw_cfg driver finds the interface by this identifier.
       device("FWCF", {name("_HID", string("QEMU0002")), name("_STA", integer(0xB)),
                       name("_CRS", resources({io_ports(0x510, 12)}))}),

@@ -1,25 +1,30 @@
 #include "machine/board/board.h"
 
+#include "device/virtio/block/block.h"
+#include "device/virtio/console/console.h"
+#include "device/virtio/rng/rng.h"
 #include "support/check.h"
 
 namespace bulkhead::machine {
 namespace {
 
-// As every PC has had them; COM3 and COM4 share the interrupts of COM1 and COM2.
-constexpr std::array<acpi::BoardDescription::SerialPort, kSerialPortCount> kSerialPorts{
-    {{0x3F8, 4}, {0x2F8, 3}, {0x3E8, 4}, {0x2E8, 3}}};
+// Guests write bytes, words or doublewords there; all end the process by their lowest byte.
+constexpr uint32_t kDebugExitPortCount = 4;
+static_assert(kSerialPortCount == device::legacy::Uart::kPorts.size());
 
 acpi::BoardDescription describe(const MachineConfig& config, const Wires& wires) {
   acpi::BoardDescription board;
   board.vcpu_count = config.vcpu_count;
   board.io_apic_id = kIoApicId;
   board.pci_window64 = pci_window64(wires.memory);
-  board.serial_ports = kSerialPorts;
+  for (size_t i = 0; i < kSerialPortCount; ++i) {
+    board.serial_ports[i] = {device::legacy::Uart::kPorts[i], device::legacy::Uart::kIrqs[i]};
+  }
   board.pci_isa_irqs = kPciIsaIrqs;
   return board;
 }
 
-device::timer::Hpet::Wires hpet_wires(IrqRouter& router, device::timer::Pit& pit) {
+device::timer::Hpet::Wires hpet_wires(IrqRouter& router, device::timer::Pit& pit, device::legacy::Rtc& rtc) {
   device::timer::Hpet::Wires wires;
   wires.irq0 = router.add_isa_source(0);
   wires.irq8 = router.add_isa_source(8);
@@ -27,6 +32,7 @@ device::timer::Hpet::Wires hpet_wires(IrqRouter& router, device::timer::Pit& pit
     wires.routes[i] = router.add_io_apic_source(device::timer::Hpet::kFirstRoute + i);
   }
   wires.cut_off_pit = device::IrqLine(pit, 0);
+  wires.cut_off_rtc = device::IrqLine(rtc, 0);
   return wires;
 }
 
@@ -37,13 +43,23 @@ Machine::Board::Board(MachineConfig machine_config, const Wires& machine_wires)
       wires(machine_wires),
       interrupts(bus, config.vcpu_count, wires.clock, wires.host_local_apics),
       pit(wires.clock, interrupts.router().add_isa_source(0)),
-      hpet(wires.clock, hpet_wires(interrupts.router(), pit)),
+      rtc(wires.clock, interrupts.router().add_isa_source(8)),
+      hpet(wires.clock, hpet_wires(interrupts.router(), pit, rtc)),
       power_management(wires.clock, interrupts.router().add_isa_source(kAcpiIrq), wires.power),
+      keyboard_controller(interrupts.router().add_isa_source(1), wires.power),
+      system_control(wires.power),
+      debug_console(wires.debug_console),
+      debug_exit(wires.power),
       pci(bus, interrupts.router(), wires.power),
       firmware(describe(config, wires), {config.uuid, config.serial_number, config.vcpu_count}, wires.memory),
       fw_cfg(wires.memory) {
+  for (size_t i = 0; i < kSerialPortCount; ++i) {
+    uarts.emplace_back(fmt::format("uart{}", i), interrupts.router().add_isa_source(device::legacy::Uart::kIrqs[i]),
+                       wires.serial[i]);
+  }
   firmware.describe(fw_cfg);
-  map_fixed_ranges();
+  map_chipset();
+  map_legacy_devices();
 }
 
 void Machine::Board::map_ports(device::Device& device, uint32_t first, uint32_t count, device::PortIo& target) {
@@ -54,7 +70,7 @@ void Machine::Board::map_mmio(device::Device& device, uint64_t first, uint64_t s
   CHECK(bus.map_mmio(std::string(device.name()), {first}, size, target), "two owners of one address");
 }
 
-void Machine::Board::map_fixed_ranges() {
+void Machine::Board::map_chipset() {
   using device::interrupt::IoApic;
   using device::interrupt::Pic;
   using device::timer::AcpiPm;
@@ -72,13 +88,51 @@ void Machine::Board::map_fixed_ranges() {
   map_ports(fw_cfg, device::FwCfg::kFirstPort, device::FwCfg::kPortCount, fw_cfg);
 }
 
-Result<> Machine::Board::add_virtio_devices() { return {}; }
+void Machine::Board::map_legacy_devices() {
+  using namespace device::legacy;
+  map_ports(rtc, Rtc::kPort, Rtc::kRangeSize, rtc);
+  for (size_t i = 0; i < uarts.size(); ++i) map_ports(uarts[i], Uart::kPorts[i], Uart::kRangeSize, uarts[i]);
+  map_ports(keyboard_controller, I8042::kDataPort, 1, keyboard_controller.data_port());
+  map_ports(keyboard_controller, I8042::kCommandPort, 1, keyboard_controller.command_port());
+  map_ports(post_code, PostCodePort::kPort, 1, post_code);
+  map_ports(system_control, SystemControlPort::kPort, 1, system_control);
+  map_ports(debug_console, DebugConsole::kPort, 1, debug_console);
+  if (config.debug_exit) map_ports(debug_exit, DebugExit::kPort, kDebugExitPortCount, debug_exit);
+}
+
+Result<> Machine::Board::add_virtio_devices() {
+  using namespace device::virtio;
+  for (size_t i = 0; i < wires.disks.size(); ++i) {
+    TRY(add_virtio(std::make_unique<BlockModel>(fmt::format("virtio-block{}", i), wires.disks[i].disk,
+                                                wires.disks[i].serial)));
+  }
+  if (wires.virtio_console != nullptr) {
+    TRY(add_virtio(std::make_unique<ConsoleModel>("virtio-console0", *wires.virtio_console)));
+  }
+  return add_virtio(std::make_unique<RngModel>("virtio-rng0", wires.random));
+}
+
+Result<> Machine::Board::add_virtio(std::unique_ptr<device::virtio::Model> model) {
+  std::string name(model->name());
+  auto device = TRY_IN(name, device::virtio::PciTransport::create(std::move(model), wires.memory, interrupts.messages()));
+  TRY(pci.add(*device, std::move(name)));
+  virtio_devices.push_back(std::move(device));
+  return {};
+}
+
+void Machine::Board::set_up_chipset() {
+  firmware.set_up_pic(interrupts.pic());
+  firmware.set_up_cmos(rtc);
+}
 
 std::vector<device::Device*> Machine::Board::devices() {
   std::vector<device::Device*> all = interrupts.devices();
-  all.insert(all.end(), {&pit, &hpet, &power_management, &fw_cfg});
+  all.insert(all.end(), {&pit, &rtc, &hpet, &power_management});
+  for (device::legacy::Uart& uart : uarts) all.push_back(&uart);
+  all.insert(all.end(), {&keyboard_controller, &post_code, &system_control, &debug_console, &debug_exit, &fw_cfg});
   const std::vector<device::Device*> pci_devices = pci.devices();
   all.insert(all.end(), pci_devices.begin(), pci_devices.end());
+  for (const auto& device : virtio_devices) all.push_back(device.get());
   return all;
 }
 

@@ -7,9 +7,14 @@
 #include <vector>
 
 #include "device/fw_cfg/fw_cfg.h"
+#include "device/legacy/debug_ports/debug_ports.h"
+#include "device/legacy/i8042/i8042.h"
+#include "device/legacy/rtc/rtc.h"
+#include "device/legacy/uart/uart.h"
 #include "device/timer/acpi_pm.h"
 #include "device/timer/hpet.h"
 #include "device/timer/pit.h"
+#include "device/virtio/transport/pci_transport.h"
 #include "machine/board/firmware.h"
 #include "machine/board/interrupt_fabric.h"
 #include "machine/board/machine.h"
@@ -22,6 +27,8 @@ struct Machine::Board {
   Board(MachineConfig machine_config, const Wires& machine_wires);
 
   Result<> add_virtio_devices();
+  // What firmware leaves behind in the chipset; after each reset.
+  void set_up_chipset();
   // Every device, in the order of reset and of saved state: controllers before what drives them.
   [[nodiscard]] std::vector<device::Device*> devices();
 
@@ -30,14 +37,24 @@ struct Machine::Board {
   Bus bus;
   InterruptFabric interrupts;
   device::timer::Pit pit;
+  device::legacy::Rtc rtc;
   device::timer::Hpet hpet;
   device::timer::AcpiPm power_management;
+  std::deque<device::legacy::Uart> uarts;
+  device::legacy::I8042 keyboard_controller;
+  device::legacy::PostCodePort post_code;
+  device::legacy::SystemControlPort system_control;
+  device::legacy::DebugConsole debug_console;
+  device::legacy::DebugExit debug_exit;
   PciRoot pci;
   Firmware firmware;
   device::FwCfg fw_cfg;
+  std::vector<std::unique_ptr<device::virtio::PciTransport>> virtio_devices;
 
  private:
-  void map_fixed_ranges();
+  Result<> add_virtio(std::unique_ptr<device::virtio::Model> model);
+  void map_chipset();
+  void map_legacy_devices();
   void map_ports(device::Device& device, uint32_t first, uint32_t count, device::PortIo& target);
   void map_mmio(device::Device& device, uint64_t first, uint64_t size, device::Mmio& target);
 };

@@ -1,5 +1,6 @@
 #include "machine/board/firmware.h"
 
+#include <algorithm>
 #include <array>
 
 #include "machine/board/irq_router.h"
@@ -114,11 +115,29 @@ Result<> Firmware::write_tables() const {
 }
 
 // PCI lines and the SCI are levels at the PIC; the edge/level control registers say so, one bit an input.
-void Firmware::set_up_chipset(device::interrupt::Pic& pic) const {
+void Firmware::set_up_pic(device::interrupt::Pic& pic) const {
   uint16_t level_inputs = uint16_t{1} << kAcpiIrq;
   for (const uint8_t irq : board_.pci_isa_irqs) level_inputs = static_cast<uint16_t>(level_inputs | 1u << irq);
   pic.edge_level_ports().write_port(0, 1, level_inputs & 0xFF);
   pic.edge_level_ports().write_port(1, 1, level_inputs >> 8);
+}
+
+void Firmware::set_up_cmos(device::legacy::Rtc& rtc) const {
+  constexpr uint64_t kMebibyte = 1 << 20;
+  constexpr uint64_t k64Kibibytes = 1 << 16;
+  // Number of bytes and what they hold, least significant first.
+  const auto set = [&](uint8_t index, unsigned size, uint64_t value) {
+    for (unsigned i = 0; i < size; ++i) rtc.set_memory(static_cast<uint8_t>(index + i), static_cast<uint8_t>(value >> (8 * i)));
+  };
+  const uint64_t low = memory_.low_size();
+  const uint64_t above_1_mib = std::min<uint64_t>((low - kMebibyte) / 1024, UINT16_MAX);
+  const uint64_t above_16_mib = low > 16 * kMebibyte ? (low - 16 * kMebibyte) / k64Kibibytes : 0;
+  set(0x15, 2, kExtendedBiosDataStart / 1024);
+  set(0x17, 2, above_1_mib);
+  set(0x30, 2, above_1_mib);
+  set(0x34, 2, std::min<uint64_t>(above_16_mib, UINT16_MAX));
+  set(0x5B, 3, memory_.high_size() / k64Kibibytes);
+  set(0x5F, 1, board_.vcpu_count - 1);
 }
 
 }  // namespace bulkhead::machine

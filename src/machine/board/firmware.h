@@ -6,6 +6,7 @@
 
 #include "device/fw_cfg/fw_cfg.h"
 #include "device/interrupt/pic.h"
+#include "device/legacy/rtc/rtc.h"
 #include "machine/acpi/acpi.h"
 #include "machine/boot/boot.h"
 #include "machine/smbios/smbios.h"
@@ -24,7 +25,9 @@ class Firmware {
   void offer_kernel(device::FwCfg& fw_cfg, const boot::Request& kernel) const;
   // At each start, before a kernel is loaded.
   Result<> write_tables() const;
-  void set_up_chipset(device::interrupt::Pic& pic) const;
+  void set_up_pic(device::interrupt::Pic& pic) const;
+  // Memory sizes, where older systems look for them.
+  void set_up_cmos(device::legacy::Rtc& rtc) const;
 
   [[nodiscard]] const boot::MemoryMap& memory_map() const { return memory_map_; }
   [[nodiscard]] uint64_t rsdp_address() const;

@@ -28,7 +28,7 @@ cpu::CpuIo& Machine::cpu_io(uint32_t index) { return board_->interrupts.cpu_port
 Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
   Board& board = *board_;
   for (device::Device* device : board.devices()) device->reset();
-  board.firmware.set_up_chipset(board.interrupts.pic());
+  board.set_up_chipset();
   board.firmware.offer_kernel(board.fw_cfg, kernel);
   TRY(board.firmware.write_tables());
   TRY(board.pci.assign_resources(board.wires.memory));
@@ -44,6 +44,14 @@ Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
     board.interrupts.cpu_port(i).set_tsc_offset(state.tsc_offset);
   }
   return started.protocol;
+}
+
+void Machine::pause() {
+  for (const auto& device : board_->virtio_devices) device->pause();
+}
+
+void Machine::resume() {
+  for (const auto& device : board_->virtio_devices) device->resume();
 }
 
 void Machine::press_power_button() { board_->power_management.press_power_button(); }

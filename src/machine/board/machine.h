@@ -77,6 +77,10 @@ class Machine {
   void press_power_button();
   void raise_nmi();
 
+  // Work of devices on their own threads stops and goes on; while no vCPU runs. Paused before state is saved or restored.
+  void pause();
+  void resume();
+
   // All devices, while no vCPU runs. vCPUs and RAM are saved by the VMM. An error leaves a machine that must be started
   // anew.
   void save_state(StateWriter& writer) const;
