@@ -11,30 +11,28 @@ IrqRouter::IrqRouter(device::IrqLine::Receiver& pic, device::IrqLine::Receiver& 
 
 device::IrqLine IrqRouter::add_isa_source(uint32_t irq) {
   CHECK(irq < kIsaIrqCount, "there are 16 ISA interrupts");
-  return add_source(irq, {&pic_net(irq), &io_apic_net(irq == 0 ? kTimerGsi : irq)});
+  return add_source({&pic_net(irq), &io_apic_net(irq == 0 ? kTimerGsi : irq)});
 }
 
 device::IrqLine IrqRouter::add_pci_line(uint32_t line) {
   CHECK(line < kPciGsiCount, "there are four PCI interrupt lines");
-  return add_source(kFirstPciGsi + line, {&pic_net(kPciIsaIrqs[line]), &io_apic_net(kFirstPciGsi + line)});
+  return add_source({&pic_net(kPciIsaIrqs[line]), &io_apic_net(kFirstPciGsi + line)});
 }
 
 device::IrqLine IrqRouter::add_io_apic_source(uint32_t input) {
   CHECK(input < kIoApicInputCount, "an input that the I/O APIC does not have");
-  return add_source(input, {&io_apic_net(input)});
+  return add_source({&io_apic_net(input)});
 }
 
-device::IrqLine IrqRouter::add_source(uint32_t irq, const std::vector<Net*>& nets) {
-  Source source{irq, {}};
-  for (Net* net : nets) source.connections.push_back({net, net->add_source()});
+device::IrqLine IrqRouter::add_source(const std::vector<Net*>& nets) {
+  Source source;
+  for (Net* net : nets) source.push_back({net, net->add_source()});
   sources_.push_back(std::move(source));
   return {*this, static_cast<uint32_t>(sources_.size() - 1)};
 }
 
 void IrqRouter::set_irq(uint32_t input, bool asserted) {
-  const Source& source = sources_[input];
-  if (listener_ != nullptr) listener_->on_interrupt_line(source.irq, asserted);
-  for (const Connection& connection : source.connections) connection.net->set(connection.bit, asserted);
+  for (const Connection& connection : sources_[input]) connection.net->set(connection.bit, asserted);
 }
 
 void IrqRouter::Net::set(uint32_t source, bool asserted) {

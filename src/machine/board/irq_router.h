@@ -28,15 +28,6 @@ class IrqRouter final : private device::IrqLine::Receiver {
   device::IrqLine add_pci_line(uint32_t line);
   device::IrqLine add_io_apic_source(uint32_t input);
 
-  // Told of each change of a source, for traces; with no lock held. Set while no vCPU runs.
-  class Listener {
-   public:
-    virtual ~Listener() = default;
-    // irq: the ISA interrupt or I/O APIC input that the source drives.
-    virtual void on_interrupt_line(uint32_t irq, bool asserted) = 0;
-  };
-  void set_listener(Listener* listener) { listener_ = listener; }
-
  private:
   // The OR of its sources, and the controllers' inputs behind it.
   class Net {
@@ -55,20 +46,16 @@ class IrqRouter final : private device::IrqLine::Receiver {
     Net* net;
     uint32_t bit;
   };
-  struct Source {
-    uint32_t irq;
-    std::vector<Connection> connections;
-  };
+  using Source = std::vector<Connection>;
 
   void set_irq(uint32_t input, bool asserted) override;
   Net& pic_net(uint32_t input) { return pic_nets_[input]; }
   Net& io_apic_net(uint32_t input) { return io_apic_nets_[input]; }
-  device::IrqLine add_source(uint32_t irq, const std::vector<Net*>& nets);
+  device::IrqLine add_source(const std::vector<Net*>& nets);
 
   std::deque<Net> pic_nets_;
   std::deque<Net> io_apic_nets_;
   std::vector<Source> sources_;
-  Listener* listener_ = nullptr;
 };
 
 }  // namespace bulkhead::machine

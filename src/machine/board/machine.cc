@@ -21,6 +21,8 @@ Machine::~Machine() = default;
 
 void Machine::connect_vcpu(uint32_t index, cpu::Vcpu& vcpu) { board_->interrupts.pins(index).connect(vcpu); }
 
+void Machine::set_doorbell_host(DoorbellHost& host) { board_->pci.set_doorbell_host(host); }
+
 uint32_t Machine::vcpu_count() const { return board_->interrupts.vcpu_count(); }
 
 cpu::CpuIo& Machine::cpu_io(uint32_t index) { return board_->interrupts.cpu_port(index); }

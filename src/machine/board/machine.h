@@ -20,6 +20,7 @@
 #include "device/interrupt/io_apic.h"
 #include "device/wires.h"
 #include "machine/board/address_map.h"
+#include "machine/board/doorbell_host.h"
 #include "machine/boot/boot.h"
 #include "memory/guest_memory.h"
 #include "support/random.h"
@@ -65,6 +66,8 @@ class Machine {
 
   // Gives the vCPU its pins; it must outlive the machine's last use. Once for each, before start().
   void connect_vcpu(uint32_t index, cpu::Vcpu& vcpu);
+  // Has an engine ring the devices' doorbells without the board; it must outlive the machine's last use. Before start().
+  void set_doorbell_host(DoorbellHost& host);
   [[nodiscard]] uint32_t vcpu_count() const;
   // For the vCPU's own thread.
   [[nodiscard]] cpu::CpuIo& cpu_io(uint32_t index);

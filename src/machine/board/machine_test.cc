@@ -229,6 +229,26 @@ TEST(Machine, PciDevicesAreFoundByPortsAndByEcamWithTheirBarsDecoding) {
   EXPECT_THAT(pc.machine->describe_bus(), Contains(HasSubstr("virtio-block0 bar0")));
 }
 
+struct RecordedDoorbells final : DoorbellHost {
+  void add_doorbell(GuestAddress address, int) override { addresses.push_back(address.value); }
+  void remove_doorbell(GuestAddress address, int) override { std::erase(addresses, address.value); }
+  std::vector<uint64_t> addresses;
+};
+
+TEST(Machine, DoorbellsFollowTheirBars) {
+  RecordedDoorbells doorbells;
+  Pc pc;
+  pc.machine->set_doorbell_host(doorbells);
+  ASSERT_TRUE(pc.start());
+  EXPECT_EQ(doorbells.addresses.size(), 4u) << "one queue of the disk, two of the console, one of the random source";
+  const uint64_t moved_to = kPciWindow32Start + 0x1000'0000;
+  pc.write<uint32_t>(kEcamStart + (1 << 15) + 0x10, static_cast<uint32_t>(moved_to));
+  EXPECT_EQ(doorbells.addresses.size(), 4u);
+  EXPECT_GE(doorbells.addresses.back(), moved_to);
+  pc.write<uint16_t>(kEcamStart + (1 << 15) + 4, 0);
+  EXPECT_EQ(doorbells.addresses.size(), 3u) << "memory decoding off";
+}
+
 TEST(Machine, ABarOverAChipsetRegisterYields) {
   Pc pc;
   ASSERT_TRUE(pc.start());

@@ -1,5 +1,7 @@
 #include "machine/board/pci_root.h"
 
+#include <algorithm>
+
 #include "device/pci/resources.h"
 #include "machine/board/address_map.h"
 #include "support/check.h"
@@ -69,6 +71,35 @@ void PciRoot::on_bars_moved(device::pci::Function&) {
     }
   }
   bus_.replace_movable(ports, mmio);
+  if (doorbell_host_ != nullptr) move_doorbells();
+}
+
+void PciRoot::move_doorbells() {
+  std::vector<PlacedDoorbell> wanted;
+  const BusMap map = bus_.map();
+  for (const Slot& slot : slots_) {
+    const std::vector<device::pci::Doorbell> doorbells = slot.function->doorbells();
+    for (const device::pci::BarMapping& mapping : slot.function->mappings()) {
+      for (const device::pci::Doorbell& doorbell : doorbells) {
+        if (doorbell.bar_index != mapping.bar->index) continue;
+        const uint64_t address = mapping.address + doorbell.offset;
+        // A BAR that yields to another range has no doorbell there either.
+        const size_t owner = map.mmio->find(address, 0);
+        if (owner == MmioMap::kNone || map.mmio->ranges()[owner].target != mapping.bar->mmio) continue;
+        wanted.push_back({address, doorbell.event_fd});
+      }
+    }
+  }
+  std::ranges::sort(wanted);
+  for (const PlacedDoorbell& old : doorbells_) {
+    if (!std::ranges::binary_search(wanted, old)) doorbell_host_->remove_doorbell({old.address}, old.event_fd);
+  }
+  for (const PlacedDoorbell& doorbell : wanted) {
+    if (!std::ranges::binary_search(doorbells_, doorbell)) {
+      doorbell_host_->add_doorbell({doorbell.address}, doorbell.event_fd);
+    }
+  }
+  doorbells_ = std::move(wanted);
 }
 
 }  // namespace bulkhead::machine

@@ -7,6 +7,7 @@
 
 #include "device/pci/bus.h"
 #include "device/pci/host_bridge.h"
+#include "machine/board/doorbell_host.h"
 #include "machine/board/irq_router.h"
 #include "machine/bus/bus.h"
 #include "support/os/mutex.h"
@@ -21,10 +22,18 @@ class PciRoot final : private device::pci::Board {
   Result<> add(device::pci::Function& function, std::string name);
   // Gives every BAR a place and switches decoding on, as firmware does.
   Result<> assign_resources(const memory::GuestMemory& memory);
+  // Before anything runs.
+  void set_doorbell_host(DoorbellHost& host) { doorbell_host_ = &host; }
   [[nodiscard]] std::vector<device::Device*> devices() { return {&host_bridge_, &config_ports_}; }
 
  private:
+  struct PlacedDoorbell {
+    uint64_t address;
+    int event_fd;
+    friend auto operator<=>(const PlacedDoorbell&, const PlacedDoorbell&) = default;
+  };
   void on_bars_moved(device::pci::Function& function) override;
+  void move_doorbells() REQUIRES(mapping_mutex_);
 
   struct Slot {
     device::pci::Function* function;
@@ -36,7 +45,9 @@ class PciRoot final : private device::pci::Board {
   device::pci::ConfigPorts config_ports_;
   device::pci::EcamWindow ecam_;
   std::vector<Slot> slots_;  // fixed once the machine runs
+  DoorbellHost* doorbell_host_ = nullptr;
   Mutex mapping_mutex_;
+  std::vector<PlacedDoorbell> doorbells_ GUARDED_BY(mapping_mutex_);  // sorted
 };
 
 }  // namespace bulkhead::machine
