@@ -158,7 +158,7 @@ struct alignas(64) Cpu {
 
   // What of the CPU model decides which bits of CR4, EFER and XCR0 can be set.
   struct Features {
-    bool pcid, smep, smap, umip, fsgsbase, xsave, avx, nx, syscall, long_mode, gigabyte_pages, x2apic, spec_ctrl;
+    bool pcid, smep, smap, umip, fsgsbase, xsave, avx, nx, syscall, long_mode, spec_ctrl, arch_capabilities;
   } features{};
 
   // MSRs, model, cold state: see cpu::State for names. Its copies of what stands above are stale while the vCPU runs.
