@@ -109,12 +109,13 @@ bool PackedQueue::take_interrupt() {
   signalled_used_ = next_used_;
   slots_since_signalled_ = 0;
   full_barrier();
-  const auto event = load_object<PackedEvent>(memory_, config_.driver);
-  if (event.flags == kEventDisable) return false;
-  if (event.flags != kEventDescriptor || !config_.event_index) return true;
+  const uint16_t flags = load_word(memory_, config_.driver + kEventFlags);
+  if (flags == kEventDisable) return false;
+  if (flags != kEventDescriptor || !config_.event_index) return true;
+  const uint16_t event = load_word(memory_, config_.driver);
   // The event lies among the slots that were given back when it is fewer than that many after the old position.
-  const bool event_wrap = (event.offset_wrap & kEventWrap) != 0;
-  uint32_t distance = static_cast<uint16_t>(event.offset_wrap & ~kEventWrap);
+  const bool event_wrap = (event & kEventWrap) != 0;
+  uint32_t distance = static_cast<uint16_t>(event & ~kEventWrap);
   if (event_wrap != before.wrap) distance += config_.size;
   return distance >= before.slot && distance - before.slot < slots;
 }

@@ -1,5 +1,6 @@
 #include "device/virtio/testing/driver_ring.h"
 
+#include "device/virtio/queue/ring_access.h"
 #include "spec/virtio.h"
 #include "support/check.h"
 
@@ -36,12 +37,12 @@ class SplitDriverRing final : public DriverRing {
     }
     counts_[head] = indices;
     put(config_.driver + kRingEntries + 2 * uint64_t{static_cast<uint16_t>(available_ % config_.size)}, head);
-    put(config_.driver + kRingIndex, ++available_);
+    store_word(memory_, config_.driver + kRingIndex, ++available_);
     return head;
   }
 
   std::optional<DriverUsed> take_used() override {
-    if (get<uint16_t>(config_.device + kRingIndex) == used_) return std::nullopt;
+    if (load_word(memory_, config_.device + kRingIndex) == used_) return std::nullopt;
     const auto element = get<SplitUsedElement>(config_.device + kRingEntries +
                                                8 * uint64_t{static_cast<uint16_t>(used_ % config_.size)});
     ++used_;
@@ -58,17 +59,18 @@ class SplitDriverRing final : public DriverRing {
     const uint16_t before = notified_;
     notified_ = available_;
     if (before == available_) return false;
-    if (!config_.event_index) return (get<uint16_t>(config_.device + kRingFlags) & kUsedNoNotify) == 0;
-    return passed_event(get<uint16_t>(config_.device + kRingEntries + 8 * uint64_t{config_.size}), available_, before);
+    if (!config_.event_index) return (load_word(memory_, config_.device + kRingFlags) & kUsedNoNotify) == 0;
+    return passed_event(load_word(memory_, config_.device + kRingEntries + 8 * uint64_t{config_.size}), available_,
+                        before);
   }
 
   void set_interrupts(bool wanted) override {
     interrupts_ = wanted;
     if (config_.event_index) {
       const auto event = static_cast<uint16_t>(wanted ? used_ : used_ - 1);
-      put(config_.driver + kRingEntries + 2 * uint64_t{config_.size}, event);
+      store_word(memory_, config_.driver + kRingEntries + 2 * uint64_t{config_.size}, event);
     } else {
-      put(config_.driver + kRingFlags, wanted ? uint16_t{0} : kAvailableNoInterrupt);
+      store_word(memory_, config_.driver + kRingFlags, wanted ? uint16_t{0} : kAvailableNoInterrupt);
     }
   }
 
@@ -112,16 +114,17 @@ class PackedDriverRing final : public DriverRing {
     const GuestAddress first = slot(available_);
     const uint16_t first_flags = write_chain(buffers, indirect, id);
     // The first descriptor's flags go last: they make the chain available.
-    put(first + 14, first_flags);
+    store_word(memory_, first + 14, first_flags);
     added_ += static_cast<uint32_t>(slots);
     return id;
   }
 
   std::optional<DriverUsed> take_used() override {
-    const auto descriptor = get<PackedDescriptor>(slot(used_));
-    const bool available = (descriptor.flags & kPackedAvailable) != 0;
-    const bool used = (descriptor.flags & kPackedUsed) != 0;
+    const uint16_t handed_over = load_word(memory_, slot(used_) + 14);
+    const bool available = (handed_over & kPackedAvailable) != 0;
+    const bool used = (handed_over & kPackedUsed) != 0;
     if (available != used || used != used_wrap_) return std::nullopt;
+    const auto descriptor = get<PackedDescriptor>(slot(used_));
     CHECK(descriptor.id < config_.size && counts_[descriptor.id] != 0, "the device gives back what it was given");
     const uint16_t count = counts_[descriptor.id];
     counts_[descriptor.id] = 0;
@@ -142,7 +145,7 @@ class PackedDriverRing final : public DriverRing {
     const uint32_t added = added_;
     added_ = 0;
     if (added == 0) return false;
-    const auto event = get<PackedEvent>(config_.device);
+    const PackedEvent event{load_word(memory_, config_.device), load_word(memory_, config_.device + 2)};
     if (event.flags != kEventDescriptor) return event.flags == kEventEnable;
     // Among the slots just added?
     uint16_t place = available_;
@@ -161,10 +164,10 @@ class PackedDriverRing final : public DriverRing {
   void set_interrupts(bool wanted) override {
     interrupts_ = wanted;
     if (wanted && config_.event_index) {
-      put(config_.driver, static_cast<uint16_t>(used_ | (used_wrap_ ? 1 << 15 : 0)));
-      put(config_.driver + 2, kEventDescriptor);
+      store_word(memory_, config_.driver, static_cast<uint16_t>(used_ | (used_wrap_ ? 1 << 15 : 0)));
+      store_word(memory_, config_.driver + 2, kEventDescriptor);
     } else {
-      put(config_.driver + 2, wanted ? kEventEnable : kEventDisable);
+      store_word(memory_, config_.driver + 2, wanted ? kEventEnable : kEventDisable);
     }
   }
 

@@ -1,0 +1,278 @@
+#include "device/virtio/block/block.h"
+
+#include <gtest/gtest.h>
+
+#include "device/virtio/testing/fake_driver.h"
+#include "device/virtio/testing/memory_disk.h"
+
+namespace bulkhead::device::virtio {
+namespace {
+
+using namespace spec::virtio;
+
+constexpr uint64_t kHeader = 0x80'0000;
+constexpr uint64_t kData = 0x81'0000;
+constexpr uint64_t kStatus = 0x80'F000;
+
+// A disk device with its driver up and running.
+struct Machine {
+  explicit Machine(RingKind kind = kRingKinds[7], bool read_only = false, uint64_t disk_size = 1 << 20)
+      : kind(kind), disk(disk_size, read_only) {
+    for (size_t i = 0; i < disk.bytes.size(); ++i) disk.bytes[i] = static_cast<uint8_t>(i / 512 + 1);
+    auto made = std::make_unique<ManualWorker>();
+    worker = made.get();
+    device =
+        PciTransport::create(std::make_unique<BlockModel>("disk0", disk, "SN-0042"), *memory, sink, std::move(made))
+            .value();
+    driver = std::make_unique<FakeDriver>(*device, *memory);
+    driver->enable_msix();
+    EXPECT_TRUE(driver->negotiate(kind.features() | (driver->offered() & 0xFFFFFF)));
+    driver->set_up_queue(0, 64);
+    driver->go();
+  }
+  ~Machine() { disk.complete_all(); }
+
+  // Puts a request on the ring; slot keeps requests apart.
+  uint16_t add(uint32_t type, uint64_t sector, uint32_t size, unsigned slot = 0) {
+    const uint64_t header = kHeader + 64 * slot;
+    driver->put(header, as_bytes(BlockRequestHeader{type, 0, sector}));
+    driver->put(kStatus + slot, std::vector<uint8_t>{0xEE});
+    const bool reads = type == kBlockIn || type == kBlockGetId;
+    std::vector<DriverBuffer> buffers{{header, 16, false}};
+    const uint64_t data = kData + 0x1'0000 * slot;
+    if (size > 1) buffers.push_back({data, size / 2, reads});
+    if (size != 0) buffers.push_back({data + size / 2, size - size / 2, reads});
+    buffers.push_back({kStatus + slot, 1, true});
+    return driver->ring(0).add(buffers, kind.indirect);
+  }
+  uint8_t status(unsigned slot = 0) { return driver->get(kStatus + slot, 1)[0]; }
+  // Carries a request out and returns its status.
+  uint8_t run(uint32_t type, uint64_t sector, uint32_t size) {
+    add(type, sector, size);
+    driver->kick(0);
+    worker->run();
+    last_used = driver->ring(0).take_used();
+    EXPECT_TRUE(last_used);
+    return status();
+  }
+  uint8_t run_range(uint32_t type, std::vector<BlockRange> ranges) {
+    driver->put(kData, {reinterpret_cast<const uint8_t*>(ranges.data()), ranges.size() * sizeof(BlockRange)});
+    return run(type, 0, static_cast<uint32_t>(ranges.size() * sizeof(BlockRange)));
+  }
+
+  const RingKind kind;
+  std::unique_ptr<memory::GuestMemory> memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
+  MemoryDisk disk;
+  RecordingSink sink;
+  ManualWorker* worker = nullptr;
+  std::unique_ptr<PciTransport> device;
+  std::unique_ptr<FakeDriver> driver;
+  std::optional<DriverUsed> last_used;
+};
+
+class BlockOnEveryRing : public testing::TestWithParam<RingKind> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, BlockOnEveryRing, testing::ValuesIn(kRingKinds));
+
+TEST_P(BlockOnEveryRing, ReadsAndWritesManyTimes) {
+  Machine machine(GetParam());
+  for (unsigned round = 0; round < 200; ++round) {
+    const uint64_t sector = round * 7 % 2000;
+    ASSERT_EQ(machine.run(kBlockIn, sector, 1024), kBlockStatusOk);
+    EXPECT_EQ(machine.last_used->length, 1025u);
+    const auto read = machine.driver->get(kData, 1024);
+    ASSERT_EQ(read[0], machine.disk.bytes[sector * 512]);
+    ASSERT_EQ(read[1023], machine.disk.bytes[sector * 512 + 1023]);
+    machine.driver->put(kData, std::vector<uint8_t>(512, static_cast<uint8_t>(round)));
+    ASSERT_EQ(machine.run(kBlockOut, sector, 512), kBlockStatusOk);
+    ASSERT_EQ(machine.disk.bytes[sector * 512 + 511], static_cast<uint8_t>(round));
+  }
+  EXPECT_GE(machine.sink.count(FakeDriver::kQueueData), 400u);
+}
+
+TEST(Block, TellsItsSizeAndLimits) {
+  Machine machine;
+  BlockConfig config{};
+  machine.device->read_mmio(PciTransport::kDeviceOffset, as_mutable_bytes(config));
+  EXPECT_EQ(config.capacity, 2048u);
+  EXPECT_EQ(config.seg_max, 254u);
+  EXPECT_EQ(config.block_size, 512u);
+  EXPECT_EQ(config.physical_block_exponent, 3u);
+  EXPECT_EQ(config.max_discard_segments, 16u);
+  uint64_t beyond = 1;
+  machine.device->read_mmio(PciTransport::kDeviceOffset + sizeof config + 4, as_mutable_bytes(beyond));
+  EXPECT_EQ(beyond, 0u);
+}
+
+TEST(Block, KeepsManyRequestsInFlightAndAnswersInTheDisksOrder) {
+  Machine machine;
+  machine.disk.hold = true;
+  std::vector<uint16_t> ids;
+  for (unsigned i = 0; i < 10; ++i) ids.push_back(machine.add(kBlockIn, i, 512, i));
+  machine.driver->kick(0);
+  machine.worker->run();
+  ASSERT_EQ(machine.disk.held.size(), 10u);
+  EXPECT_FALSE(machine.driver->ring(0).take_used());
+  for (size_t i = 10; i-- > 0;) machine.disk.complete(i);
+  machine.worker->run();
+  for (size_t i = 10; i-- > 0;) EXPECT_EQ(machine.driver->ring(0).take_used()->id, ids[i]);
+  for (unsigned i = 0; i < 10; ++i) EXPECT_EQ(machine.driver->get(kData + 0x1'0000 * i, 1)[0], i + 1);
+}
+
+TEST(Block, FlushesDiscardsAndZeroes) {
+  Machine machine;
+  EXPECT_EQ(machine.run(kBlockFlushRequest, 0, 0), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.flushes, 1);
+  EXPECT_EQ(machine.run_range(kBlockDiscardRequest, {{0, 8, 0}, {16, 8, 0}}), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.discards, 2);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{1, 1, kBlockUnmap}, {3, 1, 0}}), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.bytes[512], 0);
+  EXPECT_EQ(machine.disk.bytes[1024], 3);
+  EXPECT_EQ(machine.disk.bytes[1536], 0);
+}
+
+TEST(Block, RefusesRangesThatBreakTheRules) {
+  Machine machine;
+  EXPECT_EQ(machine.run_range(kBlockDiscardRequest, {{0, 8, kBlockUnmap}}), kBlockStatusUnsupported);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{0, 8, 2}}), kBlockStatusUnsupported);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{2047, 2, 0}}), kBlockStatusIoError);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{UINT64_MAX, 1, 0}}), kBlockStatusIoError);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{0, UINT32_MAX, 0}}), kBlockStatusIoError);
+  EXPECT_EQ(machine.run_range(kBlockDiscardRequest, std::vector<BlockRange>(17, {0, 1, 0})), kBlockStatusUnsupported);
+  EXPECT_EQ(machine.run(kBlockDiscardRequest, 0, 15), kBlockStatusUnsupported);
+  EXPECT_EQ(machine.run(kBlockDiscardRequest, 0, 0), kBlockStatusUnsupported);
+  EXPECT_EQ(machine.disk.discards, 0);
+  EXPECT_EQ(machine.disk.bytes[0], 1);
+}
+
+TEST(Block, AnswersItsSerialNumberPaddedWithZeroes) {
+  Machine machine;
+  machine.driver->put(kData, std::vector<uint8_t>(24, 0xFF));
+  EXPECT_EQ(machine.run(kBlockGetId, 0, 20), kBlockStatusOk);
+  const auto id = machine.driver->get(kData, 21);
+  EXPECT_EQ(std::string(id.begin(), id.begin() + 7), "SN-0042");
+  for (int i = 7; i < 20; ++i) EXPECT_EQ(id[i], 0);
+  EXPECT_EQ(id[20], 0xFF);
+  EXPECT_EQ(machine.run(kBlockGetId, 0, 19), kBlockStatusIoError);
+}
+
+TEST(Block, FailsRequestsOutsideTheDiskAndUnknownOnes) {
+  Machine machine;
+  EXPECT_EQ(machine.run(kBlockIn, 2047, 1024), kBlockStatusIoError);
+  EXPECT_EQ(machine.run(kBlockIn, UINT64_MAX / 512, 512), kBlockStatusIoError);
+  EXPECT_EQ(machine.run(kBlockOut, UINT64_MAX, 512), kBlockStatusIoError);
+  EXPECT_EQ(machine.run(kBlockIn, 0, 100), kBlockStatusIoError);
+  EXPECT_EQ(machine.run(99, 0, 512), kBlockStatusUnsupported);
+  machine.disk.forced = block::Status::kNoSpace;
+  EXPECT_EQ(machine.run(kBlockOut, 0, 512), kBlockStatusIoError);
+  EXPECT_EQ(machine.driver->status() & kStatusNeedsReset, 0);
+}
+
+TEST(Block, WritesNothingToAReadOnlyDisk) {
+  Machine machine(kRingKinds[0], true);
+  EXPECT_NE(machine.driver->offered() & kBlockReadOnly, 0u);
+  EXPECT_EQ(machine.driver->offered() & (kBlockDiscard | kBlockWriteZeroes), 0u);
+  EXPECT_EQ(machine.run(kBlockOut, 0, 512), kBlockStatusIoError);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{0, 1, 0}}), kBlockStatusIoError);
+  EXPECT_EQ(machine.run(kBlockIn, 0, 512), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.bytes[0], 1);
+}
+
+TEST(Block, NeedsResetWhenThereIsNoRoomForAStatus) {
+  Machine machine;
+  const DriverBuffer only{kHeader, 16, false};
+  machine.driver->ring(0).add({&only, 1});
+  machine.driver->kick(0);
+  machine.worker->run();
+  EXPECT_NE(machine.driver->status() & kStatusNeedsReset, 0);
+  EXPECT_EQ(machine.sink.count(FakeDriver::kConfigData), 1u);
+  // And nothing more happens until the reset.
+  machine.add(kBlockIn, 0, 512);
+  machine.driver->kick(0);
+  machine.worker->run();
+  EXPECT_FALSE(machine.driver->ring(0).take_used());
+  machine.driver->set_status(0);
+  EXPECT_EQ(machine.driver->status(), 0);
+}
+
+TEST(Block, KeepsTheOldStatusUntilWhatIsInFlightHasCompleted) {
+  Machine machine;
+  machine.disk.hold = true;
+  machine.add(kBlockIn, 0, 512);
+  machine.driver->kick(0);
+  machine.worker->run();
+  machine.driver->set_status(0);
+  EXPECT_NE(machine.driver->status(), 0);
+  // Nothing that is written meanwhile has an effect.
+  machine.driver->write(0x16, 2, 77);
+  machine.driver->set_status(kStatusAcknowledge);
+  machine.disk.complete_all();
+  machine.worker->run();
+  EXPECT_EQ(machine.driver->status(), 0);
+  EXPECT_EQ(machine.driver->read(0x16, 2), 0u);
+  // The driver may begin anew at once.
+  machine.disk.hold = false;
+  machine.driver->enable_msix();
+  ASSERT_TRUE(machine.driver->negotiate(machine.kind.features()));
+  machine.driver->set_up_queue(0, 16);
+  machine.driver->go();
+  EXPECT_EQ(machine.run(kBlockIn, 3, 512), kBlockStatusOk);
+}
+
+TEST(Block, PausesOnlyWhenNothingIsInFlightAndGoesOnAfterwards) {
+  Machine machine;
+  machine.disk.hold = true;
+  machine.add(kBlockIn, 0, 512);
+  machine.driver->kick(0);
+  machine.worker->run();
+  Thread completer("completer", [&] { machine.disk.complete_all(); });
+  machine.device->pause();
+  completer.join();
+  EXPECT_EQ(machine.status(), kBlockStatusOk);
+  machine.disk.hold = false;
+  machine.add(kBlockIn, 1, 512, 1);
+  machine.driver->kick(0);
+  machine.worker->run();
+  EXPECT_EQ(machine.status(1), 0xEE);
+  machine.device->resume();
+  machine.worker->run();
+  EXPECT_EQ(machine.status(1), kBlockStatusOk);
+}
+
+TEST_P(BlockOnEveryRing, GoesOnFromSavedStateInMidWork) {
+  Machine machine(GetParam());
+  for (unsigned i = 0; i < 100; ++i) ASSERT_EQ(machine.run(kBlockIn, i, 512), kBlockStatusOk);
+  // One request is answered but not yet seen by the driver, one is available but not yet taken.
+  machine.add(kBlockIn, 7, 512, 1);
+  machine.driver->kick(0);
+  machine.worker->run();
+  machine.device->pause();
+  machine.add(kBlockIn, 9, 512, 2);
+  StateWriter writer;
+  machine.device->save_state(writer);
+
+  Machine other(GetParam());
+  std::vector<uint8_t> ram(machine.memory->size());
+  ASSERT_TRUE(machine.memory->read({0}, ram));
+  ASSERT_TRUE(other.memory->write({0}, ram));
+  const auto restored = other.device->restore_state(StateReader::parse(writer.encode(), "disk0").value());
+  ASSERT_TRUE(restored) << restored.error().message;
+  other.worker->run();
+  EXPECT_EQ(other.status(1), kBlockStatusOk);
+  EXPECT_EQ(other.status(2), kBlockStatusOk);
+  EXPECT_EQ(other.driver->get(kData + 0x2'0000, 1)[0], 10);
+  // With event indices the driver was told of the first answer before and has not asked again.
+  EXPECT_EQ(other.sink.count(FakeDriver::kQueueData), GetParam().event_index ? 0u : 1u);
+}
+
+TEST(Block, RefusesSavedStateOfADiskOfAnotherSize) {
+  Machine machine;
+  StateWriter writer;
+  machine.device->save_state(writer);
+  Machine other(kRingKinds[7], false, 1 << 19);
+  const auto restored = other.device->restore_state(StateReader::parse(writer.encode(), "disk0").value());
+  ASSERT_FALSE(restored);
+  EXPECT_NE(restored.error().message.find("1048576"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace bulkhead::device::virtio
