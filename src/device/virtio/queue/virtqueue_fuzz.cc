@@ -75,10 +75,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (in_flight.empty()) save_and_restore(*memory, queue);
     if (drained == Drained::kBroken) break;
     // The guest writes on meanwhile.
-    if (rest.size() > 8) {
+    if (rest.size() >= 16) {
       rest = rest.subspan(8);
       const uint64_t place = kArea + (load<uint16_t>(rest.data()) % (kAreaSize - 8));
-      CHECK(memory->write({place}, rest.first(std::min<size_t>(rest.size(), 8))), "the ring's area is RAM");
+      CHECK(memory->write({place}, rest.first(8)), "the ring's area is RAM");
     }
   }
   return 0;
