@@ -1,0 +1,24 @@
+// What of an instruction's result is architecture and what the manual leaves undefined, and the difference of two results in
+// words.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/decoder/instruction.h"
+#include "instructions/registers.h"
+
+namespace bulkhead::instructions {
+
+// RFLAGS bits that mean nothing after this instruction ran with these registers; takes the operands into account, which the
+// decoder's table cannot (shift counts).
+uint32_t undefined_flags(const engine::decoder::Instruction& instruction, const Registers& before);
+
+// True when the whole result is undefined: 16-bit double shifts by more than 16 bits, 16-bit BSWAP.
+bool is_undefined(const engine::decoder::Instruction& instruction, const Registers& before);
+
+// One line a difference, empty when the results agree in all that is defined.
+std::vector<std::string> compare(const Registers& expected, const Outcome& expected_outcome, const Registers& actual,
+                                 const Outcome& actual_outcome, uint32_t ignored_flags);
+
+}  // namespace bulkhead::instructions
