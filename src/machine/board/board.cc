@@ -1,5 +1,7 @@
 #include "machine/board/board.h"
 
+#include <utility>
+
 #include "device/virtio/block/block.h"
 #include "device/virtio/console/console.h"
 #include "device/virtio/rng/rng.h"
@@ -118,6 +120,16 @@ Result<> Machine::Board::add_virtio(std::unique_ptr<device::virtio::Model> model
   TRY(pci.add(*device, std::move(name)));
   virtio_devices.push_back(std::move(device));
   return {};
+}
+
+void Machine::Board::pause() {
+  if (std::exchange(paused_, true)) return;
+  for (const auto& device : virtio_devices) device->pause();
+}
+
+void Machine::Board::resume() {
+  if (!std::exchange(paused_, false)) return;
+  for (const auto& device : virtio_devices) device->resume();
 }
 
 void Machine::Board::set_up_chipset() {

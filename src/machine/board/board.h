@@ -51,12 +51,19 @@ struct Machine::Board {
   device::FwCfg fw_cfg;
   std::vector<std::unique_ptr<device::virtio::PciTransport>> virtio_devices;
 
+  // Of devices with threads of their own. Again without effect.
+  void pause();
+  void resume();
+  [[nodiscard]] bool is_paused() const { return paused_; }
+
  private:
   Result<> add_virtio(std::unique_ptr<device::virtio::Model> model);
   void map_chipset();
   void map_legacy_devices();
   void map_ports(device::Device& device, uint32_t first, uint32_t count, device::PortIo& target);
   void map_mmio(device::Device& device, uint64_t first, uint64_t size, device::Mmio& target);
+
+  bool paused_ = false;
 };
 
 }  // namespace bulkhead::machine

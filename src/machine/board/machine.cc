@@ -5,6 +5,25 @@
 #include "support/check.h"
 
 namespace bulkhead::machine {
+namespace {
+
+// Holds the devices' own threads still.
+template <typename Board>
+class AtRest {
+ public:
+  explicit AtRest(Board& board) : board_(board), was_paused_(board.is_paused()) { board_.pause(); }
+  ~AtRest() {
+    if (!was_paused_) board_.resume();
+  }
+  AtRest(const AtRest&) = delete;
+  AtRest& operator=(const AtRest&) = delete;
+
+ private:
+  Board& board_;
+  const bool was_paused_;
+};
+
+}  // namespace
 
 Result<std::unique_ptr<Machine>> Machine::create(MachineConfig config, const Wires& wires) {
   if (config.vcpu_count == 0 || config.vcpu_count > kMaximumVcpuCount) {
@@ -48,19 +67,16 @@ Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
   return started.protocol;
 }
 
-void Machine::pause() {
-  for (const auto& device : board_->virtio_devices) device->pause();
-}
+void Machine::pause() { board_->pause(); }
 
-void Machine::resume() {
-  for (const auto& device : board_->virtio_devices) device->resume();
-}
+void Machine::resume() { board_->resume(); }
 
 void Machine::press_power_button() { board_->power_management.press_power_button(); }
 
 void Machine::raise_nmi() { board_->interrupts.raise_nmi(); }
 
 void Machine::save_state(StateWriter& writer) const {
+  const AtRest rest(*board_);
   const std::vector<device::Device*> devices = board_->devices();
   writer.put("device_count", devices.size());
   for (const device::Device* device : devices) {
@@ -76,7 +92,12 @@ Result<> Machine::restore_state(const StateReader& reader) {
   if (device_count != devices.size()) {
     return fail("{}: has {} devices but this machine {}", reader.path(), device_count, devices.size());
   }
+  const AtRest rest(*board_);
   for (device::Device* device : devices) device->reset();
+  for (uint32_t i = 0; i < vcpu_count(); ++i) {
+    cpu::Vcpu* vcpu = board_->interrupts.pins(i).vcpu();
+    if (vcpu != nullptr) board_->interrupts.cpu_port(i).set_tsc_offset(vcpu->get_state().tsc_offset);
+  }
   for (device::Device* device : devices) TRY(device->restore_state(TRY(reader.child(device->name()))));
   return {};
 }

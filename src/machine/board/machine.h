@@ -80,12 +80,13 @@ class Machine {
   void press_power_button();
   void raise_nmi();
 
-  // Work of devices on their own threads stops and goes on; while no vCPU runs. Paused before state is saved or restored.
+  // Work of devices on their own threads stops and goes on; while no vCPU runs. To be paused from before RAM is saved
+  // until all is: a queue at work writes to RAM.
   void pause();
   void resume();
 
-  // All devices, while no vCPU runs. vCPUs and RAM are saved by the VMM. An error leaves a machine that must be started
-  // anew.
+  // All devices, while no vCPU runs; one that is not paused is for as long as this takes. vCPUs and RAM are saved by the
+  // VMM, and restored before this. An error leaves a machine that must be started anew.
   void save_state(StateWriter& writer) const;
   Result<> restore_state(const StateReader& reader);
 
