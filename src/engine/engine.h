@@ -44,7 +44,7 @@ class Engine final : public memory::CodeWatcher {
   // What the interpreter really carries out on this host.
   static cpu::FeatureSet available_features();
 
-  // All that was written to RAM from now on gets its dirty flag again: after GuestMemory::take_dirty().
+  // All that is written to RAM from now on gets its dirty flag again: after GuestMemory::take_dirty(), while no vCPU runs.
   void restart_dirty_log();
 
   // --- for the vCPUs ---
