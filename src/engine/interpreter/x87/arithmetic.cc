@@ -83,18 +83,29 @@ void operate_load(Cpu& cpu, const Op& op) {
   run(cpu, memory_stub(*op.instruction), operand, kFlagInterrupt | 2);
 }
 
-// The state may change only when the store cannot fault, so that is tried first.
+// Without a pending error before, an unmasked flag is the instruction's own; all but precision keep it from storing.
+bool stores_nothing(const Cpu& cpu) { return (status(cpu) & ~control(cpu) & kNothingStored) != 0; }
+
+// The state may change only when the store cannot fault, so that is tried first. Where it would fault, an exception that keeps
+// the instruction from storing comes before.
 void operate_store(Cpu& cpu, const Op& op) {
   require_x87(cpu);
   check_pending_error(cpu);
   const cpu::SegmentRegister segment = memory_segment(op);
   const uint64_t offset = memory_offset(cpu, op);
   const unsigned size = op.instruction->memory_size;
-  probe_bytes(cpu, segment, offset, size, MemoryAccess::kWrite);
   Operand operand;
+  try {
+    probe_bytes(cpu, segment, offset, size, MemoryAccess::kWrite);
+  } catch (const GuestFault&) {
+    const auto before = cpu.xsave;
+    run(cpu, memory_stub(*op.instruction), operand, kFlagInterrupt | 2);
+    if (stores_nothing(cpu)) return;
+    cpu.xsave = before;
+    throw;
+  }
   run(cpu, memory_stub(*op.instruction), operand, kFlagInterrupt | 2);
-  // Without a pending error before, an unmasked flag is this instruction's; all but precision keep it from storing.
-  if ((status(cpu) & ~control(cpu) & kNothingStored) != 0) return;
+  if (stores_nothing(cpu)) return;
   switch (size) {
     case 2: {
       uint16_t value;
