@@ -72,15 +72,10 @@ uint64_t guest_tsc(const Cpu& cpu) { return cpu.engine->clock().tsc() + cpu.cold
 uint64_t read_register_of_apic(Cpu& cpu, uint32_t index) {
   const auto value = cpu.io->read_apic_msr(index);
   if (!value) refuse();
-  // The board's clock knows nothing of this vCPU's TSC offset.
-  return index == kTscDeadline && *value != 0 ? *value + cpu.cold.tsc_offset : *value;
+  return *value;
 }
 
 void write_register_of_apic(Cpu& cpu, uint32_t index, uint64_t value) {
-  if (index == kTscDeadline && value != 0) {
-    value -= cpu.cold.tsc_offset;
-    if (value == 0) value = 1;  // 0 would disarm
-  }
   if (!cpu.io->write_apic_msr(index, value)) refuse();
 }
 
@@ -155,6 +150,7 @@ void write_msr_value(Cpu& cpu, uint32_t index, uint64_t value) {
   switch (index) {
     case kTsc:
       cpu.cold.tsc_offset = value - cpu.engine->clock().tsc();
+      cpu.io->set_tsc_offset(cpu.cold.tsc_offset);
       publish_system_time(cpu);
       return;
     case kMicrocode: case kMcgStatus:
