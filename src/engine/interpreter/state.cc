@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "engine/interpreter/run_loop.h"
+#include "engine/interpreter/simd/state.h"
 #include "engine/interpreter/system/kvm_clock.h"
 #include "engine/mmu/page_walk.h"
 
@@ -49,8 +50,7 @@ cpu::State save_state(const Cpu& cpu) {
   state.nmi_blocked = cpu.nmi_blocked;
   state.nmi_pending = (cpu.attention.load() & kAttentionNmi) != 0;
   state.instruction_count = cpu.instruction_count;
-  state.xsave.fill(0);
-  std::copy(cpu.xsave.begin(), cpu.xsave.end(), state.xsave.begin());
+  simd::export_state(cpu, state);
   return state;
 }
 
@@ -84,7 +84,7 @@ void load_state(Cpu& cpu, const cpu::State& state) {
   if (state.nmi_pending) cpu.attention.fetch_or(kAttentionNmi);
   cpu.pending_debug = 0;
   cpu.step_trap = false;
-  std::copy_n(state.xsave.begin(), cpu.xsave.size(), cpu.xsave.begin());
+  simd::import_state(cpu, state);
   // SS.DPL is the CPL wherever a segment is loaded; virtual-8086 mode is always 3, real mode 0.
   cpu.system_flags = static_cast<uint32_t>(state.rflags);
   if ((state.cr0 & kCr0Pe) == 0) {

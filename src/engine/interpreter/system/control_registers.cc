@@ -1,5 +1,6 @@
 // Control, debug and extended control registers, and what invalidates translations. Intel SDM 2 (MOV CR, MOV DR, LMSW, XSETBV,
 // INVLPG, INVPCID) and 3, 2.5, 4.1, 4.10.4, 9.8.5.
+#include "engine/interpreter/simd/state.h"
 #include "engine/interpreter/system/handlers.h"
 
 #include "engine/interpreter/debug.h"
@@ -173,9 +174,10 @@ void read_extended_control(Cpu& cpu, const Op&) {
   if ((cpu.cr4 & kCr4Osxsave) == 0) raise(kInvalidOpcode);
   const auto index = static_cast<uint32_t>(cpu.gpr[cpu::kRcx]);
   if (index > 1) raise(kGeneralProtection, 0);
-  // Index 1: the components in use. All that XCR0 enables count as in use here.
-  cpu.gpr[cpu::kRax] = static_cast<uint32_t>(cpu.xcr0);
-  cpu.gpr[cpu::kRdx] = cpu.xcr0 >> 32;
+  // Index 1: only the components in use.
+  const uint64_t value = index == 0 ? cpu.xcr0 : cpu.xcr0 & simd::components_in_use(cpu);
+  cpu.gpr[cpu::kRax] = static_cast<uint32_t>(value);
+  cpu.gpr[cpu::kRdx] = value >> 32;
 }
 
 void write_extended_control(Cpu& cpu, const Op&) {
