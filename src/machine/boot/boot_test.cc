@@ -173,6 +173,23 @@ TEST_F(BootTest, LinuxRefusesWhatItsHeaderForbids) {
   EXPECT_THAT(error_of(make_linux()), HasSubstr("2 modules given"));
 }
 
+TEST_F(BootTest, LinuxTakesNothingBehindTheHeaderOfAnOldProtocol) {
+  LinuxSpec old;
+  old.version = 0x0207;
+  old.init_size = 0x7FFF'FFFF;  // in this version the place of something else
+  const auto started = boot(make_linux(old));
+  ASSERT_TRUE(started) << started.error().message;
+  EXPECT_EQ(started->protocol, Protocol::kLinux32);
+  EXPECT_EQ(started->state.rip, 0x10'0000u);
+}
+
+TEST_F(BootTest, EveryTruncationOfABzImageIsRefused) {
+  const Bytes whole = make_linux({.code_size = 32});
+  for (size_t size = 0; size < whole.size() - 16; ++size) {
+    EXPECT_NE(error_of(Bytes(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(size))), "") << size;
+  }
+}
+
 TEST_F(BootTest, LinuxKeepsTheInitrdBelowTheHighestAddressTheKernelAllows) {
   Bytes kernel = make_linux();
   store<uint32_t>(&kernel[0x22C], 0x1FF'FFFF);

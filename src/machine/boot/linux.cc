@@ -22,6 +22,17 @@ constexpr uint32_t kMaximumCommandLine = 0xFFFF;
 
 std::string version_text(uint16_t version) { return fmt::format("{}.{:02}", version >> 8, version & 0xFF); }
 
+// Where the header of a version ends, counted from its start: what stands behind is not the header's.
+size_t header_size(uint16_t version) {
+  if (version < 0x0207) return offsetof(SetupHeader, hardware_subarch);
+  if (version < 0x0208) return offsetof(SetupHeader, payload_offset);
+  if (version < 0x0209) return offsetof(SetupHeader, setup_data);
+  if (version < 0x020A) return offsetof(SetupHeader, pref_address);
+  if (version < 0x020B) return offsetof(SetupHeader, handover_offset);
+  if (version < 0x020F) return offsetof(SetupHeader, kernel_info_offset);
+  return sizeof(SetupHeader);
+}
+
 bool has_64_bit_entry(const SetupHeader& header) {
   return header.version >= kVersionWith64BitEntry && (header.xloadflags & kKernel64) != 0;
 }
@@ -88,24 +99,21 @@ bool linux_has_64_bit_entry(ByteSpan kernel) {
 }
 
 Result<LinuxImage> parse_linux(ByteSpan kernel) {
-  // The oldest version accepted ends its header here.
-  constexpr size_t kLeastHeaderEnd = kSetupHeaderOffset + offsetof(SetupHeader, hardware_subarch);
   if (!looks_like_linux(kernel)) return fail("not a bzImage: no 'HdrS' in its setup header");
-  if (kernel.size() < kLeastHeaderEnd) {
-    return fail("setup header ends at {:#x} but the file has {} bytes", kLeastHeaderEnd, kernel.size());
+  constexpr size_t kVersionOffset = kSetupHeaderOffset + offsetof(SetupHeader, version);
+  if (kernel.size() < kVersionOffset + sizeof(uint16_t)) return fail("ends within its setup header ({} bytes)", kernel.size());
+  const auto version = load<uint16_t>(&kernel[kVersionOffset]);
+  if (version < kOldestVersion) {
+    return fail("boot protocol {} is older than {}", version_text(version), version_text(kOldestVersion));
   }
-  const uint8_t displacement = kernel[kSetupHeaderOffset + offsetof(SetupHeader, jump_displacement)];
-  const size_t header_end = std::clamp<size_t>(kSetupHeaderOffset + offsetof(SetupHeader, header) + displacement,
-                                               kLeastHeaderEnd, kSetupHeaderOffset + sizeof(SetupHeader));
+  const size_t header_end = kSetupHeaderOffset + header_size(version);
   if (kernel.size() < header_end) {
-    return fail("setup header ends at {:#x} but the file has {} bytes", header_end, kernel.size());
+    return fail("setup header of boot protocol {} ends at {:#x} but the file has {} bytes", version_text(version), header_end,
+                kernel.size());
   }
   LinuxImage image;
-  std::memcpy(&image.header, &kernel[kSetupHeaderOffset], header_end - kSetupHeaderOffset);
+  std::memcpy(&image.header, &kernel[kSetupHeaderOffset], header_size(version));
   const SetupHeader& header = image.header;
-  if (header.version < kOldestVersion) {
-    return fail("boot protocol {} is older than {}", version_text(header.version), version_text(kOldestVersion));
-  }
   if ((header.loadflags & kLoadedHigh) == 0) return fail("a zImage that loads at 0x10000, not a bzImage");
 
   const uint64_t setup_sectors = header.setup_sects == 0 ? kDefaultSetupSectors : header.setup_sects;

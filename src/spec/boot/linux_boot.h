@@ -30,7 +30,7 @@ struct [[gnu::packed]] SetupHeader {
   uint16_t root_dev;
   uint16_t boot_flag;
   uint8_t jump_opcode;
-  uint8_t jump_displacement;  // the header ends at 0x202 + this
+  uint8_t jump_displacement;
   uint32_t header;
   uint16_t version;
   uint32_t realmode_switch;
