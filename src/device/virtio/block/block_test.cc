@@ -2,6 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <thread>
+
+#include <unistd.h>
+
+#include "block/store/file/file_store.h"
+#include "device/virtio/queue/ring_access.h"
 #include "device/virtio/testing/fake_driver.h"
 #include "device/virtio/testing/memory_disk.h"
 
@@ -272,6 +279,66 @@ TEST(Block, RefusesSavedStateOfADiskOfAnotherSize) {
   const auto restored = other.device->restore_state(StateReader::parse(writer.encode(), "disk0").value());
   ASSERT_FALSE(restored);
   EXPECT_NE(restored.error().message.find("1048576"), std::string::npos);
+}
+
+// Waits as a driver does: asks for an interrupt, looks once more, sleeps.
+void wait_for_used(FakeDriver& driver, RecordingSink& sink, size_t wanted) {
+  size_t seen = 0;
+  while (seen < wanted) {
+    const size_t interrupts = sink.count(FakeDriver::kQueueData);
+    driver.ring(0).set_interrupts(true);
+    full_barrier();
+    if (driver.ring(0).take_used()) {
+      ++seen;
+    } else {
+      sink.wait_for(FakeDriver::kQueueData, interrupts + 1);
+    }
+  }
+}
+
+TEST_P(BlockOnEveryRing, WorksOnAFileWithAllItsThreadsAndIsResetInMidWork) {
+  std::string path = testing::TempDir() + "virtio-block-XXXXXX";
+  const Fd file(::mkstemp(path.data()));
+  ASSERT_EQ(::ftruncate(file.get(), 1 << 20), 0);
+  const auto store = block::file::FileStore::open(path, block::file::Access::kReadWrite).value();
+  ASSERT_EQ(::unlink(path.c_str()), 0);
+  const auto memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
+  RecordingSink sink;
+  const auto device = PciTransport::create(std::make_unique<BlockModel>("disk0", *store, ""), *memory, sink).value();
+  FakeDriver driver(*device, *memory);
+  driver.enable_msix();
+  const auto add = [&](uint32_t type, unsigned slot) {
+    const uint64_t header = kHeader + 64 * slot;
+    driver.put(header, as_bytes(BlockRequestHeader{type, 0, slot * 8}));
+    const DriverBuffer buffers[] = {
+        {header, 16, false}, {kData + 4096 * slot, 4096, type == kBlockIn}, {kStatus + slot, 1, true}};
+    driver.ring(0).add(buffers, GetParam().indirect && slot % 2 == 0);
+  };
+  constexpr unsigned kSlots = 16;
+  for (uint8_t life = 1; life <= 4; ++life) {
+    ASSERT_TRUE(driver.negotiate(GetParam().features()));
+    driver.set_up_queue(0, 64);
+    driver.go();
+    for (unsigned slot = 0; slot < kSlots; ++slot) {
+      driver.put(kData + 4096 * slot, std::vector<uint8_t>(4096, static_cast<uint8_t>(life * 16 + slot)));
+      add(kBlockOut, slot);
+      driver.kick(0);
+    }
+    wait_for_used(driver, sink, kSlots);
+    driver.put(kData, std::vector<uint8_t>(4096 * kSlots));
+    for (unsigned slot = 0; slot < kSlots; ++slot) add(kBlockIn, slot);
+    driver.kick(0);
+    wait_for_used(driver, sink, kSlots);
+    for (unsigned slot = 0; slot < kSlots; ++slot) {
+      ASSERT_EQ(driver.get(kStatus + slot, 1)[0], kBlockStatusOk);
+      ASSERT_EQ(driver.get(kData + 4096 * slot, 4096),
+                std::vector<uint8_t>(4096, static_cast<uint8_t>(life * 16 + slot)));
+    }
+    for (unsigned slot = 0; slot < kSlots; ++slot) add(kBlockIn, slot);
+    driver.kick(0);
+    driver.set_status(0);
+    while (driver.status() != 0) std::this_thread::yield();
+  }
 }
 
 }  // namespace

@@ -187,8 +187,7 @@ class PackedDriverRing final : public DriverRing {
                                                  buffers[i].writable ? kDescriptorWrite : uint16_t{0}});
       }
       const auto flags = static_cast<uint16_t>(kDescriptorIndirect | ownership());
-      put(slot(available_), PackedDescriptor{table(id).value, static_cast<uint32_t>(buffers.size() * 16), id, 0});
-      restore_flags(slot(available_));
+      fill_slot(table(id).value, static_cast<uint32_t>(buffers.size() * 16), id);
       step();
       return flags;
     }
@@ -197,16 +196,21 @@ class PackedDriverRing final : public DriverRing {
       const bool last = i + 1 == buffers.size();
       const auto flags = static_cast<uint16_t>((buffers[i].writable ? kDescriptorWrite : 0) |
                                                (last ? 0 : kDescriptorNext) | ownership());
-      if (i == 0) first_flags = flags;
-      put(slot(available_), PackedDescriptor{buffers[i].address, buffers[i].length, id, flags});
-      if (i == 0) restore_flags(slot(available_));
+      fill_slot(buffers[i].address, buffers[i].length, id);
+      if (i == 0) {
+        first_flags = flags;
+      } else {
+        store_word(memory_, slot(available_) + 14, flags);
+      }
       step();
     }
     return first_flags;
   }
-  // Flags that say "not available" for the present wrap, until the whole chain is written.
-  void restore_flags(GuestAddress place) {
-    put(place + 14, available_wrap_ ? uint16_t{0} : uint16_t(kPackedAvailable | kPackedUsed));
+  // All but the flags, at which the device may be looking.
+  void fill_slot(uint64_t address, uint32_t length, uint16_t id) {
+    put(slot(available_), address);
+    put(slot(available_) + 8, length);
+    put(slot(available_) + 12, id);
   }
 
   size_t free_;
