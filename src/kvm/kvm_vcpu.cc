@@ -5,6 +5,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <x86intrin.h>
 
 #include "kvm/flexible.h"
 #include "kvm/registers.h"
@@ -103,6 +104,7 @@ StopReason KvmVcpu::run(cpu::CpuIo& io) {
     running_ = true;
   }
   Outcome outcome;
+  if (Result<> followed = follow_clock(); !followed) outcome = fail_with(followed.error().message);
   while (!outcome) {
     outcome = take_requests(io);
     if (!outcome) outcome = activity_ == Activity::kRunning ? enter_guest(io) : wait_while_halted(io);
@@ -284,6 +286,23 @@ void KvmVcpu::become(const cpu::State& state) {
   if (Result<> set = set_state(state); !set) log::error("{}", set.error().message);
 }
 
+// --- time ---
+
+uint64_t KvmVcpu::present_tsc_offset() const {
+  const std::optional<uint64_t> kernel_offset = read_kernel_tsc_offset(fd_.get());
+  return clock_base_ && kernel_offset ? *kernel_offset - *clock_base_ : tsc_offset_;
+}
+
+Result<> KvmVcpu::follow_clock() {
+  const uint64_t base = machine_.clock().host_tsc_offset().value_or(machine_.clock().tsc() - __rdtsc());
+  if (clock_base_ == base) return {};
+  tsc_offset_ = present_tsc_offset();
+  TRY(write_kernel_tsc_offset(fd_.get(), base + tsc_offset_));
+  clock_base_ = base;
+  if (index_ == 0) TRY(machine_.set_kernel_clock());
+  return {};
+}
+
 // --- the kernel's local APIC ---
 
 Result<LocalApicRegisters> KvmVcpu::get_local_apic() {
@@ -325,10 +344,11 @@ Activity KvmVcpu::kernel_activity() const {
 }
 
 cpu::State KvmVcpu::get_state() {
-  Result<cpu::State> state = read_state(machine_.system(), fd_.get(), machine_.clock());
+  Result<cpu::State> state = read_state(machine_.system(), fd_.get());
   CHECK(state.has_value(), "the host kernel gives no state of a vCPU that it made");
   state->activity = machine_.local_apics() == LocalApics::kBoard ? activity_ : kernel_activity();
   state->instruction_count = instruction_count_;
+  state->tsc_offset = present_tsc_offset();
   return *state;
 }
 
@@ -339,7 +359,7 @@ Result<> KvmVcpu::set_state(const cpu::State& state) {
     TRY(control(fd_.get(), KVM_GET_SREGS, "KVM_GET_SREGS", &sregs));
     apic_base = sregs.apic_base;
   }
-  TRY_IN(fmt::format("vCPU {}", index_), write_state(machine_.system(), fd_.get(), machine_.clock(), state, apic_base));
+  TRY_IN(fmt::format("vCPU {}", index_), write_state(machine_.system(), fd_.get(), state, apic_base));
   activity_ = state.activity;
   if (machine_.local_apics() == LocalApics::kKernel) {
     // Halting and waiting for SIPI happen in the kernel.
@@ -352,6 +372,10 @@ Result<> KvmVcpu::set_state(const cpu::State& state) {
   }
   instruction_count_ = state.instruction_count;
   exit_unfinished_ = false;
+  if (state.tsc_offset != present_tsc_offset()) {
+    tsc_offset_ = state.tsc_offset;
+    if (clock_base_) TRY(write_kernel_tsc_offset(fd_.get(), *clock_base_ + tsc_offset_));
+  }
   // A copy of the kernel's view from before would lead offer_interrupt() astray.
   run_->ready_for_interrupt_injection = 0;
   return {};

@@ -67,6 +67,9 @@ class KvmVcpu final : public cpu::Vcpu {
   void complete_exit();
   void become(const cpu::State& state);
   [[nodiscard]] cpu::Activity kernel_activity() const;
+  // The guest's TSC agrees with the machine's clock again, after the clock stood still or was set.
+  Result<> follow_clock();
+  [[nodiscard]] uint64_t present_tsc_offset() const;
 
   VirtualMachine& machine_;
   const uint32_t index_;
@@ -78,6 +81,9 @@ class KvmVcpu final : public cpu::Vcpu {
   cpu::Activity activity_ = cpu::Activity::kRunning;
   uint64_t instruction_count_ = 0;
   uint8_t task_priority_ = 0;
+  // cpu::State::tsc_offset as last set; the kernel holds it plus clock_base_, and what the guest has moved it by.
+  uint64_t tsc_offset_ = 0;
+  std::optional<uint64_t> clock_base_;  // Clock::tsc() less the host's TSC, as the kernel was last told
   bool exit_unfinished_ = false;
   std::atomic<uint8_t> sipi_vector_{0};
 

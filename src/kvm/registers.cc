@@ -6,7 +6,6 @@
 #include <array>
 
 #include <sys/ioctl.h>
-#include <x86intrin.h>
 
 #include "kvm/flexible.h"
 
@@ -51,7 +50,6 @@ void visit_gprs(Regs& regs, Visit&& visit) {
   for (size_t i = 0; i < 16; ++i) visit(i, *in_encoding_order[i]);
 }
 
-constexpr uint32_t kMsrTsc = 0x10;
 constexpr uint32_t kMsrKvmWallClock = 0x4B564D00;
 constexpr uint32_t kMsrKvmSystemTime = 0x4B564D01;
 
@@ -83,31 +81,6 @@ bool known_msr(const System& system, uint32_t index) {
   if ((index >= 0x200 && index <= 0x20F) || (index >= 0x250 && index <= 0x26F) || index == 0x2FF || index == 0x277) return true;
   const auto& indices = system.msr_indices();
   return std::find(indices.begin(), indices.end(), index) != indices.end();
-}
-
-// The kernel's own measure of how far the guest's TSC is from the host's, exact where writing the TSC itself would drift by
-// the time of the call (Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET).
-Result<> write_tsc(int vcpu_fd, const Clock& clock, uint64_t tsc_offset) {
-  uint64_t kernel_offset = clock.tsc() + tsc_offset - __rdtsc();
-  kvm_device_attr attribute{};
-  attribute.group = KVM_VCPU_TSC_CTRL;
-  attribute.attr = KVM_VCPU_TSC_OFFSET;
-  attribute.addr = reinterpret_cast<uint64_t>(&kernel_offset);
-  if (::ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute) == 0) return {};
-  if (set_msr(vcpu_fd, kMsrTsc, clock.tsc() + tsc_offset)) return {};
-  return fail_errno(errno, "kvm: set the TSC");
-}
-
-uint64_t read_tsc_offset(int vcpu_fd, const Clock& clock) {
-  uint64_t kernel_offset = 0;
-  kvm_device_attr attribute{};
-  attribute.group = KVM_VCPU_TSC_CTRL;
-  attribute.attr = KVM_VCPU_TSC_OFFSET;
-  attribute.addr = reinterpret_cast<uint64_t>(&kernel_offset);
-  if (::ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attribute) == 0) return kernel_offset + __rdtsc() - clock.tsc();
-  uint64_t tsc = 0;
-  get_msr(vcpu_fd, kMsrTsc, tsc);
-  return tsc - clock.tsc();
 }
 
 void events_from_kvm(const kvm_vcpu_events& events, State& state) {
@@ -156,7 +129,7 @@ kvm_vcpu_events events_to_kvm(const State& state) {
 
 }  // namespace
 
-Result<State> read_state(const System& system, int vcpu_fd, const Clock& clock) {
+Result<State> read_state(const System& system, int vcpu_fd) {
   State state;
   kvm_regs regs{};
   TRY(control(vcpu_fd, KVM_GET_REGS, "KVM_GET_REGS", &regs));
@@ -198,7 +171,6 @@ Result<State> read_state(const System& system, int vcpu_fd, const Clock& clock) 
   visit_msrs(state, [&](uint32_t index, uint64_t& value) {
     if (known_msr(system, index)) get_msr(vcpu_fd, index, value);
   });
-  state.tsc_offset = read_tsc_offset(vcpu_fd, clock);
 
   kvm_vcpu_events events{};
   TRY(control(vcpu_fd, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS", &events));
@@ -206,7 +178,7 @@ Result<State> read_state(const System& system, int vcpu_fd, const Clock& clock) 
   return state;
 }
 
-Result<> write_state(const System& system, int vcpu_fd, const Clock& clock, const State& state, uint64_t apic_base) {
+Result<> write_state(const System& system, int vcpu_fd, const State& state, uint64_t apic_base) {
   kvm_sregs sregs{};
   sregs.es = to_kvm(state.segments[cpu::kEs]);
   sregs.cs = to_kvm(state.segments[cpu::kCs]);
@@ -242,7 +214,6 @@ Result<> write_state(const System& system, int vcpu_fd, const Clock& clock, cons
   debug.dr7 = state.dr7;
   TRY(control(vcpu_fd, KVM_SET_DEBUGREGS, "KVM_SET_DEBUGREGS", &debug));
 
-  TRY(write_tsc(vcpu_fd, clock, state.tsc_offset));
   Result<> msrs;
   visit_msrs(state, [&](uint32_t index, uint64_t value) {
     if (!msrs || (value == 0 && !known_msr(system, index))) return;
@@ -260,6 +231,27 @@ Result<> write_state(const System& system, int vcpu_fd, const Clock& clock, cons
 
   kvm_vcpu_events events = events_to_kvm(state);
   TRY(control(vcpu_fd, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", &events));
+  return {};
+}
+
+// Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET: exact, where writing the TSC itself would drift by the time
+// that the call takes.
+std::optional<uint64_t> read_kernel_tsc_offset(int vcpu_fd) {
+  uint64_t offset = 0;
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  if (::ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attribute) != 0) return std::nullopt;
+  return offset;
+}
+
+Result<> write_kernel_tsc_offset(int vcpu_fd, uint64_t offset) {
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  TRY(control(vcpu_fd, KVM_SET_DEVICE_ATTR, "KVM_VCPU_TSC_OFFSET", &attribute));
   return {};
 }
 

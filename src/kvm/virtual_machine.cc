@@ -88,6 +88,13 @@ Result<> VirtualMachine::set_all_slots(uint32_t flags) {
   return {};
 }
 
+Result<> VirtualMachine::set_kernel_clock() {
+  kvm_clock_data data{};
+  data.clock = clock_.now_ns();
+  TRY(control(fd_.get(), KVM_SET_CLOCK, "KVM_SET_CLOCK", &data));
+  return {};
+}
+
 Result<> VirtualMachine::start_dirty_log() { return set_all_slots(KVM_MEM_LOG_DIRTY_PAGES); }
 Result<> VirtualMachine::stop_dirty_log() { return set_all_slots(0); }
 

@@ -50,6 +50,9 @@ class VirtualMachine {
   Result<> add_doorbell(GuestAddress address, uint32_t size, int event_fd);
   Result<> remove_doorbell(GuestAddress address, uint32_t size, int event_fd);
 
+  // What kvm-clock shows the guest is the machine's clock from now on.
+  Result<> set_kernel_clock();
+
   // The dirty log: pages written by vCPUs since the last collect are marked in GuestMemory's page flags.
   Result<> start_dirty_log();
   Result<> stop_dirty_log();

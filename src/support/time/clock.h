@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace bulkhead {
@@ -31,6 +32,9 @@ class Clock {
   // The time stamp counter before any guest offset: now_ns() x tsc_hz() / 10^9, but at its full resolution.
   [[nodiscard]] virtual uint64_t tsc() const = 0;
   [[nodiscard]] virtual uint64_t tsc_hz() const = 0;
+  // What added to the host's TSC register gives tsc(), when this clock runs on it now. A processor that shows its guest the
+  // host's TSC plus an offset (KVM) then agrees with this clock to the tick.
+  [[nodiscard]] virtual std::optional<uint64_t> host_tsc_offset() const { return std::nullopt; }
   // Nanoseconds since 1970-01-01 UTC; only the RTC and kvm-clock's wall clock ask.
   [[nodiscard]] virtual uint64_t wall_ns() const = 0;
   [[nodiscard]] virtual std::unique_ptr<Timer> make_timer(std::string name, std::function<void()> on_expiry) = 0;

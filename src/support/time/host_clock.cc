@@ -54,10 +54,14 @@ Sample sample_both() {
   return best;
 }
 
-// 0 when the TSC cannot serve as a clock. Two measurements must agree within 100 ppm, so that a host which steps or slows
-// its counter behind CPUID's back is found out.
-uint64_t measure_tsc_hz() {
-  if (!tsc_is_invariant()) return 0;
+struct TscRate {
+  uint64_t hz = 0;
+  // Invariant by CPUID, and two measurements agree within 100 ppm, so that a host which steps or slows its counter behind
+  // CPUID's back is found out.
+  bool steady = false;
+};
+
+TscRate measure_tsc() {
   const auto rate = [](const Sample& from, const Sample& to) {
     return to.ns > from.ns && to.tsc > from.tsc
                ? static_cast<double>(to.tsc - from.tsc) * 1e9 / static_cast<double>(to.ns - from.ns)
@@ -73,14 +77,15 @@ uint64_t measure_tsc_hz() {
   wait_5_ms();
   const Sample last = sample_both();
   const double whole = rate(first, last);
-  if (whole < 300e6 || std::abs(rate(first, middle) - rate(middle, last)) > whole * 100e-6) return 0;
-  return static_cast<uint64_t>(std::llround(whole / 1000)) * 1000;
+  return {.hz = static_cast<uint64_t>(std::llround(whole / 1000)) * 1000,
+          .steady = tsc_is_invariant() && whole >= 300e6 &&
+                    std::abs(rate(first, middle) - rate(middle, last)) <= whole * 100e-6};
 }
 
 // The host's counter does not change its rate, so one measurement serves every clock of the process.
-uint64_t host_tsc_hz() {
-  static const uint64_t hz = measure_tsc_hz();
-  return hz;
+const TscRate& host_tsc() {
+  static const TscRate rate = measure_tsc();
+  return rate;
 }
 
 }  // namespace
@@ -131,8 +136,8 @@ class HostClock::HostTimer final : public Timer {
 };
 
 HostClock::HostClock(Source source)
-    : uses_host_tsc_(source == Source::kBest && host_tsc_hz() != 0),
-      tsc_hz_(uses_host_tsc_ ? host_tsc_hz() : kMonotonicTscHz),
+    : uses_host_tsc_(source == Source::kHostTsc || (source == Source::kBest && host_tsc().steady)),
+      tsc_hz_(uses_host_tsc_ ? host_tsc().hz : kMonotonicTscHz),
       ns_multiplier_(static_cast<uint64_t>((static_cast<unsigned __int128>(kNanosecondsPerSecond) << 62) / tsc_hz_)),
       thread_("clock", [this] { timer_thread(); }) {}
 
@@ -161,6 +166,11 @@ uint64_t HostClock::tsc() const {
 uint64_t HostClock::now_ns() const { return ns_from_counter(tsc()); }
 
 uint64_t HostClock::wall_ns() const { return read_host_clock(CLOCK_REALTIME); }
+
+std::optional<uint64_t> HostClock::host_tsc_offset() const {
+  if (!uses_host_tsc_ || frozen_tsc_.load(std::memory_order_acquire) != kRunning) return std::nullopt;
+  return uint64_t{0} - counter_at_zero_.load(std::memory_order_relaxed);
+}
 
 std::unique_ptr<Timer> HostClock::make_timer(std::string, std::function<void()> on_expiry) {
   return std::make_unique<HostTimer>(*this, std::move(on_expiry));

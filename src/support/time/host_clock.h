@@ -22,6 +22,7 @@ class HostClock final : public Clock {
  public:
   enum class Source {
     kBest,       // the TSC when CPUID calls it invariant and it agrees with the kernel's clock
+    kHostTsc,    // the TSC whatever CPUID says of it: for KVM, whose guests see it anyway
     kMonotonic,  // CLOCK_MONOTONIC, scaled to a TSC of kMonotonicTscHz
   };
   static constexpr uint64_t kMonotonicTscHz = kNanosecondsPerSecond;
@@ -34,6 +35,7 @@ class HostClock final : public Clock {
   [[nodiscard]] uint64_t tsc() const override;
   [[nodiscard]] uint64_t tsc_hz() const override { return tsc_hz_; }
   [[nodiscard]] uint64_t wall_ns() const override;
+  [[nodiscard]] std::optional<uint64_t> host_tsc_offset() const override;
   [[nodiscard]] std::unique_ptr<Timer> make_timer(std::string name, std::function<void()> on_expiry) override;
 
   [[nodiscard]] bool uses_host_tsc() const { return uses_host_tsc_; }
