@@ -1,0 +1,273 @@
+#include "vmm/vm.h"
+
+#include <algorithm>
+
+#include "block/store/file/file_store.h"
+#include "support/log.h"
+#include "support/os/fd.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// How long a console that takes nothing may keep the end of a VM waiting.
+constexpr std::chrono::milliseconds kFlushPatience{10'000};
+
+int hex_digit(char c) { return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10; }
+
+// The configured UUID, or one made from the name, so that a VM keeps its identity from run to run.
+std::array<uint8_t, 16> machine_uuid(const VmConfig& config) {
+  std::array<uint8_t, 16> uuid{};
+  if (!config.uuid.value.empty()) {
+    size_t digit = 0;
+    for (const char c : config.uuid.value) {
+      if (c == '-') continue;
+      uuid[digit / 2] = static_cast<uint8_t>(uuid[digit / 2] << 4 | hex_digit(c));
+      ++digit;
+    }
+    return uuid;
+  }
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : config.name.value) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  SeededRandom(hash).fill(uuid);
+  uuid[6] = static_cast<uint8_t>((uuid[6] & 0x0F) | 0x80);  // version 8: made by a rule of our own (RFC 9562)
+  uuid[8] = static_cast<uint8_t>((uuid[8] & 0x3F) | 0x80);
+  return uuid;
+}
+
+machine::boot::Protocol boot_protocol(const std::string& name) {
+  using machine::boot::Protocol;
+  if (name == "linux64") return Protocol::kLinux64;
+  if (name == "linux32") return Protocol::kLinux32;
+  if (name == "pvh") return Protocol::kPvh;
+  if (name == "multiboot") return Protocol::kMultiboot;
+  return Protocol::kAutomatic;
+}
+
+ByteSpan bytes_of(const std::string& text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+
+}  // namespace
+
+Result<std::unique_ptr<Vm>> Vm::create(const VmConfig& config, const EngineSources& sources) {
+  std::unique_ptr<Vm> vm(new Vm(config));
+  vm->memory_ = TRY_IN(config.memory_bytes.label(std::to_string(config.memory_bytes.value)),
+                       memory::GuestMemory::create(config.memory_bytes.value));
+  TRY(vm->make_engine(sources));
+  TRY(vm->open_disks());
+  TRY(vm->open_consoles());
+  TRY(vm->make_machine());
+  TRY(vm->make_driver());
+  TRY(vm->power_on());
+  vm->loop_thread_ = Thread("console", [loop = vm->loop_.get()] { loop->run(); });
+  return vm;
+}
+
+// First the guest stops for good, then what it wrote leaves, then the loop ends; the members go in reverse after that.
+Vm::~Vm() {
+  if (driver_) {
+    driver_->quit();
+    driver_->wait();
+  }
+  if (!loop_thread_.joinable()) return;
+  for (auto& line : serial_) {
+    if (line) line->flush(kFlushPatience);
+  }
+  if (virtio_console_) virtio_console_->flush(kFlushPatience);
+  loop_->stop();
+  loop_thread_.join();
+}
+
+Result<> Vm::make_engine(const EngineSources& sources) {
+  choice_ = TRY(choose_engine(config_.engine, sources));
+  auto model = cpu::CpuModel::create(config_.cpu_model.value, choice_.backend->available_features());
+  if (!model) return fail("{}: {}", config_.cpu_model.label(config_.cpu_model.value), model.error().message);
+  model_ = std::make_unique<cpu::CpuModel>(std::move(*model));
+  engine_ = TRY(choice_.backend->create({*memory_, clock_, random_, *model_, config_.cpus.value}));
+  return {};
+}
+
+Result<> Vm::open_disks() {
+  for (const auto& disk : config_.disks) {
+    using block::file::Access;
+    auto store = block::file::FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite);
+    if (!store) return fail("{}: {}", disk.label(disk.value.path), store.error().message);
+    disks_.push_back(std::move(*store));
+  }
+  return {};
+}
+
+Result<> Vm::open_consoles() {
+  loop_ = TRY(EventLoop::create());
+  const auto open = [this](const Setting<console::Spec>& setting) -> Result<std::unique_ptr<console::Backend>> {
+    return TRY_IN(setting.label(console::to_string(setting.value)),
+                  console::open_backend(setting.value, *loop_,
+                                        [this](console::TerminalCommand command) { on_terminal_command(command); }));
+  };
+  for (size_t i = 0; i < config_.serial_lines.size(); ++i) serial_[i] = TRY(open(config_.serial_lines[i]));
+  if (config_.virtio_console.given()) virtio_console_ = TRY(open(config_.virtio_console));
+  for (size_t i = 0; i < serial_.size(); ++i) {
+    if (serial_[i]) panic_watches_[i] = std::make_unique<PanicWatch>(*serial_[i]);
+  }
+  return {};
+}
+
+Result<> Vm::make_machine() {
+  machine::MachineConfig machine_config{.vcpu_count = config_.cpus.value,
+                                        .uuid = machine_uuid(config_),
+                                        .serial_number = config_.name.value,
+                                        .debug_exit = config_.debug_exit.value};
+  machine::Wires wires{.memory = *memory_, .clock = clock_, .random = random_, .power = power_};
+  for (size_t i = 0; i < serial_.size(); ++i) wires.serial[i] = panic_watches_[i].get();
+  wires.virtio_console = virtio_console_.get();
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    const std::string& serial = config_.disks[i].value.serial;
+    wires.disks.push_back({*disks_[i], serial.empty() ? fmt::format("disk{}", i) : serial});
+  }
+  machine_ = TRY(machine::Machine::create(std::move(machine_config), wires));
+  for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->connect_vcpu(i, engine_->vcpu(i));
+  return {};
+}
+
+Result<> Vm::make_driver() {
+  const TraceConfig& trace = config_.trace.value;
+  if (trace.any()) {
+    tracer_ = TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, clock_));
+  }
+  std::vector<VcpuSlot> slots;
+  for (uint32_t i = 0; i < config_.cpus.value; ++i) {
+    cpu::CpuIo* io = &machine_->cpu_io(i);
+    if (tracer_) {
+      tracing_.push_back(std::make_unique<TracingCpuIo>(*io, *tracer_, trace, i));
+      io = tracing_.back().get();
+    }
+    slots.push_back({engine_->vcpu(i), *io});
+  }
+  driver_ = std::make_unique<StateDriver>(*this, std::move(slots), StateDriver::Policy{.reboot = config_.reboot.value});
+  power_.connect(*driver_);
+  return {};
+}
+
+// The files are read again at every reset: RAM is the guest's, and what they need until then is not kept.
+Result<> Vm::power_on() {
+  const auto read = [this](const Setting<std::string>& setting) -> Result<std::string> {
+    auto bytes = read_file(setting.value, memory_->size());
+    if (!bytes) return fail("{}: {}", setting.label(setting.value), bytes.error().message);
+    return bytes;
+  };
+  const std::string kernel = TRY(read(config_.kernel));
+  std::string initrd;
+  std::vector<std::string> modules;
+  machine::boot::Request request{.kernel_name = config_.kernel.value,
+                                 .kernel = bytes_of(kernel),
+                                 .command_line = config_.command_line.value,
+                                 .modules = {},
+                                 .protocol = boot_protocol(config_.boot_protocol.value)};
+  if (config_.initrd.given()) {
+    initrd = TRY(read(config_.initrd));
+    request.modules.push_back({config_.initrd.value, {}, bytes_of(initrd)});
+  }
+  modules.reserve(config_.modules.size());
+  for (const auto& module : config_.modules) {
+    modules.push_back(TRY(read({module.value.path, module.place})));
+    request.modules.push_back({module.value.path, module.value.command_line, bytes_of(modules.back())});
+  }
+  TRY(machine_->start(request));
+  return {};
+}
+
+Result<> Vm::reset() {
+  for (auto& watch : panic_watches_) {
+    if (!watch) continue;
+    if (const auto message = watch->message()) log::warning("the guest panicked: {}", *message);
+    watch->forget();
+  }
+  log::info("reset");
+  return power_on();
+}
+
+std::optional<std::string> Vm::panic_message() {
+  for (auto& watch : panic_watches_) {
+    if (!watch) continue;
+    if (auto message = watch->message()) return message;
+  }
+  return std::nullopt;
+}
+
+std::vector<std::string> Vm::notices() const {
+  std::vector<std::string> lines;
+  if (!choice_.reason.empty()) lines.push_back(choice_.reason);
+  for (size_t i = 0; i < serial_.size(); ++i) {
+    if (serial_[i] && !serial_[i]->notice().empty()) lines.push_back(fmt::format("COM{}: {}", i + 1, serial_[i]->notice()));
+  }
+  if (virtio_console_ && !virtio_console_->notice().empty()) {
+    lines.push_back(fmt::format("virtio console: {}", virtio_console_->notice()));
+  }
+  return lines;
+}
+
+void Vm::on_terminal_command(console::TerminalCommand command) {
+  switch (command) {
+    case console::TerminalCommand::kHelp: log::info("{}", console::EscapeKey::kHelp); break;
+    case console::TerminalCommand::kQuit: driver_->quit(); break;
+    case console::TerminalCommand::kPowerButton: driver_->press_power_button(); break;
+    case console::TerminalCommand::kReset: driver_->reset(); break;
+  }
+}
+
+void Vm::on_continued() {
+  for (auto& line : serial_) {
+    if (line) line->on_continued();
+  }
+  if (virtio_console_) virtio_console_->on_continued();
+}
+
+std::string Vm::statistics() {
+  std::vector<cpu::Statistics> vcpus;
+  for (uint32_t i = 0; i < config_.cpus.value; ++i) vcpus.push_back(engine_->vcpu(i).statistics());
+  std::vector<StatisticsSection> others;
+  others.push_back({fmt::format("engine {}", engine_name()), {{"guest milliseconds", clock_.now_ns() / 1'000'000}}});
+  const auto add_console = [&others](std::string title, const console::Backend* backend) {
+    if (backend == nullptr) return;
+    const console::StreamCounters counters = backend->counters();
+    others.push_back({std::move(title),
+                      {{"bytes from guest", counters.bytes_from_guest},
+                       {"bytes to guest", counters.bytes_to_guest},
+                       {"bytes dropped", counters.bytes_dropped}}});
+  };
+  for (size_t i = 0; i < serial_.size(); ++i) add_console(fmt::format("COM{}", i + 1), serial_[i].get());
+  add_console("virtio console", virtio_console_.get());
+  return format_statistics(vcpus, others);
+}
+
+Result<> Vm::save(StateWriter& writer) {
+  writer.put("vcpu_count", config_.cpus.value).put("memory_bytes", memory_->size()).put("now_ns", clock_.now_ns());
+  writer.put_bytes("cpu_model", bytes_of(config_.cpu_model.value));
+  for (uint32_t i = 0; i < config_.cpus.value; ++i) {
+    StateWriter child = writer.child(fmt::format("vcpu{}", i));
+    cpu::save(engine_->vcpu(i).get_state(), child);
+  }
+  StateWriter board = writer.child("machine");
+  machine_->save_state(board);
+  return {};
+}
+
+Result<> Vm::restore(const StateReader& reader) {
+  if (const uint64_t count = TRY(reader.get("vcpu_count")); count != config_.cpus.value) {
+    return fail("{}: saved with {} vCPUs, not {}", reader.path(), count, config_.cpus.value);
+  }
+  if (const uint64_t size = TRY(reader.get("memory_bytes")); size != memory_->size()) {
+    return fail("{}: saved with {} bytes of memory, not {}", reader.path(), size, memory_->size());
+  }
+  const ByteSpan model = TRY(reader.get_bytes_up_to("cpu_model", 64));
+  if (!std::ranges::equal(model, bytes_of(config_.cpu_model.value))) {
+    return fail("{}: saved with the CPU model '{}', not '{}'", reader.path(),
+                std::string_view(reinterpret_cast<const char*>(model.data()), model.size()), config_.cpu_model.value);
+  }
+  clock_.set_now_ns(TRY(reader.get("now_ns", UINT64_MAX / 4)));
+  for (uint32_t i = 0; i < config_.cpus.value; ++i) {
+    const cpu::State state = TRY(cpu::restore(TRY(reader.child(fmt::format("vcpu{}", i)))));
+    TRY(engine_->vcpu(i).set_state(state));
+  }
+  return machine_->restore_state(TRY(reader.child("machine")));
+}
+
+}  // namespace bulkhead::vmm

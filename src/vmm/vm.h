@@ -1,0 +1,108 @@
+// One virtual machine: guest memory, an engine's vCPUs, the board and what it is plugged into, the threads that run them, and
+// the state driver that decides. It holds everything it needs; there may be several in one process.
+//
+//   auto vm = TRY(Vm::create(config, EngineSources::of_this_host()));   // powered on, at its first instruction
+//   vm->driver().start();
+//   Outcome outcome = vm->driver().wait();
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/disk.h"
+#include "console/backends.h"
+#include "cpu/model.h"
+#include "machine/board/machine.h"
+#include "memory/guest_memory.h"
+#include "support/loop/event_loop.h"
+#include "support/os/thread.h"
+#include "support/random.h"
+#include "support/time/host_clock.h"
+#include "vmm/config/config.h"
+#include "vmm/engine/engine_choice.h"
+#include "vmm/panic_watch.h"
+#include "vmm/state_driver.h"
+#include "vmm/statistics.h"
+#include "vmm/trace.h"
+
+namespace bulkhead::vmm {
+
+class Vm final : public Board {
+ public:
+  // The configuration has passed check_config(). Errors name the setting they come from.
+  static Result<std::unique_ptr<Vm>> create(const VmConfig& config, const EngineSources& sources);
+  // Ends it if need be; what the guest wrote before is flushed to its consoles.
+  ~Vm() override;
+
+  [[nodiscard]] StateDriver& driver() { return *driver_; }
+  // The thread of the consoles; what must not block may use it too.
+  [[nodiscard]] EventLoop& loop() { return *loop_; }
+  [[nodiscard]] memory::GuestMemory& memory() { return *memory_; }
+  [[nodiscard]] uint32_t vcpu_count() const { return config_.cpus.value; }
+  // Its state may be read and set only from StateDriver::call_at_rest().
+  [[nodiscard]] cpu::Vcpu& vcpu(uint32_t index) { return engine_->vcpu(index); }
+  [[nodiscard]] std::string_view engine_name() const { return choice_.backend->name(); }
+
+  // What the user should know at the start: why this engine, where the consoles are, the escape key.
+  [[nodiscard]] std::vector<std::string> notices() const;
+  // The process was continued by job control. On the loop's thread.
+  void on_continued();
+  [[nodiscard]] std::string statistics();
+
+  // vCPUs, devices and time, but not RAM (see checkpoint.h), with the VM at rest. The one that restores was made from an
+  // equal configuration, except for the engine. A VM whose restore failed must be thrown away.
+  Result<> save(StateWriter& writer);
+  Result<> restore(const StateReader& reader);
+
+  // Board: for the state driver.
+  Result<> reset() override;
+  void pause() override { clock_.pause(); }
+  void resume() override { clock_.resume(); }
+  void press_power_button() override { machine_->press_power_button(); }
+  std::optional<std::string> panic_message() override;
+
+ private:
+  // The board is made before the driver that takes its requests.
+  class PowerRelay final : public device::PowerControl {
+   public:
+    void connect(device::PowerControl& receiver) { receiver_ = &receiver; }
+    void request_power_off() override { receiver_->request_power_off(); }
+    void request_reset() override { receiver_->request_reset(); }
+    void request_exit(uint8_t status) override { receiver_->request_exit(status); }
+
+   private:
+    device::PowerControl* receiver_ = nullptr;
+  };
+
+  explicit Vm(const VmConfig& config) : config_(config) {}
+  Result<> make_engine(const EngineSources& sources);
+  Result<> open_consoles();
+  Result<> open_disks();
+  Result<> make_machine();
+  Result<> make_driver();
+  Result<> power_on();
+  void on_terminal_command(console::TerminalCommand command);
+
+  const VmConfig config_;
+  HostClock clock_;
+  HostRandom random_;
+  PowerRelay power_;
+  std::unique_ptr<memory::GuestMemory> memory_;
+  EngineChoice choice_;
+  std::unique_ptr<cpu::CpuModel> model_;
+  std::unique_ptr<VmEngine> engine_;
+  std::unique_ptr<EventLoop> loop_;
+  std::array<std::unique_ptr<console::Backend>, machine::kSerialPortCount> serial_;
+  std::array<std::unique_ptr<PanicWatch>, machine::kSerialPortCount> panic_watches_;
+  std::unique_ptr<console::Backend> virtio_console_;
+  std::vector<std::unique_ptr<block::Disk>> disks_;
+  std::unique_ptr<machine::Machine> machine_;
+  std::unique_ptr<Tracer> tracer_;
+  std::vector<std::unique_ptr<TracingCpuIo>> tracing_;
+  std::unique_ptr<StateDriver> driver_;
+  Thread loop_thread_;
+};
+
+}  // namespace bulkhead::vmm
