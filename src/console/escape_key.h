@@ -15,7 +15,7 @@ class EscapeKey {
  public:
   static constexpr uint8_t kKey = 0x1D;  // Ctrl-]
   static constexpr std::string_view kHelp =
-      "Ctrl-] then: q end the VM, p press its power button, r reset it, ] send Ctrl-] to the guest";
+      "^] (Ctrl and ]) and then q ends the VM, p presses its power button, r resets it, ] sends ^] to the guest";
 
   explicit EscapeKey(std::function<void(TerminalCommand)> on_command) : on_command_(std::move(on_command)) {}
 

@@ -57,12 +57,18 @@ Result<std::unique_ptr<Vm>> Vm::create(const VmConfig& config, const EngineSourc
   TRY(vm->make_machine());
   TRY(vm->make_driver());
   TRY(vm->power_on());
-  vm->loop_thread_ = Thread("console", [loop = vm->loop_.get()] { loop->run(); });
   return vm;
 }
 
-// First the guest stops for good, then what it wrote leaves, then the loop ends; the members go in reverse after that.
-Vm::~Vm() {
+Vm::~Vm() { finish(); }
+
+void Vm::start() {
+  loop_thread_ = Thread("console", [this] { loop_->run(); });
+  driver_->start();
+}
+
+// First the guest stops for good, then what it wrote leaves, then the loop ends.
+void Vm::finish() {
   if (driver_) {
     driver_->quit();
     driver_->wait();

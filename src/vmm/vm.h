@@ -2,7 +2,7 @@
 // the state driver that decides. It holds everything it needs; there may be several in one process.
 //
 //   auto vm = TRY(Vm::create(config, EngineSources::of_this_host()));   // powered on, at its first instruction
-//   vm->driver().start();
+//   vm->start();
 //   Outcome outcome = vm->driver().wait();
 #pragma once
 
@@ -33,11 +33,15 @@ class Vm final : public Board {
  public:
   // The configuration has passed check_config(). Errors name the setting they come from.
   static Result<std::unique_ptr<Vm>> create(const VmConfig& config, const EngineSources& sources);
-  // Ends it if need be; what the guest wrote before is flushed to its consoles.
   ~Vm() override;
 
+  // Lets the loop and, unless somebody holds the VM, its vCPUs run.
+  void start();
+  // Ends the VM if need be, flushes what the guest wrote to its consoles and ends the loop. The destructor does the same.
+  void finish();
+
   [[nodiscard]] StateDriver& driver() { return *driver_; }
-  // The thread of the consoles; what must not block may use it too.
+  // Of the consoles; runs from start() to finish(). What does not block may use it too.
   [[nodiscard]] EventLoop& loop() { return *loop_; }
   [[nodiscard]] memory::GuestMemory& memory() { return *memory_; }
   [[nodiscard]] uint32_t vcpu_count() const { return config_.cpus.value; }

@@ -18,25 +18,25 @@ metadata:
   uuid: 123e4567-e89b-12d3-a456-426614174000
 spec:
   cpus: 4
-  cpu_model: x86-64-v2
+  cpu-model: x86-64-v2
   memory: 2G
   engine: soft
   boot:
     kernel: vmlinuz
     initrd: /boot/initrd.img
-    command_line: console=ttyS0 panic=-1
+    cmdline: console=ttyS0 panic=-1
     protocol: pvh
     modules: ["a.elf --fast x", b.bin]
   disks:
     - root.img
     - data.img,ro
     - file: log.img
-      read_only: yes
+      read-only: yes
       serial: LOG-1
   serial: [stdio, "file:boot.log"]
   console: pty
-  on_reset: end
-  debug_exit: true
+  on-reset: end
+  debug-exit: true
 )",
                                    "vm.yaml", "/vms");
   ASSERT_TRUE(config) << config.error().message;
@@ -89,10 +89,10 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
       {"kind: Pod", "vm.yaml:1: kind 'Pod': allowed: VirtualMachine"},
       {"kind: VirtualMachine\nsepc:\n  cpus: 1", "vm.yaml:2: sepc: unknown key; allowed: kind, metadata, spec"},
       {"kind: VirtualMachine\nspec:\n  boot:\n    kernal: x",
-       "vm.yaml:4: spec.boot.kernal: unknown key; allowed: command_line, initrd, kernel, modules, protocol"},
+       "vm.yaml:4: spec.boot.kernal: unknown key; allowed: cmdline, initrd, kernel, modules, protocol"},
       {"kind: VirtualMachine\nspec: 5",
-       "vm.yaml:2: spec: not a map; allowed: boot, console, cpu_model, cpus, debug_exit, disks, engine, memory, "
-       "on_reset, serial"},
+       "vm.yaml:2: spec: not a map; allowed: boot, console, cpu-model, cpus, debug-exit, disks, engine, memory, "
+       "on-reset, serial"},
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
       {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},
@@ -108,20 +108,20 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:3: spec.memory '99999999999G': larger than 64 bits hold"},
       {"kind: VirtualMachine\nspec:\n  engine: tcg",
        "vm.yaml:3: spec.engine 'tcg': allowed: auto, kvm or soft"},
-      {"kind: VirtualMachine\nspec:\n  cpu_model: core2",
-       "vm.yaml:3: spec.cpu_model 'core2': allowed: x86-64-v1, x86-64-v2, x86-64-v3, host"},
+      {"kind: VirtualMachine\nspec:\n  cpu-model: core2",
+       "vm.yaml:3: spec.cpu-model 'core2': allowed: x86-64-v1, x86-64-v2, x86-64-v3, host"},
       {"kind: VirtualMachine\nspec:\n  boot: {protocol: efi}",
        "vm.yaml:3: spec.boot.protocol 'efi': allowed: auto, linux64, linux32, pvh, multiboot"},
       {"kind: VirtualMachine\nspec:\n  serial:\n    - stdio\n    - tcp:1",
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: file, read_only, serial"},
-      {"kind: VirtualMachine\nspec:\n  disks:\n    - {read_only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
-      {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read_only: maybe}",
-       "vm.yaml:4: spec.disks[0].read_only 'maybe': allowed: true or false"},
-      {"kind: VirtualMachine\nspec:\n  on_reset: halt", "vm.yaml:3: spec.on_reset 'halt': allowed: reboot or end"},
-      {"kind: VirtualMachine\nspec:\n  debug_exit: 3", "vm.yaml:3: spec.debug_exit '3': allowed: true or false"},
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: file, read-only, serial"},
+      {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
+      {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read-only: maybe}",
+       "vm.yaml:4: spec.disks[0].read-only 'maybe': allowed: true or false"},
+      {"kind: VirtualMachine\nspec:\n  on-reset: halt", "vm.yaml:3: spec.on-reset 'halt': allowed: reboot or end"},
+      {"kind: VirtualMachine\nspec:\n  debug-exit: 3", "vm.yaml:3: spec.debug-exit '3': allowed: true or false"},
       {"kind: VirtualMachine\nmetadata: {name: a b}",
        "vm.yaml:2: metadata.name 'a b': allowed: 1 to 63 letters, digits, '-', '_' and '.'"},
       {"kind: VirtualMachine\nmetadata: {uuid: 1}",

@@ -158,19 +158,19 @@ constexpr Key kKeys[] = {
     {"metadata.name", set_name},
     {"metadata.uuid", set_uuid},
     {"spec.cpus", set_cpus},
-    {"spec.cpu_model", set_cpu_model},
+    {"spec.cpu-model", set_cpu_model},
     {"spec.memory", set_memory},
     {"spec.engine", set_engine},
     {"spec.boot.kernel", set_kernel},
     {"spec.boot.initrd", set_initrd},
-    {"spec.boot.command_line", set_command_line},
+    {"spec.boot.cmdline", set_command_line},
     {"spec.boot.protocol", set_boot_protocol},
     {"spec.boot.modules", add_module, [](VmConfig& config) { config.modules.clear(); }},
     {"spec.disks", add_disk, [](VmConfig& config) { config.disks.clear(); }},
     {"spec.serial", add_serial_line, [](VmConfig& config) { config.serial_lines.clear(); }},
     {"spec.console", set_console},
-    {"spec.on_reset", set_on_reset},
-    {"spec.debug_exit", set_debug_exit},
+    {"spec.on-reset", set_on_reset},
+    {"spec.debug-exit", set_debug_exit},
 };
 
 }  // namespace

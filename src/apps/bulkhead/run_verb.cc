@@ -1,0 +1,143 @@
+#include "apps/bulkhead/run_verb.h"
+
+#include <cstdio>
+
+#include <CLI/CLI.hpp>
+
+#include "vmm/checkpoint.h"
+#include "vmm/gdb/server.h"
+#include "vmm/signals.h"
+#include "vmm/vm.h"
+
+namespace bulkhead::apps {
+namespace {
+
+struct ValueFlag {
+  const char* flag;
+  const char* key;  // in vm.yaml
+  bool is_list;
+  const char* value_name;
+  const char* group;
+  const char* help;
+};
+
+constexpr ValueFlag kValueFlags[] = {
+    {"--name", "metadata.name", false, "NAME", "Machine", "Name of the VM"},
+    {"--cpus", "spec.cpus", false, "N", "Machine", "vCPUs, 1 to 16 (1)"},
+    {"--cpu-model", "spec.cpu-model", false, "MODEL", "Machine",
+     "x86-64-v1, x86-64-v2, x86-64-v3 or host (x86-64-v3)"},
+    {"--memory", "spec.memory", false, "SIZE", "Machine", "Guest RAM, like 512M or 2G (512M)"},
+    {"--engine", "spec.engine", false, "ENGINE", "Machine",
+     "auto, kvm or soft; auto takes KVM when hardware backs it (auto)"},
+    {"--kernel", "spec.boot.kernel", false, "FILE", "Boot", "Kernel: bzImage, ELF with a PVH note, or Multiboot"},
+    {"--initrd", "spec.boot.initrd", false, "FILE", "Boot", "Initial RAM disk"},
+    {"--cmdline", "spec.boot.cmdline", false, "TEXT", "Boot", "Kernel command line"},
+    {"--module", "spec.boot.modules", true, "'FILE [TEXT]'", "Boot", "Multiboot module; may be given several times"},
+    {"--boot-protocol", "spec.boot.protocol", false, "NAME", "Boot", "auto, linux64, linux32, pvh or multiboot (auto)"},
+    {"--disk", "spec.disks", true, "FILE[,ro]", "Devices", "Raw disk image; may be given several times"},
+    {"--serial", "spec.serial", true, "WHERE", "Devices",
+     "COM1, then COM2 to COM4: stdio, pty, null, file:PATH or socket:PATH (stdio)"},
+    {"--console", "spec.console", false, "WHERE", "Devices", "A virtio console; WHERE as for --serial"},
+};
+
+constexpr const char* kFooter =
+    "Flags win over the file. At a terminal ^] (Ctrl and ]) begins a command: q ends the VM, p presses its power\n"
+    "button, r resets it. SIGTERM and SIGINT press the power button, the second time they end the VM.\n"
+    "\n"
+    "Exit status: 0 power-off (or ended at the console), 2 wrong option, file or value, 4 host error,\n"
+    "6 engine error, 10 reset with --no-reboot, 12 triple fault, 14 guest panic, 16 stopped by a second\n"
+    "signal, 2 x value + 1 by the debug-exit port.\n"
+    "\n"
+    "Examples:\n"
+    "  bulkhead run vm.yaml --memory 2G\n"
+    "  bulkhead run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --cpus 2 --disk data.img\n"
+    "  bulkhead run --kernel vmlinux --serial socket:/run/vm.sock --gdb localhost:1234";
+
+}  // namespace
+
+void RunVerb::add_options(CLI::App& options) {
+  options.footer(kFooter);
+  options.add_option("file", file_, "The VM's description (vm.yaml); see docs/run.md")->type_name("FILE");
+  for (const ValueFlag& flag : kValueFlags) {
+    options.add_option(flag.flag, given_[flag.flag], flag.help)
+        ->type_name(flag.value_name)
+        ->group(flag.group)
+        ->allow_extra_args(false)
+        ->multi_option_policy(flag.is_list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
+  }
+  options.add_flag("--no-reboot", no_reboot_, "End when the guest resets itself")->group("Machine");
+  options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")->group("Devices");
+  options.add_option("--restore", restore_, "Go on from a checkpoint instead of booting")->type_name("FILE")->group("Boot");
+  options.add_option("--gdb", gdb_, "Wait for gdb at HOST:PORT or a socket's PATH, stopped before the first instruction")
+      ->type_name("ADDR")
+      ->group("Insight");
+  options.add_option("--trace", trace_, "Lines for exits, mmio or irq (several with commas) to standard error")
+      ->type_name("WHAT")
+      ->group("Insight");
+  options.add_option("--trace-file", trace_file_, "Write the trace there instead")->type_name("FILE")->group("Insight");
+  options.add_flag("--stats", statistics_, "Counters of vCPUs, engine and consoles at the end")->group("Insight");
+}
+
+Result<vmm::VmConfig> RunVerb::read_config() const {
+  vmm::VmConfig config;
+  if (!file_.empty()) config = TRY(vmm::load_config(file_));
+  for (const ValueFlag& flag : kValueFlags) {
+    const auto& values = given_.at(flag.flag);
+    if (values.empty()) continue;
+    if (flag.is_list) {
+      TRY(vmm::set_list(config, flag.key, values, flag.flag));
+    } else {
+      TRY(vmm::set_value(config, flag.key, values.back(), flag.flag));
+    }
+  }
+  if (no_reboot_) config.reboot = {false, "--no-reboot"};
+  if (debug_exit_) config.debug_exit = {true, "--debug-exit"};
+  if (!gdb_.empty()) config.gdb = {gdb_, "--gdb"};
+  if (!trace_.empty()) config.trace = {TRY_IN(fmt::format("--trace '{}'", trace_), vmm::parse_trace(trace_)), "--trace"};
+  if (!trace_file_.empty()) config.trace_file = {trace_file_, "--trace-file"};
+  config.statistics = statistics_;
+  const bool terminal_taken = config.virtio_console.value.kind == console::Spec::Kind::kStdio;
+  if (config.serial_lines.empty() && !terminal_taken) {
+    config.serial_lines.push_back({{console::Spec::Kind::kStdio, {}}, {}});
+  }
+  TRY(vmm::check_config(config));
+  return config;
+}
+
+Result<vmm::Outcome> RunVerb::run_vm(const vmm::VmConfig& config, std::string& statistics) const {
+  const auto vm = TRY(vmm::Vm::create(config, vmm::EngineSources::of_this_host()));
+  if (!restore_.empty()) TRY_IN(fmt::format("--restore '{}'", restore_), vmm::read_checkpoint(restore_, *vm));
+  std::unique_ptr<vmm::gdb::Server> debugger;
+  if (config.gdb.given()) {
+    debugger = TRY_IN(config.gdb.label(config.gdb.value), vmm::gdb::Server::create(config.gdb.value, *vm));
+    cli::print_message(fmt::format("waiting for gdb: target remote {}", config.gdb.value));
+  }
+  const auto signals = TRY(vmm::Signals::create(
+      vm->loop(), [&vm] { vm->driver().shut_down(); }, [&vm] { vm->on_continued(); }));
+  for (const std::string& notice : vm->notices()) cli::print_message(notice);
+  vm->start();
+  vmm::Outcome outcome = vm->driver().wait();
+  debugger.reset();
+  vm->finish();
+  if (config.statistics) statistics = vm->statistics();
+  return outcome;
+}
+
+int RunVerb::run() {
+  const auto config = read_config();
+  if (!config) {
+    cli::print_message(config.error().message);
+    return cli::kUsageErrorStatus;
+  }
+  std::string statistics;
+  const auto outcome = run_vm(*config, statistics);
+  std::fputs(statistics.c_str(), stderr);
+  if (!outcome) {
+    cli::print_message(outcome.error().message);
+    return cli::kUsageErrorStatus;
+  }
+  if (outcome->kind != vmm::Outcome::Kind::kPowerOff) cli::print_message(outcome->line());
+  return outcome->exit_status();
+}
+
+}  // namespace bulkhead::apps
