@@ -76,14 +76,13 @@ Result<> write_to(int fd, Vm& vm) {
 }
 
 // What the kernel's loader left in the RAM of a VM just made is not the saved machine's.
-void clear(memory::GuestMemory& memory) {
-  const auto clear_range = [&memory](uint64_t address, uint64_t size) {
-    if (size == 0) return;
-    std::memset(memory.data({address}, size), 0, size);
-    memory.mark_written({address}, size);
-  };
-  clear_range(0, memory.low_size());
-  clear_range(memory::GuestMemory::kHoleEnd, memory.high_size());
+Result<> clear(memory::GuestMemory& memory) {
+  if (::fallocate(memory.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(memory.size())) != 0) {
+    return fail_errno(errno, "clear guest memory");
+  }
+  memory.mark_written({0}, memory.low_size());
+  if (memory.high_size() != 0) memory.mark_written({memory::GuestMemory::kHoleEnd}, memory.high_size());
+  return {};
 }
 
 Result<> read_from(int fd, const std::string& path, Vm& vm) {
@@ -96,7 +95,7 @@ Result<> read_from(int fd, const std::string& path, Vm& vm) {
   std::vector<uint8_t> state(size);
   TRY(read_exactly(fd, state));
   memory::GuestMemory& memory = vm.memory();
-  clear(memory);
+  TRY(clear(memory));
   while (true) {
     RunHeader run;
     TRY(read_exactly(fd, as_mutable_bytes(run)));

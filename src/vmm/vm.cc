@@ -190,6 +190,17 @@ Result<> Vm::reset() {
   return power_on();
 }
 
+// Timers first: one that fires could give a device work.
+void Vm::pause() {
+  clock_.pause();
+  machine_->pause();
+}
+
+void Vm::resume() {
+  machine_->resume();
+  clock_.resume();
+}
+
 std::optional<std::string> Vm::panic_message() {
   for (auto& watch : panic_watches_) {
     if (!watch) continue;

@@ -62,8 +62,8 @@ class Vm final : public Board {
 
   // Board: for the state driver.
   Result<> reset() override;
-  void pause() override { clock_.pause(); }
-  void resume() override { clock_.resume(); }
+  void pause() override;
+  void resume() override;
   void press_power_button() override { machine_->press_power_button(); }
   std::optional<std::string> panic_message() override;
 

@@ -117,6 +117,7 @@ Result<vmm::Outcome> RunVerb::run_vm(const vmm::VmConfig& config, std::string& s
   for (const std::string& notice : vm->notices()) cli::print_message(notice);
   vm->start();
   vmm::Outcome outcome = vm->driver().wait();
+  if (debugger) debugger->finish(outcome);
   debugger.reset();
   vm->finish();
   if (config.statistics) statistics = vm->statistics();
