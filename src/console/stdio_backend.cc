@@ -26,7 +26,10 @@ class StdioBackend final : public Backend {
         escape_key_(std::move(on_command)),
         input_(reopen_non_blocking(STDIN_FILENO, O_RDONLY)),
         output_(reopen_non_blocking(STDOUT_FILENO, O_WRONLY)) {
-    attach(input_.valid() ? input_.get() : STDIN_FILENO, output_.valid() ? output_.get() : STDOUT_FILENO);
+    // Reading a terminal in the background would stop the whole process.
+    const bool in_background = terminal_ == nullptr && ::isatty(STDIN_FILENO) == 1;
+    const int input = input_.valid() ? input_.get() : STDIN_FILENO;
+    attach(in_background ? -1 : input, output_.valid() ? output_.get() : STDOUT_FILENO);
   }
   ~StdioBackend() override { detach(); }
 

@@ -257,6 +257,7 @@ std::string Vm::statistics() {
 
 Result<> Vm::save(StateWriter& writer) {
   writer.put("vcpu_count", config_.cpus.value).put("memory_bytes", memory_->size()).put("now_ns", clock_.now_ns());
+  writer.put("tsc", clock_.tsc());
   writer.put_bytes("cpu_model", bytes_of(config_.cpu_model.value));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
     StateWriter child = writer.child(fmt::format("vcpu{}", i));
@@ -280,11 +281,18 @@ Result<> Vm::restore(const StateReader& reader) {
                 std::string_view(reinterpret_cast<const char*>(model.data()), model.size()), config_.cpu_model.value);
   }
   clock_.set_now_ns(TRY(reader.get("now_ns", UINT64_MAX / 4)));
+  const uint64_t tsc = TRY(reader.get("tsc"));
+  std::vector<uint64_t> tsc_offsets;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
-    const cpu::State state = TRY(cpu::restore(TRY(reader.child(fmt::format("vcpu{}", i)))));
+    cpu::State state = TRY(cpu::restore(TRY(reader.child(fmt::format("vcpu{}", i)))));
+    // This host's counter may run at another rate; the guest's goes on from where it stood.
+    state.tsc_offset += tsc - clock_.tsc();
+    tsc_offsets.push_back(state.tsc_offset);
     TRY(engine_->vcpu(i).set_state(state));
   }
-  return machine_->restore_state(TRY(reader.child("machine")));
+  TRY(machine_->restore_state(TRY(reader.child("machine"))));
+  for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->cpu_io(i).set_tsc_offset(tsc_offsets[i]);
+  return {};
 }
 
 }  // namespace bulkhead::vmm
