@@ -101,7 +101,6 @@ class Decoding {
   uint8_t r_ = 0, x_ = 0, b_ = 0;  // register extensions, 0 or 8
   uint8_t vvvv_ = 0;
   bool vex_l_ = false;
-  bool prefixed_vex_ = false;  // a prefix that VEX forbids came before it
   uint8_t modrm_ = 0;
   uint8_t sib_index_ = 0;
   bool has_sib_ = false;
@@ -163,7 +162,7 @@ bool Decoding::prefixes() {
 }
 
 bool Decoding::vex(uint8_t first) {
-  prefixed_vex_ = has_66_ || (out_.prefixes & (kPrefixRep | kPrefixRepne | kPrefixLock | kPrefixRex)) != 0;
+  const bool is_forbidden = has_66_ || (out_.prefixes & (kPrefixRep | kPrefixRepne | kPrefixLock | kPrefixRex)) != 0;
   uint8_t byte = 0;
   if (!next(byte)) return false;
   r_ = (byte & 0x80) != 0 ? 0 : 8;
@@ -184,7 +183,8 @@ bool Decoding::vex(uint8_t first) {
   // VEX.pp counts 66, F3, F2 like pp_ does.
   pp_ = byte & 3;
   out_.prefixes = static_cast<uint16_t>((out_.prefixes & kPrefixSegment) | kPrefixVex);
-  switch (map) {
+  // These prefixes make it #UD, whatever follows.
+  switch (is_forbidden ? 0 : map) {
     case 1:
       table_ = Table::kVex0F;
       out_.opcode_map = OpcodeMap::k0F;
@@ -432,10 +432,7 @@ void Decoding::registers(const Entry& entry) {
 bool Decoding::is_legal(const Entry& entry) const {
   if (out_.has(kPrefixLock) && !(entry.info->lockable && out_.mod != 3)) return false;
   if ((entry.attributes & tables::kProtectedOnly) != 0 && mode_ == DecodeMode::kReal16) return false;
-  if (out_.is_vex()) {
-    if (prefixed_vex_) return false;
-    if (vvvv_ != 0 && (entry.attributes & tables::kUsesVvvv) == 0) return false;
-  }
+  if (out_.is_vex() && vvvv_ != 0 && (entry.attributes & tables::kUsesVvvv) == 0) return false;
   if ((entry.attributes & tables::kGather) != 0) {
     if (!has_sib_ || out_.index == out_.reg || out_.index == out_.vvvv || out_.reg == out_.vvvv) return false;
   }

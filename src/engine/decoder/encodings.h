@@ -32,8 +32,11 @@ class EncodingGenerator {
 
     size_t at = 0;
     const auto put = [&encoding, &at](unsigned byte) { encoding.bytes[at++] = static_cast<uint8_t>(byte); };
-    const unsigned prefix_count = kPrefixCounts[take(4)];
-    for (unsigned i = 0; i < prefix_count; ++i) put(kPrefixes[take(4)]);
+    unsigned prefix_count = kPrefixCounts[take(4)];
+    // Near the limit of 15 bytes now and then.
+    if (take(5) == 0) prefix_count = 5 + take(3);
+    const uint64_t prefix_choices = random_.next();
+    for (unsigned i = 0; i < prefix_count; ++i) put(kPrefixes[prefix_choices >> (4 * i) & 15]);
     if (is_64 && take(1) != 0) put(0x40 + take(4));
     const auto any = static_cast<unsigned>(random_.next() & 0xFFFF);
     // Half of the VEX prefixes say that vvvv is not used.
