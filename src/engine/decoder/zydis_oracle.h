@@ -599,10 +599,11 @@ inline constexpr Explanation kExplanations[] = {
        return is_one_of(c, {Mnemonic::kSysenter, Mnemonic::kSysexit}) && c.mode == DecodeMode::kReal16;
      }},
     {"illegal and too long",
-     "both a reserved encoding and more than 15 bytes: the manual ranks the two faults alike (SDM 3A, 6.9); we fetch "
-     "the whole "
-     "instruction first",
-     kRefusal, [](const Case& c) { return c.status == DecodeStatus::kTooLong && !c.zydis_accepts(); }},
+     "both a reserved encoding and more than 15 bytes: the manual ranks the two faults alike (SDM 3A, 6.9); each "
+     "decoder stops "
+     "where it first knows",
+     kRefusal,
+     [](const Case& c) { return c.status == DecodeStatus::kTooLong ? !c.zydis_accepts() : c.ours.info == nullptr; }},
     {"other names",
      "one operation, several names: FSTPNCE is FSTP; FENI, FDISI, FSETPM are FNOP today; PREFETCHWT1 is a hint", kName,
      [](const Case& c) {
