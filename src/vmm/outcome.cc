@@ -8,7 +8,7 @@ int Outcome::exit_status() const {
   switch (kind) {
     case Kind::kPowerOff:
     case Kind::kQuit: return 0;
-    case Kind::kDebugExit: return (2 * debug_value + 1) & 0xFF;
+    case Kind::kDebugExit: return debug_status;
     case Kind::kHostError: return 4;
     case Kind::kEngineError: return 6;
     case Kind::kReset: return 10;
@@ -24,7 +24,7 @@ std::string Outcome::line() const {
   switch (kind) {
     case Kind::kPowerOff: return "the guest powered off";
     case Kind::kQuit: return "ended by the user";
-    case Kind::kDebugExit: return fmt::format("the guest wrote {} to the debug-exit port", debug_value);
+    case Kind::kDebugExit: return fmt::format("the guest wrote {} to the debug-exit port", debug_status / 2);
     case Kind::kReset: return "the guest reset itself";
     case Kind::kTripleFault: return "triple fault" + more;
     case Kind::kPanic: return "the guest panicked" + more;

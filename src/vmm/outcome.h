@@ -20,7 +20,7 @@ struct Outcome {
     kHostError,    // the host could not (reloading the kernel failed)
   };
   Kind kind = Kind::kPowerOff;
-  uint8_t debug_value = 0;  // what was written to the debug-exit port
+  uint8_t debug_status = 0;  // 2 x what was written to the debug-exit port + 1
   std::string detail;
 
   static constexpr int kUsageError = 2;  // nothing was started

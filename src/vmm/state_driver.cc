@@ -30,9 +30,9 @@ void StateDriver::post(Event event) {
   work_.notify_one();
 }
 
-void StateDriver::request_exit(uint8_t value) {
+void StateDriver::request_exit(uint8_t status) {
   LockGuard guard(mutex_);
-  if ((events_ & kDebugExit) == 0) debug_value_ = value;
+  if ((events_ & kDebugExit) == 0) debug_status_ = status;
   events_ |= kDebugExit;
   work_.notify_one();
 }
@@ -139,12 +139,12 @@ void StateDriver::handle_events(uint32_t events) {
   if ((events & kStop) != 0) return end({.kind = Kind::kStopped});
   if ((events & kQuit) != 0) return end({.kind = Kind::kQuit});
   if ((events & kDebugExit) != 0) {
-    uint8_t value = 0;
+    uint8_t status = 0;
     {
       LockGuard guard(mutex_);
-      value = debug_value_;
+      status = debug_status_;
     }
-    return end({.kind = Kind::kDebugExit, .debug_value = value});
+    return end({.kind = Kind::kDebugExit, .debug_status = status});
   }
   if ((events & kPowerOff) != 0) return end({.kind = Kind::kPowerOff});
   if ((events & kVcpuStopped) != 0) handle_vcpu_stops();

@@ -83,7 +83,7 @@ class StateDriver final : public device::PowerControl {
   // device::PowerControl: the guest's requests, from its vCPUs' threads.
   void request_power_off() override { post(kPowerOff); }
   void request_reset() override { post(kGuestReset); }
-  void request_exit(uint8_t value) override;
+  void request_exit(uint8_t status) override;
 
  private:
   // Events keep no order among themselves and count once, so that a guest cannot fill the queue.
@@ -134,7 +134,7 @@ class StateDriver final : public device::PowerControl {
   ConditionVariable work_;
   ConditionVariable done_;
   uint32_t events_ GUARDED_BY(mutex_) = 0;
-  uint8_t debug_value_ GUARDED_BY(mutex_) = 0;
+  uint8_t debug_status_ GUARDED_BY(mutex_) = 0;
   bool asked_to_shut_down_ GUARDED_BY(mutex_) = false;
   std::vector<std::optional<cpu::StopReason>> vcpu_stops_ GUARDED_BY(mutex_);
   Calls calls_ GUARDED_BY(mutex_);

@@ -152,12 +152,12 @@ TEST_F(StateDriverTest, AnEngineErrorEndsTheVmWithItsWords) {
   EXPECT_EQ(driver_->wait().line(), "the engine cannot go on: vCPU 0: told to fail");
 }
 
-TEST_F(StateDriverTest, DebugExitGivesTheFirstValueWritten) {
+TEST_F(StateDriverTest, DebugExitGivesTheFirstStatusAskedFor) {
   make();
   start();
   vcpus_[0]->execute([&](cpu::CpuIo&) {
-    driver_->request_exit(16);
-    driver_->request_exit(17);
+    driver_->request_exit(33);
+    driver_->request_exit(35);
     driver_->request_power_off();
   });
   EXPECT_EQ(driver_->wait().exit_status(), 33);

@@ -87,7 +87,8 @@ Result<> Vm::make_engine(const EngineSources& sources) {
   auto model = cpu::CpuModel::create(config_.cpu_model.value, choice_.backend->available_features());
   if (!model) return fail("{}: {}", config_.cpu_model.label(config_.cpu_model.value), model.error().message);
   model_ = std::make_unique<cpu::CpuModel>(std::move(*model));
-  engine_ = TRY(choice_.backend->create({*memory_, clock_, random_, *model_, config_.cpus.value}));
+  clock_ = std::make_unique<HostClock>(choice_.backend->clock_source());
+  engine_ = TRY(choice_.backend->create({*memory_, *clock_, random_, *model_, config_.cpus.value}));
   return {};
 }
 
@@ -121,7 +122,7 @@ Result<> Vm::make_machine() {
                                         .uuid = machine_uuid(config_),
                                         .serial_number = config_.name.value,
                                         .debug_exit = config_.debug_exit.value};
-  machine::Wires wires{.memory = *memory_, .clock = clock_, .random = random_, .power = power_};
+  machine::Wires wires{.memory = *memory_, .clock = *clock_, .random = random_, .power = power_};
   for (size_t i = 0; i < serial_.size(); ++i) wires.serial[i] = panic_watches_[i].get();
   wires.virtio_console = virtio_console_.get();
   for (size_t i = 0; i < disks_.size(); ++i) {
@@ -136,7 +137,7 @@ Result<> Vm::make_machine() {
 Result<> Vm::make_driver() {
   const TraceConfig& trace = config_.trace.value;
   if (trace.any()) {
-    tracer_ = TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, clock_));
+    tracer_ = TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, *clock_));
   }
   std::vector<VcpuSlot> slots;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
@@ -192,13 +193,13 @@ Result<> Vm::reset() {
 
 // Timers first: one that fires could give a device work.
 void Vm::pause() {
-  clock_.pause();
+  clock_->pause();
   machine_->pause();
 }
 
 void Vm::resume() {
   machine_->resume();
-  clock_.resume();
+  clock_->resume();
 }
 
 std::optional<std::string> Vm::panic_message() {
@@ -241,7 +242,7 @@ std::string Vm::statistics() {
   std::vector<cpu::Statistics> vcpus;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) vcpus.push_back(engine_->vcpu(i).statistics());
   std::vector<StatisticsSection> others;
-  others.push_back({fmt::format("engine {}", engine_name()), {{"guest milliseconds", clock_.now_ns() / 1'000'000}}});
+  others.push_back({fmt::format("engine {}", engine_name()), {{"guest milliseconds", clock_->now_ns() / 1'000'000}}});
   const auto add_console = [&others](std::string title, const console::Backend* backend) {
     if (backend == nullptr) return;
     const console::StreamCounters counters = backend->counters();
@@ -256,8 +257,8 @@ std::string Vm::statistics() {
 }
 
 Result<> Vm::save(StateWriter& writer) {
-  writer.put("vcpu_count", config_.cpus.value).put("memory_bytes", memory_->size()).put("now_ns", clock_.now_ns());
-  writer.put("tsc", clock_.tsc());
+  writer.put("vcpu_count", config_.cpus.value).put("memory_bytes", memory_->size()).put("now_ns", clock_->now_ns());
+  writer.put("tsc", clock_->tsc());
   writer.put_bytes("cpu_model", bytes_of(config_.cpu_model.value));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
     StateWriter child = writer.child(fmt::format("vcpu{}", i));
@@ -280,13 +281,13 @@ Result<> Vm::restore(const StateReader& reader) {
     return fail("{}: saved with the CPU model '{}', not '{}'", reader.path(),
                 std::string_view(reinterpret_cast<const char*>(model.data()), model.size()), config_.cpu_model.value);
   }
-  clock_.set_now_ns(TRY(reader.get("now_ns", UINT64_MAX / 4)));
+  clock_->set_now_ns(TRY(reader.get("now_ns", UINT64_MAX / 4)));
   const uint64_t tsc = TRY(reader.get("tsc"));
   std::vector<uint64_t> tsc_offsets;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
     cpu::State state = TRY(cpu::restore(TRY(reader.child(fmt::format("vcpu{}", i)))));
     // This host's counter may run at another rate; the guest's goes on from where it stood.
-    state.tsc_offset += tsc - clock_.tsc();
+    state.tsc_offset += tsc - clock_->tsc();
     tsc_offsets.push_back(state.tsc_offset);
     TRY(engine_->vcpu(i).set_state(state));
   }

@@ -90,7 +90,7 @@ class Vm final : public Board {
   void on_terminal_command(console::TerminalCommand command);
 
   const VmConfig config_;
-  HostClock clock_;
+  std::unique_ptr<HostClock> clock_;  // made with the engine, which says what it must run on
   HostRandom random_;
   PowerRelay power_;
   std::unique_ptr<memory::GuestMemory> memory_;

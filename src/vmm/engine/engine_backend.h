@@ -11,7 +11,7 @@
 #include "memory/guest_memory.h"
 #include "support/random.h"
 #include "support/result.h"
-#include "support/time/clock.h"
+#include "support/time/host_clock.h"
 
 namespace bulkhead::vmm {
 
@@ -38,6 +38,8 @@ class EngineBackend {
   virtual ~EngineBackend() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;
   [[nodiscard]] virtual cpu::FeatureSet available_features() const = 0;
+  // What the machine's clock must run on for the guest's TSC to agree with it.
+  [[nodiscard]] virtual HostClock::Source clock_source() const { return HostClock::Source::kBest; }
   virtual Result<std::unique_ptr<VmEngine>> create(const EngineParts& parts) = 0;
 };
 

@@ -31,6 +31,7 @@ class KvmBackend final : public EngineBackend {
   explicit KvmBackend(std::unique_ptr<kvm::System> system) : system_(std::move(system)) {}
   [[nodiscard]] std::string_view name() const override { return "kvm"; }
   [[nodiscard]] cpu::FeatureSet available_features() const override { return system_->available_features(); }
+  [[nodiscard]] HostClock::Source clock_source() const override { return HostClock::Source::kHostTsc; }
   Result<std::unique_ptr<VmEngine>> create(const EngineParts& parts) override {
     return KvmVmEngine::create(*system_, parts);
   }
