@@ -85,7 +85,7 @@ Result<> clear(memory::GuestMemory& memory) {
   return {};
 }
 
-Result<> read_from(int fd, const std::string& path, Vm& vm) {
+Result<> read_from(int fd, Vm& vm) {
   std::array<uint8_t, kMagic.size()> magic{};
   TRY(read_exactly(fd, magic));
   if (magic != kMagic) return fail("is no checkpoint");
@@ -107,7 +107,7 @@ Result<> read_from(int fd, const std::string& path, Vm& vm) {
     TRY(read_exactly(fd, {bytes, run.count * kPageSize}));
     memory.mark_written({*address}, run.count * kPageSize);
   }
-  return vm.restore(TRY(StateReader::parse(state, path)));
+  return vm.restore(TRY(StateReader::parse(state, "state")));
 }
 
 }  // namespace
@@ -128,7 +128,9 @@ Result<> write_checkpoint(const std::string& path, Vm& vm) {
 
 Result<> read_checkpoint(const std::string& path, Vm& vm) {
   const Fd file = TRY(open_file(path, O_RDONLY));
-  return read_from(file.get(), fmt::format("checkpoint '{}'", path), vm);
+  auto done = read_from(file.get(), vm);
+  if (!done) return std::unexpected(std::move(done).error().in(fmt::format("checkpoint '{}'", path)));
+  return {};
 }
 
 }  // namespace bulkhead::vmm
