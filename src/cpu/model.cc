@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 
 #include <cpuid.h>
 #include <fmt/format.h>
@@ -92,6 +93,28 @@ void set_text(CpuidLeaf& leaf, std::string_view text) {  // 16 characters in EAX
   leaf.ebx = load<uint32_t>(padded.data() + 4);
   leaf.ecx = load<uint32_t>(padded.data() + 8);
   leaf.edx = load<uint32_t>(padded.data() + 12);
+}
+
+// The fraction nearest to tsc_hz / kApicTimerHz, or nothing when it would be wrong by more than 1 ppm: guests do not
+// calibrate what they are told. Linux multiplies the crystal's kHz by the numerator in 32 bits, which bounds it.
+struct Ratio {
+  uint32_t numerator, denominator;
+};
+std::optional<Ratio> crystal_ratio(uint64_t tsc_hz) {
+  constexpr uint64_t kLargestNumerator = UINT32_MAX / (kApicTimerHz / 1000);
+  Ratio best{1, 1};
+  double least_error = 1e18;
+  for (uint64_t denominator = 1; denominator <= kLargestNumerator; ++denominator) {
+    const uint64_t numerator = (tsc_hz * denominator + kApicTimerHz / 2) / kApicTimerHz;
+    if (numerator > kLargestNumerator) break;
+    const double shown_hz = static_cast<double>(numerator) * kApicTimerHz / static_cast<double>(denominator);
+    const double error = std::abs(shown_hz - static_cast<double>(tsc_hz));
+    if (error >= least_error) continue;
+    least_error = error;
+    best = {static_cast<uint32_t>(numerator), static_cast<uint32_t>(denominator)};
+  }
+  if (least_error > static_cast<double>(tsc_hz) * 1e-6) return std::nullopt;
+  return best;
 }
 
 }  // namespace
@@ -224,9 +247,11 @@ std::vector<CpuidLeaf> CpuModel::leaves(uint32_t vcpu_index, const Topology& top
 
   // TSC = crystal x EBX / EAX, and the crystal also drives the local APIC's timer.
   CpuidLeaf& crystal = leaf(0x15);
-  crystal.eax = kApicTimerHz / 1000;
-  crystal.ebx = static_cast<uint32_t>(tsc_hz / 1000);
   crystal.ecx = kApicTimerHz;
+  if (const std::optional<Ratio> ratio = crystal_ratio(tsc_hz)) {
+    crystal.eax = ratio->denominator;
+    crystal.ebx = ratio->numerator;
+  }
   CpuidLeaf& frequency = leaf(0x16);
   frequency.eax = frequency.ebx = static_cast<uint32_t>(tsc_hz / 1'000'000);
   frequency.ecx = 100;

@@ -49,8 +49,19 @@ TEST(CpuModel, TellsEveryVcpuItsPlace) {
   EXPECT_EQ(look_up(leaves, 0xB, 1).eax, 2u);
   EXPECT_EQ(look_up(leaves, 0xB, 7).edx, 3u);
   EXPECT_EQ(look_up(leaves, 0x15, 0).ecx, kApicTimerHz);
-  EXPECT_EQ(look_up(leaves, 0x15, 0).ebx / (look_up(leaves, 0x15, 0).eax / 1'000'000), 2'000'000u);
   EXPECT_EQ(look_up(leaves, 0x12345, 0).eax, 0u);
+}
+
+TEST(CpuModel, TellsTheTscFrequencyInNumbersThatLinuxCanMultiply) {
+  const auto model = CpuModel::create("x86-64-v3", everything()).value();
+  for (const uint64_t tsc_hz : {1'000'000'000u, 1'996'249'000u, 2'000'000'000u, 2'400'000'000u, 3'600'000'000u}) {
+    const auto leaves = model.leaves(0, {.vcpu_count = 1}, tsc_hz);
+    const CpuidLeaf crystal = look_up(leaves, 0x15, 0);
+    const double shown_hz = static_cast<double>(crystal.ecx) * crystal.ebx / crystal.eax;
+    EXPECT_NEAR(shown_hz / static_cast<double>(tsc_hz), 1.0, 1e-6) << tsc_hz;
+    EXPECT_LE(uint64_t{crystal.ecx / 1000} * crystal.ebx, UINT32_MAX);
+  }
+  EXPECT_EQ(look_up(model.leaves(0, {.vcpu_count = 1}, 2'799'927'000), 0x15, 0).ebx, 0u) << "rather none than a wrong one";
 }
 
 }  // namespace
