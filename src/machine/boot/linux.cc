@@ -138,7 +138,7 @@ Result<cpu::State> load_linux(const Request& request, const Surroundings& surrou
   if (entry == Protocol::kLinux64 && !has_64_bit_entry(header)) {
     return fail("no 64-bit entry (boot protocol {}, xloadflags {:#x})", version_text(header.version), uint16_t{header.xloadflags});
   }
-  const uint32_t command_line_limit = std::min<uint32_t>(header.cmdline_size, kMaximumCommandLine);
+  const uint32_t command_line_limit = std::min(uint32_t{header.cmdline_size}, kMaximumCommandLine);
   if (request.command_line.size() > command_line_limit) {
     return fail("command line of {} bytes is above the {} that the kernel takes", request.command_line.size(),
                 command_line_limit);
