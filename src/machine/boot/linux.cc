@@ -48,7 +48,7 @@ Result<uint64_t> place_kernel(const LinuxImage& image, Placement& placement) {
     return fail("not relocatable, and its {} bytes at {:#x} do not fit into RAM", size, preferred);
   }
   if (header.kernel_alignment == 0 || !std::has_single_bit(header.kernel_alignment)) {
-    return fail("setup header says an alignment of {:#x}, which is not a power of two", header.kernel_alignment);
+    return fail("setup header says an alignment of {:#x}, which is not a power of two", uint32_t{header.kernel_alignment});
   }
   return placement.place_lowest(
       {"the kernel", size, header.kernel_alignment, kHighLoadAddress, memory::GuestMemory::kHoleEnd});
