@@ -20,10 +20,10 @@ set confirm off
 target remote {socket}
 hbreak guest_main
 continue
-printf "AT %d\\n", $eip >= guest_main && $eip < guest_main + 16
+printf "AT %d\\n", (int)$eip == (int)&guest_main
 set $before = $eip
 stepi
-printf "STEPPED %d\\n", $eip != $before
+printf "STEPPED %d\\n", (int)$eip != (int)$before
 x/2xw 0x100000
 watch *(int*)&idt
 delete

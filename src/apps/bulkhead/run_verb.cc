@@ -59,11 +59,11 @@ void RunVerb::add_options(CLI::App& options) {
   options.footer(kFooter);
   options.add_option("file", file_, "The VM's description (vm.yaml); see docs/run.md")->type_name("FILE");
   for (const ValueFlag& flag : kValueFlags) {
-    options.add_option(flag.flag, given_[flag.flag], flag.help)
-        ->type_name(flag.value_name)
-        ->group(flag.group)
-        ->allow_extra_args(false)
-        ->multi_option_policy(flag.is_list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
+    value_flags_[flag.flag] = options.add_option(flag.flag, flag.help)
+                                  ->type_name(flag.value_name)
+                                  ->group(flag.group)
+                                  ->multi_option_policy(flag.is_list ? CLI::MultiOptionPolicy::TakeAll
+                                                                     : CLI::MultiOptionPolicy::TakeLast);
   }
   options.add_flag("--no-reboot", no_reboot_, "End when the guest resets itself")->group("Machine");
   options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")->group("Devices");
@@ -82,8 +82,8 @@ Result<vmm::VmConfig> RunVerb::read_config() const {
   vmm::VmConfig config;
   if (!file_.empty()) config = TRY(vmm::load_config(file_));
   for (const ValueFlag& flag : kValueFlags) {
-    const auto& values = given_.at(flag.flag);
-    if (values.empty()) continue;
+    if (value_flags_.at(flag.flag)->count() == 0) continue;
+    const std::vector<std::string>& values = value_flags_.at(flag.flag)->results();
     if (flag.is_list) {
       TRY(vmm::set_list(config, flag.key, values, flag.flag));
     } else {

@@ -4,11 +4,14 @@
 
 #include <map>
 #include <string>
-#include <vector>
 
 #include "cli/command_line.h"
 #include "vmm/config/config.h"
 #include "vmm/outcome.h"
+
+namespace CLI {
+class Option;
+}
 
 namespace bulkhead::apps {
 
@@ -24,8 +27,8 @@ class RunVerb final : public cli::Verb {
   [[nodiscard]] Result<vmm::Outcome> run_vm(const vmm::VmConfig& config, std::string& statistics) const;
 
   std::string file_;
-  // Flags that set a value of vm.yaml, by flag: those given have text.
-  std::map<std::string, std::vector<std::string>> given_;
+  // Flags that set a value of vm.yaml, by flag; those that were given have results.
+  std::map<std::string, const CLI::Option*> value_flags_;
   std::string gdb_, trace_, trace_file_, restore_;
   bool no_reboot_ = false;
   bool debug_exit_ = false;
