@@ -19,7 +19,7 @@ def read_floors(path):
             for other in below:
                 if other not in floors:
                     sys.exit(f"{path}:{number}: '{name}' names '{other}', which does not stand below it")
-        floors[name] = set(floors) if below == ["*"] else set(below) | {name}
+        floors[name] = (set(floors) if below == ["*"] else set(below)) | {name}
     return floors
 
 
