@@ -262,7 +262,8 @@ void export_state(const Cpu& cpu, cpu::State& state) {
   std::copy_n(cpu.xsave.begin(), sizeof(Area), state.xsave.begin());
   std::memset(state.xsave.data() + kHeaderOffset, 0, kHeaderBytes);
   put<uint64_t>(state.xsave.data() + kHeaderOffset, components_in_use(cpu));
-  put<uint32_t>(state.xsave.data() + x87::kMxcsrMaskOffset, kMxcsrWritable);
+  // MXCSR_MASK is a property of the processor, not part of its state.
+  put<uint32_t>(state.xsave.data() + x87::kMxcsrMaskOffset, 0);
 }
 
 Handler select_state(const decoder::Instruction& instruction) {
