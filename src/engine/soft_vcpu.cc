@@ -66,9 +66,14 @@ cpu::StopReason SoftVcpu::run(cpu::CpuIo& io) {
   return reason;
 }
 
-cpu::State SoftVcpu::get_state() { return save_state(cpu_); }
+cpu::State SoftVcpu::get_state() {
+  take_startup_requests(cpu_);  // the plain value has no place for them
+  return save_state(cpu_);
+}
 
 Result<> SoftVcpu::set_state(const cpu::State& state) {
+  // Of another life.
+  cpu_.attention.fetch_and(~uint32_t{kAttentionNmi | kAttentionInit | kAttentionSipi});
   load_state(cpu_, state);
   error_.clear();
   return {};

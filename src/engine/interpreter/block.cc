@@ -101,11 +101,7 @@ bool BlockCache::is_current(Cpu& cpu, Block& block) {
 }
 
 Block* BlockCache::find(Cpu& cpu, uint64_t linear) {
-  BlockLink& jump = jumps_[(linear ^ (linear >> 12)) & (kJumpEntries - 1)];
-  if (jump.linear == linear && jump.run_context == cpu.run_context) {
-    Block* block = jump.block;
-    if (block->version->load(std::memory_order_acquire) == block->made_at_version || is_current(cpu, *block)) return block;
-  }
+  BlockLink& jump = jumps_[jump_slot(linear)];
   ++cpu.counters.block_lookups;
   const CheckedAccess access = check_access(cpu, cpu::kCs, linear, 1, MemoryAccess::kExecute);
   const AccessPiece& piece = access.pieces[0];

@@ -54,6 +54,11 @@ class BlockCache {
 
   // The block at this linear address (canonical, within the limit of CS), made when there is none. Faults of the fetch are thrown.
   Block* find(Cpu& cpu, uint64_t linear);
+  // The block that was found there last, without any check but the one for run_context.
+  [[nodiscard]] Block* remembered(uint64_t linear, uint64_t run_context) const {
+    const BlockLink& jump = jumps_[jump_slot(linear)];
+    return jump.linear == linear && jump.run_context == run_context ? jump.block : nullptr;
+  }
   // True when the block still stands for the bytes in memory.
   [[nodiscard]] bool is_current(Cpu& cpu, Block& block);
   // One instruction, not kept: for single steps, for code outside of RAM, and where CS's limit may cut an instruction off.
@@ -90,6 +95,7 @@ class BlockCache {
   void* allocate(size_t bytes, size_t alignment);
   void insert(Block* block);
   void forget(Block* block);
+  static size_t jump_slot(uint64_t linear) { return (linear ^ (linear >> 12)) & (kJumpEntries - 1); }
   static size_t bucket_of(uint64_t physical) { return ((physical >> 1) ^ (physical >> 13)) & (kBuckets - 1); }
 
   decoder::DecodeOptions options_;

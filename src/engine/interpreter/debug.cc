@@ -29,7 +29,7 @@ bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) { return
 void update_watching(Cpu& cpu) {
   const cpu::DebugRequest& debugger = debugger_of(cpu);
   bool data = false;
-  for (unsigned i = 0; i < 4; ++i) {
+  for (unsigned i = 0; i < 4 && (cpu.dr7 & 0xFF) != 0; ++i) {
     data |= is_enabled(cpu, i) && condition_of(cpu, i) != Condition::kExecute && condition_of(cpu, i) != Condition::kPort;
   }
   for (const auto& point : debugger.points) data |= point.kind != cpu::DebugRequest::Point::Kind::kExecute;

@@ -55,6 +55,15 @@ Block* next_block(Cpu& cpu, uint64_t linear) {
   return cpu.rip + block.length - 1 <= cpu.segments[cpu::kCs].limit;
 }
 
+[[gnu::always_inline]] inline bool is_current(Cpu& cpu, Block& block) {
+  return block.version->load(std::memory_order_acquire) == block.made_at_version || cpu.blocks->is_current(cpu, block);
+}
+
+void link(Block& from, const BlockLink& to) {
+  from.last_link ^= 1;
+  from.links[from.last_link] = to;
+}
+
 // Until something wants attention.
 void run_blocks(Cpu& cpu) {
   Block* previous = nullptr;
@@ -63,25 +72,27 @@ void run_blocks(Cpu& cpu) {
     const uint64_t linear = code_linear(cpu);
     Block* block = nullptr;
     if (previous != nullptr) [[likely]] {
-      for (const BlockLink& link : previous->links) {
-        if (link.linear == linear && link.run_context == cpu.run_context) {
-          block = link.block;
-          break;
-        }
+      if (previous->links[0].linear == linear && previous->links[0].run_context == cpu.run_context) {
+        block = previous->links[0].block;
+      } else if (previous->links[1].linear == linear && previous->links[1].run_context == cpu.run_context) {
+        block = previous->links[1].block;
       }
     }
-    if (block == nullptr || (block->version->load(std::memory_order_acquire) != block->made_at_version &&
-                             !cpu.blocks->is_current(cpu, *block))) [[unlikely]] {
+    if (block == nullptr) {
+      block = cpu.blocks->remembered(linear, cpu.run_context);
+      // A link that is of no use any more makes room; one that is stays, or returns would thrash them.
+      if (block != nullptr && previous != nullptr && previous->links[previous->last_link ^ 1].run_context != cpu.run_context) {
+        link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
+      }
+    }
+    if (block == nullptr || !is_current(cpu, *block)) [[unlikely]] {
       block = next_block(cpu, linear);
       if (flush_count != cpu.blocks->flush_count()) {
         flush_count = cpu.blocks->flush_count();
         previous = nullptr;
       }
-      const bool is_kept = block->length != 0 && block->made_at_version != Block::kAlwaysCheck;
-      if (previous != nullptr && is_kept) {
-        previous->last_link ^= 1;
-        previous->links[previous->last_link] = {.linear = linear, .run_context = cpu.run_context, .block = block};
-      }
+      const bool is_kept = block->made_at_version != Block::kAlwaysCheck;
+      if (previous != nullptr && is_kept) link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
       previous = is_kept ? block : nullptr;
     } else {
       previous = block;
@@ -188,7 +199,11 @@ void take_sipi(Cpu& cpu) {
   update_mode(cpu);
 }
 
-bool take(Cpu& cpu, uint32_t attention) { return (cpu.attention.fetch_and(~attention) & attention) != 0; }
+bool take(Cpu& cpu, uint32_t attention) {
+  if ((cpu.attention.load() & attention) == 0) return false;
+  cpu.attention.fetch_and(~attention);
+  return true;
+}
 
 // Waits while halted. Nothing: there is something to run or to look at.
 std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
@@ -199,12 +214,7 @@ std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
     case Activity::kShutdown:
       return StopReason::kShutdown;
     case Activity::kWaitForSipi:
-      cpu.attention.fetch_and(~uint32_t{kAttentionNmi});
-      if (take(cpu, kAttentionSipi)) {
-        take_sipi(cpu);
-      } else {
-        cpu.vcpu->wait(kAttentionSipi | kAttentionInit | kAttentionStop);
-      }
+      cpu.vcpu->wait(kAttentionSipi | kAttentionInit | kAttentionStop);
       return std::nullopt;
     case Activity::kHalted: {
       uint32_t wake = kAttentionInit | kAttentionStop;
@@ -224,14 +234,13 @@ std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
 std::optional<StopReason> attend(Cpu& cpu) {
   cpu.op = nullptr;
   if (take(cpu, kAttentionFlush)) cpu.engine->attend_flush(cpu);
+  take_startup_requests(cpu);
   if (take(cpu, kAttentionStop)) return StopReason::kRequested;
-  if (take(cpu, kAttentionInit)) take_init(cpu);
   if (cpu.activity != Activity::kRunning) {
     if (const auto stop = wait_while_inactive(cpu)) return stop;
   }
-  const uint32_t attention = cpu.attention.load();
-  if ((attention & kAttentionSipi) != 0 && cpu.activity == Activity::kRunning) cpu.attention.fetch_and(~uint32_t{kAttentionSipi});
   if (cpu.activity == Activity::kWaitForSipi) return std::nullopt;
+  const uint32_t attention = cpu.attention.load();
 
   const bool shadow = cpu.shadow_at_count == cpu.instruction_count || cpu.stack_shadow_at_count == cpu.instruction_count;
   if ((attention & kAttentionNmi) != 0 && !cpu.nmi_blocked && !shadow) {
@@ -256,6 +265,13 @@ std::optional<StopReason> attend(Cpu& cpu) {
 }
 
 }  // namespace
+
+void take_startup_requests(Cpu& cpu) {
+  if (take(cpu, kAttentionInit)) take_init(cpu);
+  if (take(cpu, kAttentionSipi) && cpu.activity == Activity::kWaitForSipi) {
+    take_sipi(cpu);
+  }
+}
 
 cpu::StopReason run_loop(Cpu& cpu) {
   if (const auto stop = deliver_pending_event(cpu)) return *stop;

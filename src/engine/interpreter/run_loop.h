@@ -10,6 +10,8 @@
 namespace bulkhead::engine {
 
 cpu::StopReason run_loop(Cpu& cpu);
+// INIT and SIPI that have been asked for; between instructions or while the vCPU does not run.
+void take_startup_requests(Cpu& cpu);
 
 // The plain value and back; between runs only. Derived members are computed anew.
 cpu::State save_state(const Cpu& cpu);

@@ -170,19 +170,20 @@ PageRights rights_of(const Cpu& cpu, const PageMapping& mapping, Rights rights) 
           .execute = mapping.executable && !(mapping.user && (cpu.cr4 & kCr4Smep) != 0)};
 }
 
-PageMapping walk(Cpu& cpu, uint64_t linear, WalkAccess access, Rights rights) {
-  if ((cpu.cr0 & kCr0Pg) == 0) return {.physical = linear & 0xFFFF'F000};
+WalkResult try_walk(Cpu& cpu, uint64_t linear, WalkAccess access, Rights rights) {
+  if ((cpu.cr0 & kCr0Pg) == 0) return {.mapping = {.physical = linear & 0xFFFF'F000}};
+  const auto fault = [&](uint32_t bits) {
+    return WalkResult{.mapping = {}, .faulted = true, .error_code = fault_code(cpu, access, rights) | bits};
+  };
   while (true) {
     Walk found = walk_tables(cpu, linear);
-    if (found.outcome == Walk::Outcome::kNotPresent) raise_page_fault(linear, fault_code(cpu, access, rights));
-    if (found.outcome == Walk::Outcome::kReserved) {
-      raise_page_fault(linear, fault_code(cpu, access, rights) | kFaultPresent | kFaultReserved);
-    }
+    if (found.outcome == Walk::Outcome::kNotPresent) return fault(0);
+    if (found.outcome == Walk::Outcome::kReserved) return fault(kFaultPresent | kFaultReserved);
     const PageRights allowed = rights_of(cpu, found.mapping, rights);
     const bool granted = access == WalkAccess::kRead    ? allowed.read
                          : access == WalkAccess::kWrite ? allowed.write
                                                         : allowed.execute;
-    if (!granted) raise_page_fault(linear, fault_code(cpu, access, rights) | kFaultPresent);
+    if (!granted) return fault(kFaultPresent);
 
     bool unchanged = true;
     for (unsigned i = 0; i < found.step_count && unchanged; ++i) {
@@ -192,7 +193,7 @@ PageMapping walk(Cpu& cpu, uint64_t linear, WalkAccess access, Rights rights) {
     }
     if (!unchanged) continue;  // another processor changed an entry meanwhile: walk what is there now
     if (access == WalkAccess::kWrite) found.mapping.dirty = true;
-    return found.mapping;
+    return {.mapping = found.mapping};
   }
 }
 

@@ -18,8 +18,21 @@ struct PageMapping {
 
 enum class WalkAccess : uint8_t { kRead, kWrite, kExecute };
 
-// Checks the rights, sets A bits, and the D bit for a write. Throws #PF with the linear address as given.
-PageMapping walk(Cpu& cpu, uint64_t linear, WalkAccess access, Rights rights);
+struct WalkResult {
+  PageMapping mapping;
+  bool faulted = false;
+  uint32_t error_code = 0;  // of the #PF
+};
+// Checks the rights, sets A bits, and the D bit for a write.
+WalkResult try_walk(Cpu& cpu, uint64_t linear, WalkAccess access, Rights rights);
+// The same; throws #PF with the linear address as given. Inline, because each frame between throw and catch costs time.
+inline PageMapping walk(Cpu& cpu, uint64_t linear, WalkAccess access, Rights rights) {
+  const WalkResult result = try_walk(cpu, linear, access, rights);
+  if (result.faulted) [[unlikely]] {
+    throw GuestFault{.vector = kPageFault, .has_error_code = true, .error_code = result.error_code, .cr2 = linear};
+  }
+  return result.mapping;
+}
 // What is mapped there, if anything, with no side effect and no rights asked for.
 std::optional<PageMapping> look_up(const Cpu& cpu, uint64_t linear);
 
