@@ -1,5 +1,10 @@
 """The guest self-test (tests/guest/selftest): what a program expects of a PC, checked inside the guest."""
+import pytest
+
 from bulkhead import run_debian
+
+# Measures time, so nothing else may run beside it.
+pytestmark = pytest.mark.alone
 
 
 def test_everything_holds_inside_the_guest():

@@ -6,6 +6,9 @@ import pytest
 
 from bulkhead import GUESTS, run, run_debian
 
+# Measures time, so nothing else may run beside it.
+pytestmark = pytest.mark.alone
+
 ROUNDS = 3
 LIMIT = 8.0
 
