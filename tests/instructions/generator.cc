@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <set>
+#include <tuple>
 
 namespace bulkhead::instructions {
 
@@ -420,6 +422,25 @@ void Generator::next(Sample& sample, std::span<uint8_t, kScratchSize> scratch) {
     fill_registers(sample.registers);
     if (place_operands(sample, scratch)) return;
   }
+}
+
+void Generator::next_of(size_t form, Sample& sample, std::span<uint8_t, kScratchSize> scratch) {
+  do {
+    while (!draw_bytes(forms_[form], sample)) {
+    }
+    fill_registers(sample.registers);
+  } while (!place_operands(sample, scratch));
+}
+
+void Generator::keep_distinct() {
+  std::set<std::tuple<const engine::decoder::OpcodeInfo*, uint8_t, uint8_t, bool, bool>> seen;
+  std::erase_if(forms_, [&](const Form& form) {
+    Sample sample;
+    while (!draw_bytes(form, sample)) {
+    }
+    const Instruction& instruction = sample.instruction;
+    return !seen.emplace(form.info, instruction.operand_size, instruction.vector_size, instruction.has_memory(), instruction.is_vex()).second;
+  });
 }
 
 }  // namespace bulkhead::instructions

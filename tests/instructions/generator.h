@@ -34,7 +34,12 @@ class Generator {
   // scratch may be written to: operands of RET, of indirect branches and of floating-point instructions.
   void next(Sample& sample, std::span<uint8_t, kScratchSize> scratch);
 
+  // A sample of one form.
+  void next_of(size_t form, Sample& sample, std::span<uint8_t, kScratchSize> scratch);
+
   [[nodiscard]] size_t form_count() const { return forms_.size(); }
+  // Keeps one form of each mnemonic, width and kind of operands: prefixes that change nothing go.
+  void keep_distinct();
   // Keeps only the forms of this mnemonic; false when there is none.
   [[nodiscard]] bool keep_only(std::string_view mnemonic);
 
