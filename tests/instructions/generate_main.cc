@@ -145,10 +145,7 @@ class Writer {
 
   Result<> write_all(const std::string& directory) {
     for (size_t form = 0; form < generator_.form_count(); ++form) {
-      Sample sample;
-      generator_.next_of(form, sample, host_.scratch());
-      const unsigned count = sample.instruction.info->state == StateComponent::kGeneral ? 3 : 1;
-      for (unsigned i = 0; i < count; ++i) TRY(write_one(form));
+      TRY(write_one(form));
     }
     for (const auto& [file, text] : files_) {
       const std::string path = fmt::format("{}/{}.case", directory, file);

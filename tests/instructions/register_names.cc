@@ -105,7 +105,7 @@ std::span<uint8_t> find_register(cpu::State& state, std::string_view name) {
     return bytes_of(state.gpr[static_cast<size_t>(gpr - kGprs.begin())]);
   }
   for (size_t i = 0; i < kSegments.size(); ++i) {
-    if (name.starts_with(kSegments[i])) return segment_part(state.segments[i], name.substr(2));
+    if (name.starts_with(kSegments[i]) && (name.size() == 2 || name[2] == '.')) return segment_part(state.segments[i], name.substr(2));
   }
   if (name.starts_with("ldtr")) return segment_part(state.ldtr, name.substr(4));
   if (name == "tr" || name.starts_with("tr.")) return segment_part(state.tr, name.substr(2));
