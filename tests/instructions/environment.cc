@@ -227,6 +227,7 @@ Result<cpu::State> initial_state(std::string_view mode_name) {
     state.gdtr = {.base = kGdt, .limit = 0xFF};
     state.idtr = {.base = kIdt, .limit = static_cast<uint16_t>(mode->long_mode ? 0xFFF : 0x7FF)};
     state.tr = segment(0x48, kTss, 0x2088, 0x8B);
+    state.ldtr = segment(0, 0, 0, cpu::Segment::kUnusable);
     if (mode->v86) {
       set_real_segments(state, 0xF3, 0xF3);
       state.rflags |= engine::kFlagVirtual8086 | engine::kFlagIopl;

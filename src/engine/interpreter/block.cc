@@ -163,7 +163,9 @@ bool BlockCache::decode(Cpu& cpu, unsigned available, unsigned op_limit) {
     if (status == decoder::DecodeStatus::kOk) {
       add_op(cpu, nullptr, instruction.length);
     } else {
-      add_op(cpu, status == decoder::DecodeStatus::kInvalid ? raise_invalid_opcode : raise_too_long, 1);
+      // Every byte that the decoder may have looked at belongs to the block, or a change of one would go unseen.
+      const auto seen = static_cast<unsigned>(std::min(bytes.size(), decoder::kMaxInstructionLength));
+      add_op(cpu, status == decoder::DecodeStatus::kInvalid ? raise_invalid_opcode : raise_too_long, seen);
     }
     if (draft_.ops[draft_.op_count - 1].ends_block) break;
   }

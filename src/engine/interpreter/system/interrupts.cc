@@ -193,12 +193,12 @@ void halt(Cpu& cpu, const Op&) {
 }
 
 void clear_access_check(Cpu& cpu, const Op&) {
-  if (cpu.cpl != 0 || (cpu.cr4 & kCr4Smap) == 0) raise(kInvalidOpcode);
+  if (cpu.cpl != 0) raise(kInvalidOpcode);  // whatever CR4.SMAP says
   set_system_flags(cpu, cpu.system_flags & ~kFlagAlignmentCheck);
 }
 
 void set_access_check(Cpu& cpu, const Op&) {
-  if (cpu.cpl != 0 || (cpu.cr4 & kCr4Smap) == 0) raise(kInvalidOpcode);
+  if (cpu.cpl != 0) raise(kInvalidOpcode);
   set_system_flags(cpu, cpu.system_flags | kFlagAlignmentCheck);
 }
 
