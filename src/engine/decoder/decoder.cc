@@ -103,6 +103,7 @@ class Decoding {
   bool vex_l_ = false;
   uint8_t modrm_ = 0;
   uint8_t sib_index_ = 0;
+  uint8_t sib_scale_ = 0;
   bool has_sib_ = false;
   uint8_t override_ = kNoRegister;
   uint8_t default_segment_ = cpu::kDs;
@@ -257,10 +258,11 @@ bool Decoding::memory_32_64() {
     uint8_t sib = 0;
     if (!next(sib)) return false;
     has_sib_ = true;
+    sib_scale_ = sib >> 6;
     sib_index_ = static_cast<uint8_t>(((sib >> 3) & 7) | x_);
     if (sib_index_ != cpu::kRsp) {
       out_.index = sib_index_;
-      out_.scale_log2 = sib >> 6;
+      out_.scale_log2 = sib_scale_;
     }
     const uint8_t base = sib & 7;
     if (base == 5 && mod == 0)
@@ -421,7 +423,7 @@ void Decoding::registers(const Entry& entry) {
     out_.vvvv = entry.destination_is_rm ? out_.rm : out_.reg;
   if ((entry.attributes & tables::kGather) != 0) {
     out_.index = is_64_ ? sib_index_ : sib_index_ & 7;
-    out_.scale_log2 = bytes_[out_.modrm_offset + 1] >> 6;
+    out_.scale_log2 = sib_scale_;
   }
   out_.vector_size = entry.vector_size;
   if (out_.is_vex() && vex_l_ && entry.length != VectorLength::kIgnored)

@@ -220,6 +220,11 @@ TEST(Decoder, StopsAtFifteenBytes) {
   EXPECT_EQ(decode(bytes, kLong64, {}).status, DecodeStatus::kTooLong);
 }
 
+TEST(Decoder, ReadsNothingBehindAGatherWithoutSib) {
+  // On the heap, so that AddressSanitizer sees a read past the end.
+  EXPECT_EQ(decode(std::vector<uint8_t>{0xC4, 0xE2, 0x21, 0x92, 0x21}, kLong64, {}).status, DecodeStatus::kInvalid);
+}
+
 TEST(Decoder, AsksForMoreBytesUntilTheInstructionIsWhole) {
   EncodingGenerator generator(11);
   for (int i = 0; i < 200'000; ++i) {
