@@ -1,5 +1,7 @@
 // These need /dev/kvm and say so when it is not there; what needs none is in the other tests.
 #include <algorithm>
+#include <atomic>
+#include <functional>
 
 #include <gtest/gtest.h>
 
@@ -19,13 +21,19 @@ class RecordingIo final : public cpu::CpuIo {
   uint32_t read_port(uint16_t port, unsigned) override { return port; }
   void write_port(uint16_t port, unsigned, uint32_t value) override {
     port_writes.emplace_back(port, value);
+    if (port == kRequestPort) {
+      pending = 0x30;
+      vcpu->set_interrupt_request(true);
+    }
     if (port == 0xF4) vcpu->request_stop();
   }
   std::optional<uint8_t> acknowledge_interrupt() override {
+    const int vector = pending.exchange(kNone);
+    if (vector == kNone) return std::nullopt;
     vcpu->set_interrupt_request(false);
-    return std::exchange(pending, std::nullopt);
+    return static_cast<uint8_t>(vector);
   }
-  bool interrupt_pending() override { return pending.has_value(); }
+  bool interrupt_pending() override { return pending != kNone; }
   std::optional<uint64_t> read_apic_msr(uint32_t index) override { return index == 0x802 ? std::optional<uint64_t>(7) : std::nullopt; }
   bool write_apic_msr(uint32_t index, uint64_t value) override {
     msr_writes.emplace_back(index, value);
@@ -34,8 +42,12 @@ class RecordingIo final : public cpu::CpuIo {
   uint8_t read_task_priority() override { return 0; }
   void write_task_priority(uint8_t) override {}
 
+  // A write here is a device's interrupt in the middle of the instruction that causes it.
+  static constexpr uint16_t kRequestPort = 0x98;
+
   cpu::Vcpu* vcpu = nullptr;
-  std::optional<uint8_t> pending;
+  static constexpr int kNone = -1;
+  std::atomic<int> pending{kNone};
   std::vector<std::pair<uint16_t, uint32_t>> port_writes;
   std::vector<std::pair<uint64_t, uint64_t>> memory_writes;
   std::vector<std::pair<uint32_t, uint64_t>> msr_writes;
@@ -68,6 +80,19 @@ class Kvm : public testing::Test {
     state.gpr[cpu::kRsp] = 0x800;
     const Result<> set = vcpu->set_state(state);
     ASSERT_TRUE(set) << set.error().message;
+  }
+
+  // Until the guest or five seconds end it; meanwhile, other_thread has its turn after 20 ms.
+  void run_with_watchdog(const std::function<void()>& other_thread) {
+    std::atomic<bool> ended{false};
+    Thread watchdog("watchdog", [&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      other_thread();
+      for (int i = 0; i < 500 && !ended; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      if (!ended) vcpu->request_stop();
+    });
+    EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+    ended = true;
   }
 
   FakeClock clock;
@@ -105,6 +130,42 @@ TEST_F(Kvm, WakesAHaltedVcpuWithTheVectorOfTheBoard) {
   other.join();
   ASSERT_EQ(io.port_writes.size(), 2u);
   EXPECT_EQ(io.port_writes[0].first, 0x99);
+}
+
+TEST_F(Kvm, AnInterruptCausedByAPortWriteReachesAGuestThatDoesNotLeaveAgain) {
+  load({0xFB, 0xE6, 0x98, 0xEB, 0xFE});  // sti; out 0x98, al; jmp $
+  ASSERT_TRUE(memory->write_object<uint32_t>({0x30 * 4}, 0x2000));
+  ASSERT_TRUE(memory->write({0x2000}, std::vector<uint8_t>{0xE6, 0x99, 0xE6, 0xF4, 0xCF}));  // out 0x99, al; out 0xf4, al; iret
+  run_with_watchdog([] {});
+  ASSERT_EQ(io.port_writes.size(), 3u);
+  EXPECT_EQ(io.port_writes[1].first, 0x99);
+}
+
+// When a request goes away and the next comes before the line has been driven low, it is never driven again.
+TEST_F(Kvm, AnInterruptBehindALineThatStayedAssertedIsTaken) {
+  const std::vector<uint8_t> halted = {0xFB, 0xF4, 0xEB, 0xFD}, running = {0xFB, 0xEB, 0xFE};  // sti; hlt; jmp or jmp $
+  ASSERT_TRUE(memory->write_object<uint32_t>({0x30 * 4}, 0x2000));
+  ASSERT_TRUE(memory->write({0x2000}, std::vector<uint8_t>{0xE6, 0x99, 0xE6, 0xF4, 0xCF}));
+  for (const auto& code : {halted, running}) {
+    load(code);
+    io.port_writes.clear();
+    vcpu->set_interrupt_request(true);
+    run_with_watchdog([&] { io.pending = 0x30; });
+    ASSERT_EQ(io.port_writes.size(), 2u);
+    EXPECT_EQ(io.port_writes[0].first, 0x99);
+  }
+}
+
+TEST_F(Kvm, AHaltWithInterruptsOffIsNotEndedByOne) {
+  load({0xFA, 0xE6, 0x98, 0xF4, 0xE6, 0x99});  // cli; out 0x98, al; hlt; out 0x99, al
+  Thread other("stop", [&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    vcpu->request_stop();
+  });
+  EXPECT_EQ(vcpu->run(io), cpu::StopReason::kRequested) << vcpu->error();
+  other.join();
+  EXPECT_EQ(io.port_writes.size(), 1u);
+  EXPECT_EQ(vcpu->get_state().activity, cpu::Activity::kHalted);
 }
 
 TEST_F(Kvm, StopsFromAnotherThreadAndGivesItsStateBack) {

@@ -1,7 +1,8 @@
 #include "kvm/kvm_vcpu.h"
 
-#include <csignal>
 #include <cerrno>
+#include <csignal>
+#include <thread>
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -30,6 +31,8 @@ void install_kick_handler() {
   CHECK(installed, "the kick signal could not be set up");
 }
 
+constexpr uint64_t kInterruptFlag = 1 << 9;  // of RFLAGS
+constexpr uint64_t kCr0ExtensionType = 1 << 4, kCr0NotWriteThrough = 1 << 29, kCr0CacheDisable = 1 << 30;
 constexpr uint32_t kMsrTscDeadline = 0x6E0;
 constexpr uint64_t kResetApicBase = 0xFEE00000;
 constexpr uint64_t kApicEnable = 1 << 11;
@@ -109,7 +112,7 @@ StopReason KvmVcpu::run(cpu::CpuIo& io) {
     outcome = take_requests(io);
     if (!outcome) outcome = activity_ == Activity::kRunning ? enter_guest(io) : wait_while_halted(io);
   }
-  complete_exit();
+  if (Outcome late = complete_exit(io)) outcome = late;
   const LockGuard guard(thread_mutex_);
   running_ = false;
   return *outcome;
@@ -118,16 +121,21 @@ StopReason KvmVcpu::run(cpu::CpuIo& io) {
 KvmVcpu::Outcome KvmVcpu::take_requests(cpu::CpuIo& io) {
   __atomic_store_n(&run_->immediate_exit, uint8_t{0}, __ATOMIC_SEQ_CST);
   const uint32_t requests = requests_.exchange(0);
-  if ((requests & (kInit | kSipi)) != 0) complete_exit();
+  if ((requests & (kInit | kSipi)) != 0) {
+    if (Outcome outcome = complete_exit(io)) return outcome;
+  }
   if ((requests & kInit) != 0) {
     cpu::State state = cpu::reset_state(index_);
     state.activity = index_ == 0 ? Activity::kRunning : Activity::kWaitForSipi;
     // INIT keeps the x87, SSE and AVX state, the MSRs and the caches' control bits (SDM 3, table 10-1).
     const cpu::State before = get_state();
-    state.cr0 |= before.cr0 & 0x60000000;
+    state.cr0 = (before.cr0 & (kCr0CacheDisable | kCr0NotWriteThrough)) | kCr0ExtensionType;
     state.xsave = before.xsave;
     state.xcr0 = before.xcr0;
     state.tsc_offset = before.tsc_offset;
+    state.instruction_count = before.instruction_count;
+    state.msr_kvm_wall_clock = before.msr_kvm_wall_clock;
+    state.msr_kvm_system_time = before.msr_kvm_system_time;
     state.msr_pat = before.msr_pat;
     state.msr_mtrr_def_type = before.msr_mtrr_def_type;
     state.msr_mtrr_fixed = before.msr_mtrr_fixed;
@@ -147,21 +155,34 @@ KvmVcpu::Outcome KvmVcpu::take_requests(cpu::CpuIo& io) {
     if (::ioctl(fd_.get(), KVM_NMI, 0) == 0 && activity_ == Activity::kHalted) activity_ = Activity::kRunning;
   }
   if ((requests & kStop) != 0) return StopReason::kRequested;
-  if (activity_ == Activity::kHalted && interrupt_request_ && io.interrupt_pending()) activity_ = Activity::kRunning;
+  if (activity_ == Activity::kHalted && interrupt_wakes(io)) activity_ = Activity::kRunning;
   return std::nullopt;
 }
 
 KvmVcpu::Outcome KvmVcpu::wait_while_halted(cpu::CpuIo&) {
+  if (run_->if_flag != 0 && interrupt_request_) {
+    // The local APIC had nothing although INTR is asserted: another thread is about to drive the line. If the next interrupt
+    // comes first, the line just stays as it is and nobody calls, so this is no time to sleep.
+    std::this_thread::yield();
+    return std::nullopt;
+  }
   const LockGuard guard(thread_mutex_);
   // post() sets the request before it takes this lock, so the look and the wait cannot miss one.
   while (requests_.load() == 0) wake_.wait(thread_mutex_);
   return std::nullopt;
 }
 
+bool KvmVcpu::interrupt_wakes(cpu::CpuIo& io) const {
+  return run_->if_flag != 0 && interrupt_request_ && io.interrupt_pending();
+}
+
+// While INTR is asserted the vCPU never enters the guest without a way to come back for the vector: only its rising edge
+// calls a vCPU out.
 void KvmVcpu::offer_interrupt(cpu::CpuIo& io) {
   run_->request_interrupt_window = 0;
   if (!interrupt_request_) return;
-  if (run_->ready_for_interrupt_injection == 0) {
+  // An instruction that waits for its device must end before an interrupt can be offered behind it.
+  if (exit_unfinished_ || run_->ready_for_interrupt_injection == 0) {
     run_->request_interrupt_window = 1;
     return;
   }
@@ -169,13 +190,12 @@ void KvmVcpu::offer_interrupt(cpu::CpuIo& io) {
     kvm_interrupt interrupt{.irq = *vector};
     if (::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt) != 0) log::error("kvm: vCPU {} took no interrupt {}", index_, *vector);
     run_->ready_for_interrupt_injection = 0;
-    if (interrupt_request_) run_->request_interrupt_window = 1;
   }
+  if (interrupt_request_) run_->request_interrupt_window = 1;
 }
 
 KvmVcpu::Outcome KvmVcpu::enter_guest(cpu::CpuIo& io) {
-  // An instruction that waits for its device must end before an interrupt can be offered behind it.
-  if (!exit_unfinished_) offer_interrupt(io);
+  offer_interrupt(io);
   const bool board_apic = machine_.local_apics() == LocalApics::kBoard;
   if (board_apic) run_->cr8 = task_priority_ = io.read_task_priority();
   counters_.entries.fetch_add(1, std::memory_order_relaxed);
@@ -204,12 +224,14 @@ KvmVcpu::Outcome KvmVcpu::handle_exit(cpu::CpuIo& io) {
     case KVM_EXIT_X86_WRMSR: handle_msr_write(io); return std::nullopt;
     case KVM_EXIT_HLT:
       counters_.halt.fetch_add(1, std::memory_order_relaxed);
-      if (!(interrupt_request_ && io.interrupt_pending())) activity_ = Activity::kHalted;
+      if (!interrupt_wakes(io)) activity_ = Activity::kHalted;
       return std::nullopt;
     case KVM_EXIT_IOAPIC_EOI:
       if (machine_.end_of_interrupt()) machine_.end_of_interrupt()(run_->eoi.vector);
       return std::nullopt;
     case KVM_EXIT_IRQ_WINDOW_OPEN: counters_.interrupt_window.fetch_add(1, std::memory_order_relaxed); return std::nullopt;
+    // The task priority has fallen, which may let an interrupt through; enter_guest() has told the board.
+    case KVM_EXIT_SET_TPR: return std::nullopt;
     case KVM_EXIT_INTR: counters_.signal.fetch_add(1, std::memory_order_relaxed); return std::nullopt;
     case KVM_EXIT_SHUTDOWN: activity_ = Activity::kShutdown; return StopReason::kShutdown;
     case KVM_EXIT_DEBUG: counters_.debug.fetch_add(1, std::memory_order_relaxed); return StopReason::kDebug;
@@ -271,15 +293,22 @@ KvmVcpu::Outcome KvmVcpu::handle_emulation_failure(cpu::CpuIo& io) {
   cpu::State state = get_state();
   if (Result<> done = machine_.fallback()(index_, state, io); !done) return fail_with(done.error().message);
   if (Result<> set = set_state(state); !set) return fail_with(set.error().message);
+  if (state.activity == Activity::kShutdown) return StopReason::kShutdown;
   return std::nullopt;
 }
 
-void KvmVcpu::complete_exit() {
-  if (!exit_unfinished_) return;
-  __atomic_store_n(&run_->immediate_exit, uint8_t{1}, __ATOMIC_SEQ_CST);
-  ::ioctl(fd_.get(), KVM_RUN, 0);
+KvmVcpu::Outcome KvmVcpu::complete_exit(cpu::CpuIo& io) {
+  Outcome outcome;
+  while (exit_unfinished_ && !outcome) {
+    __atomic_store_n(&run_->immediate_exit, uint8_t{1}, __ATOMIC_SEQ_CST);
+    exit_unfinished_ = false;
+    // Success means that the instruction has another access to make.
+    if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) outcome = handle_exit(io);
+  }
+  // As post() orders it the other way round, no request is left without the mark.
   __atomic_store_n(&run_->immediate_exit, uint8_t{0}, __ATOMIC_SEQ_CST);
-  exit_unfinished_ = false;
+  if (requests_.load() != 0) __atomic_store_n(&run_->immediate_exit, uint8_t{1}, __ATOMIC_SEQ_CST);
+  return outcome;
 }
 
 void KvmVcpu::become(const cpu::State& state) {
@@ -378,6 +407,7 @@ Result<> KvmVcpu::set_state(const cpu::State& state) {
   }
   // A copy of the kernel's view from before would lead offer_interrupt() astray.
   run_->ready_for_interrupt_injection = 0;
+  run_->if_flag = (state.rflags & kInterruptFlag) != 0;
   return {};
 }
 

@@ -55,6 +55,8 @@ class KvmVcpu final : public cpu::Vcpu {
   Outcome take_requests(cpu::CpuIo& io);
   Outcome wait_while_halted(cpu::CpuIo& io);
   Outcome enter_guest(cpu::CpuIo& io);
+  // A halted vCPU would go on for what the board's local APIC has.
+  [[nodiscard]] bool interrupt_wakes(cpu::CpuIo& io) const;
   void offer_interrupt(cpu::CpuIo& io);
   Outcome handle_exit(cpu::CpuIo& io);
   void handle_port(cpu::CpuIo& io);
@@ -64,7 +66,7 @@ class KvmVcpu final : public cpu::Vcpu {
   Outcome handle_emulation_failure(cpu::CpuIo& io);
   Outcome fail_with(std::string message);
   // Ends the kernel's unfinished part of an exit (an instruction that waits for a device's answer) without running on.
-  void complete_exit();
+  Outcome complete_exit(cpu::CpuIo& io);
   void become(const cpu::State& state);
   [[nodiscard]] cpu::Activity kernel_activity() const;
   // The guest's TSC agrees with the machine's clock again, after the clock stood still or was set.
