@@ -1,13 +1,15 @@
 // A running guest moves from one engine to the other and on, and under KVM our interpreter steps in where the host kernel
 // gives up. These need /dev/kvm and say so when it is not there.
+#include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <functional>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "support/os/fd.h"
 #include "vmm/checkpoint.h"
 #include "vmm/tiny_kernel.h"
 #include "vmm/vm.h"
