@@ -75,11 +75,11 @@ TEST(AcpiTables, AreReachableFromTheRootPointerWithRightChecksums) {
 TEST(AcpiTables, FadtPointsToFacsAndDsdtAndNamesTheResetRegister) {
   const TableReader reader(some_board(1));
   const auto fadt = load<Fadt>(reader.find("FACP").data());
-  EXPECT_EQ(fadt.x_dsdt, fadt.dsdt);
+  EXPECT_EQ(uint64_t{fadt.x_dsdt}, uint64_t{fadt.dsdt});
   EXPECT_EQ(fadt.firmware_control % kFacsAlignment, 0u);
   EXPECT_EQ(std::memcmp(reader.at(fadt.firmware_control).data(), "FACS", 4), 0);
-  EXPECT_EQ(fadt.reset_register.address, 0xCF9u);
-  EXPECT_EQ(fadt.pm1a_control_block, fadt.x_pm1a_control_block.address);
+  EXPECT_EQ(uint64_t{fadt.reset_register.address}, 0xCF9u);
+  EXPECT_EQ(uint64_t{fadt.pm1a_control_block}, uint64_t{fadt.x_pm1a_control_block.address});
 }
 
 TEST(AcpiTables, MadtListsEveryProcessorAndTheTimerOverride) {

@@ -100,14 +100,15 @@ TEST_F(BootTest, LinuxStartsInLongModeAtItsPreferredAddress) {
 
   const auto params = at<spec::linux_boot::BootParams>(state.gpr[cpu::kRsi]);
   EXPECT_EQ(string_at(params.header.cmd_line_ptr), "console=ttyS0");
-  EXPECT_EQ(params.acpi_rsdp_address, kRsdp);
-  EXPECT_EQ(params.header.type_of_loader, 0xFF);
-  EXPECT_EQ(params.header.code32_start, 0x100'0000u);
-  EXPECT_EQ(params.header.ramdisk_size, 5000u);
-  EXPECT_EQ(params.header.ramdisk_image, kRamSize - 8192);
+  // By value (+), for EXPECT_EQ would bind references to fields that a packed struct does not align.
+  EXPECT_EQ(+params.acpi_rsdp_address, kRsdp);
+  EXPECT_EQ(+params.header.type_of_loader, 0xFF);
+  EXPECT_EQ(+params.header.code32_start, 0x100'0000u);
+  EXPECT_EQ(+params.header.ramdisk_size, 5000u);
+  EXPECT_EQ(+params.header.ramdisk_image, kRamSize - 8192);
   EXPECT_EQ(at<uint8_t>(params.header.ramdisk_image + 4999), 0x5A);
-  EXPECT_EQ(params.e820_entry_count, map_.size());
-  EXPECT_EQ(params.e820_table[0].size, kExtendedBiosDataStart);
+  EXPECT_EQ(+params.e820_entry_count, map_.size());
+  EXPECT_EQ(+params.e820_table[0].size, kExtendedBiosDataStart);
 }
 
 // Walks the page tables that the loader wrote.
@@ -133,7 +134,7 @@ TEST_F(BootTest, LinuxStartsInProtectedModeByItsOldEntry) {
     EXPECT_EQ(started->state.rip, 0x100'0000u);
     EXPECT_EQ(started->state.cr0 & 0x8000'0001, 1u);
     EXPECT_EQ(started->state.segments[cpu::kCs].attributes, 0xC09Bu);
-    EXPECT_EQ(at<spec::linux_boot::BootParams>(started->state.gpr[cpu::kRsi]).header.header,
+    EXPECT_EQ(+at<spec::linux_boot::BootParams>(started->state.gpr[cpu::kRsi]).header.header,
               spec::linux_boot::kHeaderMagic);
   }
 }
@@ -267,13 +268,13 @@ TEST_F(BootTest, PvhStartsBothElfClassesWithStartInfo) {
     EXPECT_EQ(at<uint8_t>(0x20'1FFF), 0) << "the bss is cleared";
 
     const auto info = at<spec::pvh::StartInfo>(started->state.gpr[cpu::kRbx]);
-    EXPECT_EQ(info.magic, spec::pvh::kStartMagic);
-    EXPECT_EQ(info.version, 1u);
-    EXPECT_EQ(info.rsdp_address, kRsdp);
+    EXPECT_EQ(+info.magic, spec::pvh::kStartMagic);
+    EXPECT_EQ(+info.version, 1u);
+    EXPECT_EQ(+info.rsdp_address, kRsdp);
     EXPECT_EQ(string_at(info.command_line_address), "console=ttyS0");
     ASSERT_EQ(info.module_count, 1u);
     const auto module = at<spec::pvh::ModuleEntry>(info.module_list_address);
-    EXPECT_EQ(module.size, 3u);
+    EXPECT_EQ(+module.size, 3u);
     EXPECT_EQ(at<uint8_t>(module.address + 2), 3);
     EXPECT_EQ(string_at(module.command_line_address), "first");
     ASSERT_EQ(info.memory_map_count, map_.size());
@@ -328,9 +329,9 @@ TEST_F(BootTest, MultibootStartsAnElfKernelWithModulesAndItsMap) {
   EXPECT_EQ(started->state.rip, 0x20'0010u);
   EXPECT_EQ(started->state.gpr[cpu::kRax], spec::multiboot::kBootMagic);
   const auto info = at<spec::multiboot::Info>(started->state.gpr[cpu::kRbx]);
-  EXPECT_EQ(info.flags, 0x24Du);
-  EXPECT_EQ(info.memory_lower_kib, 639u);
-  EXPECT_EQ(info.memory_upper_kib, kRamSize / 1024 - 1024);
+  EXPECT_EQ(+info.flags, 0x24Du);
+  EXPECT_EQ(+info.memory_lower_kib, 639u);
+  EXPECT_EQ(+info.memory_upper_kib, kRamSize / 1024 - 1024);
   EXPECT_EQ(string_at(info.command_line), "k.img console=ttyS0");
   EXPECT_EQ(string_at(info.boot_loader_name), "Bulkhead");
   ASSERT_EQ(info.module_count, 2u);
@@ -341,7 +342,7 @@ TEST_F(BootTest, MultibootStartsAnElfKernelWithModulesAndItsMap) {
   EXPECT_EQ(module[1].start % 4096, 0u);
   EXPECT_GE(module[1].start, module[0].end);
   EXPECT_EQ(at<uint8_t>(module[1].end - 1), 2);
-  EXPECT_EQ(info.memory_map_size, map_.size() * 24);
+  EXPECT_EQ(+info.memory_map_size, map_.size() * 24);
   EXPECT_EQ(at<spec::multiboot::MemoryMapEntry>(info.memory_map).length, kExtendedBiosDataStart);
 }
 

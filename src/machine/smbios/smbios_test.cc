@@ -48,9 +48,9 @@ TEST(Smbios, ListsTheMachineItsProcessorsAndItsMemory) {
   EXPECT_EQ(system.strings.at(fields.serial_number - 1u), "scada-1");
   EXPECT_EQ((std::vector<uint8_t>(fields.uuid, fields.uuid + 10)),
             (std::vector<uint8_t>{0x44, 0x33, 0x22, 0x11, 0x66, 0x55, 0x88, 0x77, 1, 2}));
-  EXPECT_EQ(load<Processor>(found.find(4)->second.structure.data()).core_count, 4);
-  EXPECT_EQ(load<MemoryDevice>(found.find(17)->second.structure.data()).size, 5120);
-  EXPECT_EQ(load<MappedAddress>(found.find(19)->second.structure.data()).last_kib, 3u * 1024 * 1024 - 1);
+  EXPECT_EQ(unsigned{load<Processor>(found.find(4)->second.structure.data()).core_count}, 4u);
+  EXPECT_EQ(unsigned{load<MemoryDevice>(found.find(17)->second.structure.data()).size}, 5120u);
+  EXPECT_EQ(uint32_t{load<MappedAddress>(found.find(19)->second.structure.data()).last_kib}, 3u * 1024 * 1024 - 1);
 }
 
 TEST(Smbios, EntryPointSumsToZeroAndPointsToTheStructures) {
