@@ -64,24 +64,40 @@ void code_written(Cpu& cpu, uint64_t physical, unsigned size);
 void read_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, void* out, unsigned size);
 void write_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, const void* in, unsigned size);
 
+// Never null: spares the callers the question that they have just asked the tag.
+[[nodiscard, gnu::always_inline, gnu::returns_nonnull]] inline uint8_t* host_of(uint64_t linear, const mmu::TlbEntry& entry) {
+  auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
+  if (host == nullptr) __builtin_unreachable();
+  return host;
+}
 // Host address of [linear, linear + size) by the TLB alone, nullptr when it does not know.
 [[nodiscard, gnu::always_inline]] inline uint8_t* find_readable(const Cpu& cpu, uint64_t linear, unsigned size) {
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear);
-  if (linear - entry.tag_read <= kPageSize - size) [[likely]] return reinterpret_cast<uint8_t*>(linear + entry.delta);
+  if (linear - entry.tag_read <= kPageSize - size) [[likely]] return host_of(linear, entry);
   return nullptr;
 }
 [[nodiscard, gnu::always_inline]] inline uint8_t* find_writable(const Cpu& cpu, uint64_t linear, unsigned size) {
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear);
-  if (linear - entry.tag_write <= kPageSize - size) [[likely]] return reinterpret_cast<uint8_t*>(linear + entry.delta);
+  if (linear - entry.tag_write <= kPageSize - size) [[likely]] return host_of(linear, entry);
   return nullptr;
+}
+
+// The slow ways out of line, so that the callers keep nothing in memory of their own.
+template <typename T>
+[[nodiscard, gnu::noinline, gnu::cold]] T read_word_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear) {
+  T value;
+  read_slow(cpu, segment, linear, &value, sizeof value);
+  return value;
+}
+template <typename T>
+[[gnu::noinline, gnu::cold]] void write_word_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, T value) {
+  write_slow(cpu, segment, linear, &value, sizeof value);
 }
 
 template <typename T>
 [[nodiscard, gnu::always_inline]] inline T read_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear) {
   if (const uint8_t* host = find_readable(cpu, linear, sizeof(T))) [[likely]] return load_word<T>(host);
-  T value;
-  read_slow(cpu, segment, linear, &value, sizeof value);
-  return value;
+  return read_word_slow<T>(cpu, segment, linear);
 }
 
 template <typename T>
@@ -91,7 +107,7 @@ template <typename T>
     store_word<T>(host, value);
     return;
   }
-  write_slow(cpu, segment, linear, &value, sizeof value);
+  write_word_slow<T>(cpu, segment, linear, value);
 }
 
 template <typename T>

@@ -33,34 +33,53 @@ void to_register(Cpu& cpu, const Op& op) {
 
 template <typename Operation, typename T, Addressing kAddressing>
 void memory_to_register(Cpu& cpu, const Op& op) {
-  const T source = load<T, kAddressing>(cpu, op);
-  const T result = Operation::apply(read_register<T>(cpu, op.reg), source, cpu.flags);
-  if constexpr (Operation::kWrites) write_register<T>(cpu, op.reg, result);
+  load_then<T, kAddressing, [](Cpu& cpu, const Op& op, T source) {
+    const T result = Operation::apply(read_register<T>(cpu, op.reg), source, cpu.flags);
+    if constexpr (Operation::kWrites) write_register<T>(cpu, op.reg, result);
+  }>(cpu, op);
+}
+
+template <typename Operation, typename Source, typename T, bool kLocked>
+[[gnu::noinline]] void to_memory_slow(Cpu& cpu, const Op& op, uint64_t linear) {
+  const T source = Source::template get<T>(cpu, op);
+  const ArithmeticFlags before = cpu.flags;
+  modify_linear<T, kLocked>(cpu, segment_of(op), linear, [&](T old) {
+    ArithmeticFlags flags = before;
+    const T result = Operation::apply(old, source, flags);
+    cpu.flags = flags;
+    return result;
+  });
 }
 
 template <typename Operation, typename Source, typename T, Addressing kAddressing, bool kLocked>
 void to_memory(Cpu& cpu, const Op& op) {
-  const T source = Source::template get<T>(cpu, op);
-  if constexpr (Operation::kWrites) {
-    const ArithmeticFlags before = cpu.flags;
-    modify<T, kAddressing, kLocked>(cpu, op, [&](T old) {
-      ArithmeticFlags flags = before;
-      const T result = Operation::apply(old, source, flags);
-      cpu.flags = flags;
-      return result;
-    });
-  } else {
-    Operation::apply(load<T, kAddressing>(cpu, op), source, cpu.flags);
+  const uint64_t linear = operand_address<kAddressing, MemoryAccess::kReadWrite>(cpu, op, sizeof(T));
+  if constexpr (!kLocked) {
+    if (uint8_t* host = find_writable(cpu, linear, sizeof(T))) [[likely]] {
+      store_word<T>(host, Operation::apply(load_word<T>(host), Source::template get<T>(cpu, op), cpu.flags));
+      return;
+    }
   }
+  to_memory_slow<Operation, Source, T, kLocked>(cpu, op, linear);
+}
+
+// CMP and TEST: memory is only read.
+template <typename Operation, typename Source, typename T, Addressing kAddressing>
+void with_memory(Cpu& cpu, const Op& op) {
+  load_then<T, kAddressing, [](Cpu& cpu, const Op& op, T value) {
+    Operation::apply(value, Source::template get<T>(cpu, op), cpu.flags);
+  }>(cpu, op);
 }
 
 template <typename Operation, typename Source>
 Handler select_to_memory(const Selection& selection, unsigned size) {
   return by_size_and_addressing(selection, size, [&]<typename T, Addressing kAddressing>() -> Handler {
-    if constexpr (Operation::kWrites) {
+    if constexpr (!Operation::kWrites) {
+      return with_memory<Operation, Source, T, kAddressing>;
+    } else {
       if (selection.instruction.has(decoder::kPrefixLock)) return to_memory<Operation, Source, T, kAddressing, true>;
+      return to_memory<Operation, Source, T, kAddressing, false>;
     }
-    return to_memory<Operation, Source, T, kAddressing, false>;
   });
 }
 

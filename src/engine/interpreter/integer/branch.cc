@@ -80,9 +80,10 @@ void loop(Cpu& cpu, const Op& op) {
 
 void call_flat(Cpu& cpu, const Op& op) {
   const uint64_t top = cpu.gpr[cpu::kRsp] - 8;
-  write_linear<uint64_t>(cpu, cpu::kSs, top, fall_through(cpu, op));
-  cpu.gpr[cpu::kRsp] = top;
-  Flat::take(cpu, op);
+  write_then<uint64_t, [](Cpu& cpu, const Op& op) {
+    cpu.gpr[cpu::kRsp] -= 8;
+    Flat::take(cpu, op);
+  }>(cpu, op, cpu::kSs, top, fall_through(cpu, op));
 }
 
 template <typename T>
@@ -115,10 +116,11 @@ void return_near(Cpu& cpu, const Op& op) {
   set_stack_pointer(cpu, cpu.gpr[cpu::kRsp] + sizeof(T) + op.immediate);
 }
 
-void return_flat(Cpu& cpu, const Op&) {
-  const uint64_t top = cpu.gpr[cpu::kRsp];
-  jump_near(cpu, read_linear<uint64_t>(cpu, cpu::kSs, top));
-  cpu.gpr[cpu::kRsp] = top + 8;
+void return_flat(Cpu& cpu, const Op& op) {
+  read_then<uint64_t, [](Cpu& cpu, const Op&, uint64_t target) {
+    jump_near(cpu, target);
+    cpu.gpr[cpu::kRsp] += 8;
+  }>(cpu, op, cpu::kSs, cpu.gpr[cpu::kRsp]);
 }
 
 // --- selection ---

@@ -97,10 +97,19 @@ inline decoder::OperandKind operand_kind(const Selection& selection, unsigned in
 template <typename T>
 struct RegisterSource {
   static T get(Cpu& cpu, const Op& op) { return read_register<T>(cpu, op.rm); }
+  template <auto kUse>
+  static void then(Cpu& cpu, const Op& op) {
+    kUse(cpu, op, get(cpu, op));
+  }
 };
 template <typename T, Addressing kAddressing>
 struct MemorySource {
   static T get(Cpu& cpu, const Op& op) { return load<T, kAddressing>(cpu, op); }
+  // For hot handlers: see read_then().
+  template <auto kUse>
+  static void then(Cpu& cpu, const Op& op) {
+    load_then<T, kAddressing, kUse>(cpu, op);
+  }
 };
 
 // choose.operator()<T, Source>() with Source one of the two above.

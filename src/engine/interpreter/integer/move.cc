@@ -26,7 +26,7 @@ void move_immediate(Cpu& cpu, const Op& op) {
 
 template <typename T, Addressing kAddressing>
 void move_load(Cpu& cpu, const Op& op) {
-  write_register<T>(cpu, op.reg, load<T, kAddressing>(cpu, op));
+  load_then<T, kAddressing, [](Cpu& cpu, const Op& op, T value) { write_register<T>(cpu, op.reg, value); }>(cpu, op);
 }
 
 template <typename T, Addressing kAddressing>
@@ -72,7 +72,9 @@ bool select_mov(const Selection& selection) {
 
 template <typename To, typename From, typename Source>
 void extend(Cpu& cpu, const Op& op) {
-  write_register<To>(cpu, op.reg, static_cast<To>(static_cast<From>(Source::get(cpu, op))));
+  Source::template then<[](Cpu& cpu, const Op& op, std::make_unsigned_t<From> value) {
+    write_register<To>(cpu, op.reg, static_cast<To>(static_cast<From>(value)));
+  }>(cpu, op);
 }
 
 bool select_extend(const Selection& selection, bool is_signed) {

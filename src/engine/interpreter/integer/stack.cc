@@ -13,8 +13,8 @@ using decoder::OperandKind;
 
 void push_register_flat(Cpu& cpu, const Op& op) {
   const uint64_t top = cpu.gpr[cpu::kRsp] - 8;
-  write_linear<uint64_t>(cpu, cpu::kSs, top, read_register<uint64_t>(cpu, op.rm));
-  cpu.gpr[cpu::kRsp] = top;
+  write_then<uint64_t, [](Cpu& cpu, const Op&) { cpu.gpr[cpu::kRsp] -= 8; }>(cpu, op, cpu::kSs, top,
+                                                                            read_register<uint64_t>(cpu, op.rm));
 }
 
 template <typename T, typename Source>
@@ -48,10 +48,10 @@ bool select_push(const Selection& selection) {
 // --- POP ---
 
 void pop_register_flat(Cpu& cpu, const Op& op) {
-  const uint64_t top = cpu.gpr[cpu::kRsp];
-  const uint64_t value = read_linear<uint64_t>(cpu, cpu::kSs, top);
-  cpu.gpr[cpu::kRsp] = top + 8;
-  write_register<uint64_t>(cpu, op.rm, value);  // POP RSP: the value wins
+  read_then<uint64_t, [](Cpu& cpu, const Op& op, uint64_t value) {
+    cpu.gpr[cpu::kRsp] += 8;
+    write_register<uint64_t>(cpu, op.rm, value);  // POP RSP: the value wins
+  }>(cpu, op, cpu::kSs, cpu.gpr[cpu::kRsp]);
 }
 
 template <typename T>
