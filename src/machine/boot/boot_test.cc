@@ -343,7 +343,7 @@ TEST_F(BootTest, MultibootStartsAnElfKernelWithModulesAndItsMap) {
   EXPECT_GE(module[1].start, module[0].end);
   EXPECT_EQ(at<uint8_t>(module[1].end - 1), 2);
   EXPECT_EQ(+info.memory_map_size, map_.size() * 24);
-  EXPECT_EQ(at<spec::multiboot::MemoryMapEntry>(info.memory_map).length, kExtendedBiosDataStart);
+  EXPECT_EQ(+at<spec::multiboot::MemoryMapEntry>(info.memory_map).length, kExtendedBiosDataStart);
 }
 
 TEST_F(BootTest, MultibootStartsAFileWithAddressFields) {
