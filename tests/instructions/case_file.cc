@@ -13,15 +13,31 @@ struct Exception {
   std::string_view name;
   uint8_t vector;
 };
-constexpr std::array<Exception, 18> kExceptions = {{{"#DE", 0}, {"#DB", 1}, {"#NMI", 2}, {"#BP", 3}, {"#OF", 4}, {"#BR", 5},
-                                                    {"#UD", 6}, {"#NM", 7}, {"#DF", 8}, {"#TS", 10}, {"#NP", 11}, {"#SS", 12},
-                                                    {"#GP", 13}, {"#PF", 14}, {"#MF", 16}, {"#AC", 17}, {"#MC", 18}, {"#XM", 19}}};
+constexpr std::array<Exception, 18> kExceptions = {{{"#DE", 0},
+                                                    {"#DB", 1},
+                                                    {"#NMI", 2},
+                                                    {"#BP", 3},
+                                                    {"#OF", 4},
+                                                    {"#BR", 5},
+                                                    {"#UD", 6},
+                                                    {"#NM", 7},
+                                                    {"#DF", 8},
+                                                    {"#TS", 10},
+                                                    {"#NP", 11},
+                                                    {"#SS", 12},
+                                                    {"#GP", 13},
+                                                    {"#PF", 14},
+                                                    {"#MF", 16},
+                                                    {"#AC", 17},
+                                                    {"#MC", 18},
+                                                    {"#XM", 19}}};
 
 struct Flag {
   std::string_view name;
   uint64_t bit;
 };
-constexpr std::array<Flag, 7> kFlags = {{{"cf", 1}, {"pf", 4}, {"af", 16}, {"zf", 64}, {"sf", 128}, {"of", 0x800}, {"rf", 0x10000}}};
+constexpr std::array<Flag, 7> kFlags = {
+    {{"cf", 1}, {"pf", 4}, {"af", 16}, {"zf", 64}, {"sf", 128}, {"of", 0x800}, {"rf", 0x10000}}};
 
 std::vector<std::string_view> split(std::string_view text) {
   std::vector<std::string_view> words;

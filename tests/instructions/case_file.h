@@ -1,5 +1,5 @@
-// Text cases: an instruction, the state it runs in and the state it must leave. tests/cases/README.md describes the format for those
-// who write them.
+// Text cases: an instruction, the state it runs in and the state it must leave. tests/cases/README.md describes the
+// format for those who write them.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct Case {
   std::vector<std::pair<std::string, std::string>> in, out;  // register, hexadecimal value
   std::vector<MemoryBytes> memory_in, memory_out;
   std::optional<ExpectedFault> fault;
-  bool shuts_down = false;  // must end in a triple fault
+  bool shuts_down = false;           // must end in a triple fault
   std::vector<std::string> ignored;  // registers that are not compared; "rflags.af" for one flag
   uint64_t ignored_flags = 0;
 };

@@ -83,7 +83,10 @@ class CaseRunner::Watchdog {
 };
 
 CaseRunner::CaseRunner(memory::GuestMemory& memory, cpu::Vcpu& vcpu)
-    : memory_(memory), vcpu_(vcpu), board_(std::make_unique<Board>(vcpu)), watchdog_(std::make_unique<Watchdog>(vcpu)) {}
+    : memory_(memory),
+      vcpu_(vcpu),
+      board_(std::make_unique<Board>(vcpu)),
+      watchdog_(std::make_unique<Watchdog>(vcpu)) {}
 CaseRunner::~CaseRunner() = default;
 
 namespace {
@@ -93,7 +96,9 @@ using environment::kHandlerSize;
 
 constexpr uint64_t kReportLength = 2;  // out 0xf4, al
 
-uint64_t linear_rip(const cpu::State& state) { return state.segments[cpu::kCs].base + state.rip; }
+uint64_t linear_rip(const cpu::State& state) {
+  return state.segments[cpu::kCs].base + state.rip;
+}
 
 Result<> set_register(cpu::State& state, const std::string& name, const std::string& value) {
   const auto bytes = find_register(state, name);
@@ -111,7 +116,8 @@ struct Frame {
 
 class StackReader {
  public:
-  StackReader(const memory::GuestMemory& memory, uint64_t address, unsigned size) : memory_(memory), address_(address), size_(size) {}
+  StackReader(const memory::GuestMemory& memory, uint64_t address, unsigned size)
+      : memory_(memory), address_(address), size_(size) {}
   uint64_t next() {
     std::array<uint8_t, 8> bytes{};
     (void)memory_.read({environment::physical_of(address_)}, MutableByteSpan(bytes).first(size_));
@@ -145,7 +151,8 @@ Frame read_frame(const memory::GuestMemory& memory, const cpu::State& state, uin
   frame.cs = static_cast<uint16_t>(stack.next());
   frame.rflags = stack.next();
   const bool from_v86 = !long_mode && !real && (frame.rflags & engine::kFlagVirtual8086) != 0;
-  const bool changes_stack = long_mode || from_v86 || (!real && (frame.cs & 3) > (state.segments[cpu::kCs].selector & 3));
+  const bool changes_stack =
+      long_mode || from_v86 || (!real && (frame.cs & 3) > (state.segments[cpu::kCs].selector & 3));
   if (changes_stack) {
     frame.rsp = stack.next();
     frame.ss = static_cast<uint16_t>(stack.next());
@@ -166,7 +173,8 @@ Result<cpu::State> CaseRunner::prepare(const Case& test) {
   const uint64_t code = linear_rip(state);
   const auto put = [&](uint64_t linear, ByteSpan bytes) -> Result<> {
     for (size_t i = 0; i < bytes.size(); ++i) {
-      if (!memory_.write({environment::physical_of(linear + i)}, bytes.subspan(i, 1))) return fail("{:x}: not RAM", linear + i);
+      if (!memory_.write({environment::physical_of(linear + i)}, bytes.subspan(i, 1)))
+        return fail("{:x}: not RAM", linear + i);
     }
     return {};
   };
@@ -191,7 +199,8 @@ void CaseRunner::compare_memory(const Case& test, std::vector<std::string>& diff
       uint8_t byte = 0;
       (void)memory_.read({environment::physical_of(memory.address + i)}, MutableByteSpan(&byte, 1));
       if (byte == memory.bytes[i]) continue;
-      differences.push_back(fmt::format("memory at {:x}: expected {:02x}, got {:02x}", memory.address + i, memory.bytes[i], byte));
+      differences.push_back(
+          fmt::format("memory at {:x}: expected {:02x}, got {:02x}", memory.address + i, memory.bytes[i], byte));
       break;
     }
   }
@@ -209,7 +218,9 @@ Result<std::vector<std::string>> CaseRunner::run(const Case& test) {
   std::vector<std::string> differences;
   if (reason == StopReason::kShutdown && test.shuts_down) return differences;
   if (!reported || test.shuts_down) {
-    differences.push_back(reason == StopReason::kShutdown ? "shut down" : test.shuts_down ? "did not shut down" : "never came to its end");
+    differences.push_back(reason == StopReason::kShutdown ? "shut down"
+                          : test.shuts_down               ? "did not shut down"
+                                                          : "never came to its end");
     return differences;
   }
   cpu::State after = vcpu_.get_state();
@@ -227,8 +238,9 @@ Result<std::vector<std::string>> CaseRunner::run(const Case& test) {
       return differences;
     }
     if (vector != test.fault->vector || frame.error_code != test.fault->error_code) {
-      differences.push_back(fmt::format("expected {} vector {:x}, got {} vector {:x}{}", exception_name(test.fault->vector), test.fault->vector,
-                                        exception_name(vector), vector, error));
+      differences.push_back(fmt::format("expected {} vector {:x}, got {} vector {:x}{}",
+                                        exception_name(test.fault->vector), test.fault->vector, exception_name(vector),
+                                        vector, error));
     }
     // The interrupted state, as far as the frame holds it.
     after.rip = frame.rip;
@@ -239,14 +251,17 @@ Result<std::vector<std::string>> CaseRunner::run(const Case& test) {
     after.segments[cpu::kCs].selector = frame.cs;
     after.segments[cpu::kSs].selector = frame.ss;
     if ((frame.rflags & engine::kFlagVirtual8086) != 0) {
-      for (const auto segment : {cpu::kEs, cpu::kDs, cpu::kFs, cpu::kGs}) after.segments[segment] = expected.segments[segment];
+      for (const auto segment : {cpu::kEs, cpu::kDs, cpu::kFs, cpu::kGs})
+        after.segments[segment] = expected.segments[segment];
     }
   } else if (test.fault) {
-    differences.push_back(fmt::format("expected {} vector {:x}, but no exception came", exception_name(test.fault->vector), test.fault->vector));
+    differences.push_back(fmt::format("expected {} vector {:x}, but no exception came",
+                                      exception_name(test.fault->vector), test.fault->vector));
   }
 
   // RF in a frame is told by cases that care.
-  const bool names_rflags = std::any_of(test.out.begin(), test.out.end(), [](const auto& value) { return value.first == "rflags"; });
+  const bool names_rflags =
+      std::any_of(test.out.begin(), test.out.end(), [](const auto& value) { return value.first == "rflags"; });
   uint64_t ignored_flags = test.ignored_flags;
   if (!names_rflags) ignored_flags |= engine::kFlagResume;
   expected.rflags &= ~ignored_flags;

@@ -19,7 +19,8 @@ unsigned shift_count(const Instruction& instruction, const Registers& before) {
   unsigned count = 1;
   const OperandKind kind = instruction.info->operands[last].kind;
   if (kind == OperandKind::kCl) count = static_cast<unsigned>(before.gpr[cpu::kRcx]);
-  if (kind == OperandKind::kUnsigned || kind == OperandKind::kImmediate) count = static_cast<unsigned>(instruction.immediate);
+  if (kind == OperandKind::kUnsigned || kind == OperandKind::kImmediate)
+    count = static_cast<unsigned>(instruction.immediate);
   return count & (instruction.operand_size == 8 ? 63u : 31u);
 }
 
@@ -42,16 +43,22 @@ uint32_t undefined_flags(const Instruction& instruction, const Registers& before
   uint32_t undefined = instruction.info->flags_undefined;
   const unsigned bits = instruction.operand_size * 8u;
   switch (instruction.mnemonic) {
-    case kShl: case kShr: case kSar: {
+    case kShl:
+    case kShr:
+    case kSar: {
       const unsigned count = shift_count(instruction, before);
       if (count == 0) return 0;
       if (count > 1) undefined |= kFlagOf;
       if (count >= bits && instruction.mnemonic != kSar) undefined |= kFlagCf;
       return undefined;
     }
-    case kRol: case kRor: case kRcl: case kRcr:
+    case kRol:
+    case kRor:
+    case kRcl:
+    case kRcr:
       return shift_count(instruction, before) > 1 ? kFlagOf : 0;
-    case kShld: case kShrd: {
+    case kShld:
+    case kShrd: {
       const unsigned count = shift_count(instruction, before);
       if (count == 0) return 0;
       if (count > 1) undefined |= kFlagOf;
@@ -70,8 +77,8 @@ bool is_undefined(const Instruction& instruction, const Registers& before) {
   return (instruction.mnemonic == kShld || instruction.mnemonic == kShrd) && shift_count(instruction, before) > 16;
 }
 
-void forgive_host(const Instruction& instruction, const Registers& actual, const Outcome& actual_outcome, Registers& expected,
-                  Outcome& expected_outcome) {
+void forgive_host(const Instruction& instruction, const Registers& actual, const Outcome& actual_outcome,
+                  Registers& expected, Outcome& expected_outcome) {
   using enum Mnemonic;
   if (!expected_outcome.faulted || !actual_outcome.faulted) return;
   const Mnemonic mnemonic = instruction.mnemonic;
@@ -80,7 +87,8 @@ void forgive_host(const Instruction& instruction, const Registers& actual, const
   };
   constexpr uint8_t kPageFault = 14, kSimdFault = 19;
   // Linux reports every address above its own border as protected.
-  if (expected_outcome.vector == kPageFault && expected_outcome.cr2 >> 47 != 0 && expected_outcome.cr2 == actual_outcome.cr2) {
+  if (expected_outcome.vector == kPageFault && expected_outcome.cr2 >> 47 != 0 &&
+      expected_outcome.cr2 == actual_outcome.cr2) {
     expected_outcome.error_code = (expected_outcome.error_code & ~1u) | (actual_outcome.error_code & 1u);
   }
   // Where masked elements fault in a page is the processor's choice.
@@ -89,19 +97,22 @@ void forgive_host(const Instruction& instruction, const Registers& actual, const
   if (is_masked && expected_outcome.cr2 >> 12 == actual_outcome.cr2 >> 12) expected_outcome.cr2 = actual_outcome.cr2;
   // Intel's processors enter MMX state (TOP = 0, all tags valid) before the operand faults.
   const bool is_mmx = instruction.info->state == engine::decoder::StateComponent::kMmx || mnemonic == kCvtpi2ps ||
-                      mnemonic == kCvtpi2pd || mnemonic == kCvtps2pi || mnemonic == kCvtpd2pi || mnemonic == kCvttps2pi ||
-                      mnemonic == kCvttpd2pi;
+                      mnemonic == kCvtpi2pd || mnemonic == kCvtps2pi || mnemonic == kCvtpd2pi ||
+                      mnemonic == kCvttps2pi || mnemonic == kCvttpd2pi;
   if (is_mmx) take(kControlWord, kMxcsr - kControlWord), take(kX87Registers, kXmmRegisters - kX87Registers);
-  // A conversion has set its MXCSR flags when its store faults; a dot product stops at the first of its steps that faults.
+  // A conversion has set its MXCSR flags when its store faults; a dot product stops at the first of its steps that
+  // faults.
   const bool stores_conversion = mnemonic == kVcvtps2ph && expected_outcome.vector != kSimdFault;
   const bool has_steps = (mnemonic == kDpps || mnemonic == kDppd) && expected_outcome.vector == kSimdFault;
   if (stores_conversion || has_steps) take(kMxcsr, 4);
-  // The interpreter sets PE by the masked response to underflow or overflow, the host by the result of unbounded exponent.
+  // The interpreter sets PE by the masked response to underflow or overflow, the host by the result of unbounded
+  // exponent.
   constexpr uint32_t kPrecision = 0x20, kOverflowOrUnderflow = 0x18;
   const auto mxcsr = expected.xsave_field<uint32_t>(kMxcsr);
   const bool range_fault = expected_outcome.vector == kSimdFault && (mxcsr & ~(mxcsr >> 7) & kOverflowOrUnderflow) != 0;
   if (range_fault) {
-    expected.set_xsave_field<uint32_t>(kMxcsr, (mxcsr & ~kPrecision) | (actual.xsave_field<uint32_t>(kMxcsr) & kPrecision));
+    expected.set_xsave_field<uint32_t>(kMxcsr,
+                                       (mxcsr & ~kPrecision) | (actual.xsave_field<uint32_t>(kMxcsr) & kPrecision));
   }
 }
 
@@ -113,10 +124,12 @@ std::vector<std::string> compare(const Registers& expected, const Outcome& expec
   }
   for (size_t i = 0; i < 16; ++i) {
     if (expected.gpr[i] != actual.gpr[i]) {
-      differences.push_back(fmt::format("{}: expected {:016x}, got {:016x}", kGprNames[i], expected.gpr[i], actual.gpr[i]));
+      differences.push_back(
+          fmt::format("{}: expected {:016x}, got {:016x}", kGprNames[i], expected.gpr[i], actual.gpr[i]));
     }
   }
-  if (expected.rip != actual.rip) differences.push_back(fmt::format("rip: expected {:x}, got {:x}", expected.rip, actual.rip));
+  if (expected.rip != actual.rip)
+    differences.push_back(fmt::format("rip: expected {:x}, got {:x}", expected.rip, actual.rip));
   const uint64_t compared = kComparedFlags & ~ignored_flags;
   if (((expected.rflags ^ actual.rflags) & compared) != 0) {
     differences.push_back(fmt::format("rflags: expected {:x}, got {:x} (of {:x})", expected.rflags & compared,
@@ -124,7 +137,8 @@ std::vector<std::string> compare(const Registers& expected, const Outcome& expec
   }
   const auto compare_field = [&](const std::string& name, size_t offset, size_t count) {
     if (std::memcmp(expected.xsave.data() + offset, actual.xsave.data() + offset, count) == 0) return;
-    differences.push_back(fmt::format("{}: expected {}, got {}", name, bytes_of(expected, offset, count), bytes_of(actual, offset, count)));
+    differences.push_back(fmt::format("{}: expected {}, got {}", name, bytes_of(expected, offset, count),
+                                      bytes_of(actual, offset, count)));
   };
   compare_field("x87 control", kControlWord, 2);
   compare_field("x87 status", kStatusWord, 2);

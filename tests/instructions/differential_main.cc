@@ -1,5 +1,5 @@
-// instruction_differential: random user-mode instructions run by the interpreter and by the host's own CPU, compared in every
-// register, flag and byte of memory that the manual defines. The same seed gives the same run.
+// instruction_differential: random user-mode instructions run by the interpreter and by the host's own CPU, compared in
+// every register, flag and byte of memory that the manual defines. The same seed gives the same run.
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -51,8 +51,8 @@ class Differential {
   int run() {
     interpreter_.write_scratch(0, host_.scratch());
     for (tally_.run = 0; tally_.run < options_.count; ++tally_.run) run_one();
-    fmt::print("{} instructions of {} forms, seed {}: {} faulted alike, {} undefined as a whole, {} differences\n", tally_.run,
-               generator_.form_count(), options_.seed, tally_.faulted, tally_.undefined, tally_.different);
+    fmt::print("{} instructions of {} forms, seed {}: {} faulted alike, {} undefined as a whole, {} differences\n",
+               tally_.run, generator_.form_count(), options_.seed, tally_.faulted, tally_.undefined, tally_.different);
     for (const auto& [mnemonic, count] : tally_.different_by_mnemonic) fmt::print("  {}: {}\n", mnemonic, count);
     return tally_.different == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
   }
@@ -82,8 +82,8 @@ class Differential {
     forgive_host(sample_.instruction, actual, actual_outcome, expected, expected_outcome);
     auto differences = compare(expected, expected_outcome, actual, actual_outcome, ignored);
     if (const auto at = interpreter_.find_difference(first, scratch.subspan(first, size))) {
-      differences.push_back(fmt::format("memory at {:x}: expected {:02x}, got {:02x}", kScratchAddress + *at, scratch[*at],
-                                        interpreter_.scratch_byte(*at)));
+      differences.push_back(fmt::format("memory at {:x}: expected {:02x}, got {:02x}", kScratchAddress + *at,
+                                        scratch[*at], interpreter_.scratch_byte(*at)));
       interpreter_.write_scratch(0, scratch);
     }
     if (!differences.empty()) report(differences);
@@ -92,7 +92,8 @@ class Differential {
   void report(const std::vector<std::string>& differences) {
     const std::string mnemonic(engine::decoder::mnemonic_name(sample_.instruction.mnemonic));
     ++tally_.different;
-    if (++tally_.different_by_mnemonic[mnemonic] > 2 || tally_.different_by_mnemonic.size() > options_.report_limit) return;
+    if (++tally_.different_by_mnemonic[mnemonic] > 2 || tally_.different_by_mnemonic.size() > options_.report_limit)
+      return;
     fmt::print("instruction {}:\n", tally_.run);
     print_sample(sample_);
     for (const std::string& line : differences) fmt::print("    {}\n", line);
@@ -138,7 +139,8 @@ Result<int> run(const Options& options) {
   auto host = TRY(HostCpu::create());
   if (!host->set_gs_base(Generator::kGsBase)) return fail("the host does not let a program set GS's base");
   Generator generator(interpreter->decode_options(), options.seed);
-  if (!options.only.empty() && !generator.keep_only(options.only)) return fail("--only '{}': no such instruction", options.only);
+  if (!options.only.empty() && !generator.keep_only(options.only))
+    return fail("--only '{}': no such instruction", options.only);
   return Differential(options, *host, *interpreter, generator).run();
 }
 

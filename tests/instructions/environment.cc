@@ -13,7 +13,8 @@ namespace {
 
 using memory::GuestMemory;
 
-constexpr uint64_t kPml4 = 0x8000, kPdpt = 0x9000, kDirectory = 0xA000, kLowTable = 0xB000, kCodeTable = 0xC000, kScratchTable = 0xD000;
+constexpr uint64_t kPml4 = 0x8000, kPdpt = 0x9000, kDirectory = 0xA000, kLowTable = 0xB000, kCodeTable = 0xC000,
+                   kScratchTable = 0xD000;
 constexpr uint64_t kDirectory32 = 0xE000, kTable32 = 0xF000, kPaePdpt = 0x5'0000;
 constexpr uint64_t kUser = 0x67, kSupervisor = 0x63, kReadOnly = 0x65, kNoExecute = 1ull << 63;  // accessed and dirty
 
@@ -26,7 +27,8 @@ void put(GuestMemory& memory, uint64_t address, const T& value) {
 }
 
 uint64_t descriptor(uint64_t base, uint64_t limit, uint64_t access, uint64_t flags) {
-  return (limit & 0xFFFF) | (base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 & 15) << 48 | flags << 52 | (base >> 24 & 0xFF) << 56;
+  return (limit & 0xFFFF) | (base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 & 15) << 48 | flags << 52 |
+         (base >> 24 & 0xFF) << 56;
 }
 
 uint64_t gate(uint64_t selector, uint64_t offset, uint64_t access) {
@@ -74,19 +76,19 @@ void build_gdt(GuestMemory& memory, bool long_mode) {
   gdt[0x40 / 8] = descriptor(kLowData, 0xFFFF, 0x93, 0);
   gdt[0x48 / 8] = descriptor(kTss, 0x2088, 0x8B, 0);
   gdt[0x58 / 8] = long_mode ? 0 : descriptor(kSecondTss, 0x67, 0x89, 0);
-  gdt[0x60 / 8] = descriptor(0, 0xFFFFF, 0x13, 0xC);             // data, not present
-  gdt[0x68 / 8] = descriptor(0, 0xFFFFF, 0x1B, 0xC);             // code, not present
-  gdt[0x70 / 8] = descriptor(0, 0x0000F, 0x97, 0xC);             // expand-down data: 10000 and above
-  gdt[0x78 / 8] = descriptor(0, 0xFFFFF, 0x91, 0xC);             // read-only data
-  gdt[0x80 / 8] = descriptor(0, 0xFFFFF, 0x9F, 0xC);             // conforming code
-  gdt[0x88 / 8] = descriptor(0, 0xFFFFF, 0x99, 0xC);             // execute-only code
+  gdt[0x60 / 8] = descriptor(0, 0xFFFFF, 0x13, 0xC);                       // data, not present
+  gdt[0x68 / 8] = descriptor(0, 0xFFFFF, 0x1B, 0xC);                       // code, not present
+  gdt[0x70 / 8] = descriptor(0, 0x0000F, 0x97, 0xC);                       // expand-down data: 10000 and above
+  gdt[0x78 / 8] = descriptor(0, 0xFFFFF, 0x91, 0xC);                       // read-only data
+  gdt[0x80 / 8] = descriptor(0, 0xFFFFF, 0x9F, 0xC);                       // conforming code
+  gdt[0x88 / 8] = descriptor(0, 0xFFFFF, 0x99, 0xC);                       // execute-only code
   gdt[0x90 / 8] = gate(long_mode ? 0x18 : 0x08, kHandlers + 0x3F0, 0xEC);  // call gate, DPL 3
-  gdt[0xA0 / 8] = descriptor(kLdt, 0x3F, 0x82, 0);               // LDT
-  gdt[0xB0 / 8] = descriptor(kLowData, 0xFF, 0x93, 0x4);         // 256 bytes of data
-  gdt[0xB8 / 8] = descriptor(0, 0xFFFFF, 0x92, 0xC);             // data, never accessed
-  gdt[0xC0 / 8] = descriptor(0, 0xFFFFF, 0xB3, 0xC);             // data, DPL 1
-  gdt[0xC8 / 8] = long_mode ? 0 : gate(0x58, 0, 0xE5);           // task gate, DPL 3
-  gdt[0xD0 / 8] = descriptor(kLowStack, 0xFFFF, 0x93, 0);        // 16-bit stack
+  gdt[0xA0 / 8] = descriptor(kLdt, 0x3F, 0x82, 0);                         // LDT
+  gdt[0xB0 / 8] = descriptor(kLowData, 0xFF, 0x93, 0x4);                   // 256 bytes of data
+  gdt[0xB8 / 8] = descriptor(0, 0xFFFFF, 0x92, 0xC);                       // data, never accessed
+  gdt[0xC0 / 8] = descriptor(0, 0xFFFFF, 0xB3, 0xC);                       // data, DPL 1
+  gdt[0xC8 / 8] = long_mode ? 0 : gate(0x58, 0, 0xE5);                     // task gate, DPL 3
+  gdt[0xD0 / 8] = descriptor(kLowStack, 0xFFFF, 0x93, 0);                  // 16-bit stack
   put(memory, kGdt, gdt);
   const uint64_t ldt_data = descriptor(kLowData, 0xFFF, 0x93, 0x4);
   put(memory, kLdt + 8, ldt_data);
@@ -137,7 +139,8 @@ void build_page_tables(GuestMemory& memory) {
   put(memory, kDirectory + 8 * (kHighCode >> 21), uint64_t{kCodeTable | kUser});
   put(memory, kDirectory + 8 * (kHighScratch >> 21), uint64_t{kScratchTable | kUser});
   put(memory, kCodeTable, uint64_t{kHighCodePhysical | kUser});
-  put(memory, kScratchTable, std::array<uint64_t, 2>{kHighScratchPhysical | kUser, (kHighScratchPhysical + kPageSize) | kUser});
+  put(memory, kScratchTable,
+      std::array<uint64_t, 2>{kHighScratchPhysical | kUser, (kHighScratchPhysical + kPageSize) | kUser});
 
   std::array<uint32_t, 1024> table32{};
   for (uint32_t page = 0; page < 1024; ++page) table32[page] = page << 12 | kUser;
@@ -153,7 +156,9 @@ cpu::Segment segment(uint16_t selector, uint64_t base, uint32_t limit, uint32_t 
 }
 
 void set_real_segments(cpu::State& state, uint32_t attributes, uint32_t code_attributes) {
-  const auto real = [&](uint64_t base, uint32_t a) { return segment(static_cast<uint16_t>(base >> 4), base, 0xFFFF, a); };
+  const auto real = [&](uint64_t base, uint32_t a) {
+    return segment(static_cast<uint16_t>(base >> 4), base, 0xFFFF, a);
+  };
   state.segments.fill(real(kLowData, attributes));
   state.segments[cpu::kCs] = real(kLowCode, code_attributes);
   state.segments[cpu::kSs] = real(kLowStack, attributes);
@@ -209,7 +214,8 @@ void build(GuestMemory& memory, std::string_view mode_name) {
   // out 0xf4, al; hlt
   for (uint64_t vector = 0; vector < 256; ++vector) {
     put(memory, kHandlers + vector * kHandlerSize, std::array<uint8_t, 4>{0xE6, 0xF4, 0xF4, 0xF4});
-    if (mode != nullptr && mode->real) put(memory, vector * 4, static_cast<uint32_t>(kHandlers + vector * kHandlerSize));
+    if (mode != nullptr && mode->real)
+      put(memory, vector * 4, static_cast<uint32_t>(kHandlers + vector * kHandlerSize));
   }
 }
 

@@ -1,5 +1,6 @@
-// The small world in which a text case runs: descriptor tables, TSS, page tables and one handler per vector at fixed addresses
-// (tests/cases/README.md has the map), and the register state of each mode. Plain RAM and cpu::State, so that it serves any engine.
+// The small world in which a text case runs: descriptor tables, TSS, page tables and one handler per vector at fixed
+// addresses (tests/cases/README.md has the map), and the register state of each mode. Plain RAM and cpu::State, so that
+// it serves any engine.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,8 @@ inline constexpr uint64_t kLowCode = 0x1'0000, kLowData = 0x2'0000, kLowStack = 
 inline constexpr uint64_t kHighCode = 0x1000'0000, kHighScratch = 0x2000'0000;
 inline constexpr uint64_t kHighCodePhysical = 0x10'0000, kHighScratchPhysical = 0x20'0000;
 // Pages of the paged modes with something special about them.
-inline constexpr uint64_t kAbsentPage = 0x4'0000, kReadOnlyPage = 0x4'1000, kSupervisorPage = 0x4'2000, kNoExecutePage = 0x4'3000;
+inline constexpr uint64_t kAbsentPage = 0x4'0000, kReadOnlyPage = 0x4'1000, kSupervisorPage = 0x4'2000,
+                          kNoExecutePage = 0x4'3000;
 
 // The physical address behind a linear one of the paged modes, which is what a case file names.
 uint64_t physical_of(uint64_t linear);

@@ -1,5 +1,6 @@
-// generate_instruction_cases: writes text cases of user-mode instructions whose expected results are what the host's own CPU does.
-// It never asks the interpreter. Arguments: DIRECTORY SEED; the committed files were made by tests/cases with seed 1.
+// generate_instruction_cases: writes text cases of user-mode instructions whose expected results are what the host's
+// own CPU does. It never asks the interpreter. Arguments: DIRECTORY SEED; the committed files were made by tests/cases
+// with seed 1.
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -28,7 +29,8 @@ using engine::decoder::StateComponent;
 
 std::string disassemble(const Sample& sample) {
   ZydisDisassembledInstruction text;
-  const auto status = ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, kCodeAddress, sample.bytes.data(), sample.instruction.length, &text);
+  const auto status = ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, kCodeAddress, sample.bytes.data(),
+                                            sample.instruction.length, &text);
   return ZYAN_SUCCESS(status) ? text.text : std::string(engine::decoder::mnemonic_name(sample.instruction.mnemonic));
 }
 
@@ -42,7 +44,8 @@ Involved find_involved(const Instruction& instruction) {
   Involved involved;
   involved.gprs = instruction.info->gpr_read | instruction.info->gpr_written;
   const auto add_gpr = [&](uint8_t number) {
-    if (number != engine::decoder::kNoRegister && number != engine::decoder::kRipRelative) involved.gprs |= 1u << (number & (number >= 16 ? 3 : 15));
+    if (number != engine::decoder::kNoRegister && number != engine::decoder::kRipRelative)
+      involved.gprs |= 1u << (number & (number >= 16 ? 3 : 15));
   };
   const bool gather = instruction.info->operands[1].kind == OperandKind::kVsib;
   if (instruction.has_memory()) {
@@ -53,18 +56,37 @@ Involved find_involved(const Instruction& instruction) {
   for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
     const uint8_t number = engine::decoder::operand_register(instruction, i);
     switch (instruction.info->operands[i].kind) {
-      case OperandKind::kGprReg: case OperandKind::kGprRm: case OperandKind::kGprOpcode: case OperandKind::kGprVvvv:
-      case OperandKind::kAccumulator: add_gpr(number); break;
-      case OperandKind::kCl: add_gpr(cpu::kRcx); break;
-      case OperandKind::kXmmReg: case OperandKind::kXmmRm: case OperandKind::kXmmVvvv: case OperandKind::kXmmIs4:
+      case OperandKind::kGprReg:
+      case OperandKind::kGprRm:
+      case OperandKind::kGprOpcode:
+      case OperandKind::kGprVvvv:
+      case OperandKind::kAccumulator:
+        add_gpr(number);
+        break;
+      case OperandKind::kCl:
+        add_gpr(cpu::kRcx);
+        break;
+      case OperandKind::kXmmReg:
+      case OperandKind::kXmmRm:
+      case OperandKind::kXmmVvvv:
+      case OperandKind::kXmmIs4:
         if (number < 16) involved.xmms |= 1u << number;
         break;
-      case OperandKind::kXmm0: involved.xmms |= 1; break;
-      case OperandKind::kMmxReg: case OperandKind::kMmxRm: case OperandKind::kSt0: case OperandKind::kStRm: involved.x87 = true; break;
-      default: break;
+      case OperandKind::kXmm0:
+        involved.xmms |= 1;
+        break;
+      case OperandKind::kMmxReg:
+      case OperandKind::kMmxRm:
+      case OperandKind::kSt0:
+      case OperandKind::kStRm:
+        involved.x87 = true;
+        break;
+      default:
+        break;
     }
   }
-  if (instruction.has(engine::decoder::kPrefixRep) || instruction.has(engine::decoder::kPrefixRepne)) add_gpr(cpu::kRcx);
+  if (instruction.has(engine::decoder::kPrefixRep) || instruction.has(engine::decoder::kPrefixRepne))
+    add_gpr(cpu::kRcx);
   const StateComponent state = instruction.info->state;
   if (state == StateComponent::kX87 || state == StateComponent::kMmx) involved.x87 = true;
   return involved;
@@ -93,14 +115,17 @@ Registers narrow(const Registers& defaults, const Sample& sample, const Involved
   for (unsigned i = 0; i < 16; ++i) {
     if ((involved.gprs >> i & 1) != 0) registers.gpr[i] = sample.registers.gpr[i];
     if ((involved.xmms >> i & 1) == 0) continue;
-    std::copy_n(sample.registers.xsave.begin() + kXmmRegisters + 16 * i, 16, registers.xsave.begin() + kXmmRegisters + 16 * i);
-    std::copy_n(sample.registers.xsave.begin() + kYmmHighHalves + 16 * i, 16, registers.xsave.begin() + kYmmHighHalves + 16 * i);
+    std::copy_n(sample.registers.xsave.begin() + kXmmRegisters + 16 * i, 16,
+                registers.xsave.begin() + kXmmRegisters + 16 * i);
+    std::copy_n(sample.registers.xsave.begin() + kYmmHighHalves + 16 * i, 16,
+                registers.xsave.begin() + kYmmHighHalves + 16 * i);
   }
   if (involved.xmms != 0) registers.set_xsave_field(kMxcsr, sample.registers.xsave_field<uint32_t>(kMxcsr));
   if (involved.x87) {
     std::copy_n(sample.registers.xsave.begin(), kMxcsr, registers.xsave.begin());
     for (unsigned i = 0; i < 8; ++i) {
-      std::copy_n(sample.registers.xsave.begin() + kX87Registers + 16 * i, 10, registers.xsave.begin() + kX87Registers + 16 * i);
+      std::copy_n(sample.registers.xsave.begin() + kX87Registers + 16 * i, 10,
+                  registers.xsave.begin() + kX87Registers + 16 * i);
     }
   }
   registers.rflags = (sample.registers.rflags & 0xCD5) | 2;
@@ -124,7 +149,8 @@ std::vector<std::pair<uint64_t, uint64_t>> memory_ranges(const Instruction& inst
     if (!gather && instruction.index < 16) address += gpr[instruction.index] << instruction.scale_log2;
     if (instruction.address_size == 4) address = static_cast<uint32_t>(address);
     if (instruction.segment == cpu::kGs) address += Generator::kGsBase;
-    add(address, gather ? 64u << instruction.scale_log2 : 0, gather ? 72u << instruction.scale_log2 : std::max<uint64_t>(instruction.memory_size, 1));
+    add(address, gather ? 64u << instruction.scale_log2 : 0,
+        gather ? 72u << instruction.scale_log2 : std::max<uint64_t>(instruction.memory_size, 1));
   }
   using engine::decoder::InstructionClass;
   if (instruction.info->instruction_class == InstructionClass::kString) {
@@ -175,7 +201,8 @@ class Writer {
           host_.scratch()[at] = kept[at] != 0 ? kept[at] : static_cast<uint8_t>(random_.below(256));
         }
       }
-      if (sample.instruction.info->instruction_class == engine::decoder::InstructionClass::kControl) restore(kept, ranges);
+      if (sample.instruction.info->instruction_class == engine::decoder::InstructionClass::kControl)
+        restore(kept, ranges);
       const std::vector<uint8_t> memory(host_.scratch().begin(), host_.scratch().end());
       Registers after = before;
       const Outcome outcome = host_.run(sample.code(), after);
@@ -189,7 +216,8 @@ class Writer {
 
   void restore(const std::vector<uint8_t>& kept, const std::vector<std::pair<uint64_t, uint64_t>>& ranges) {
     for (const auto& [begin, end] : ranges) {
-      std::copy(kept.begin() + static_cast<ptrdiff_t>(begin - kScratchAddress), kept.begin() + static_cast<ptrdiff_t>(end - kScratchAddress),
+      std::copy(kept.begin() + static_cast<ptrdiff_t>(begin - kScratchAddress),
+                kept.begin() + static_cast<ptrdiff_t>(end - kScratchAddress),
                 host_.scratch().begin() + static_cast<ptrdiff_t>(begin - kScratchAddress));
     }
   }
@@ -199,7 +227,8 @@ class Writer {
     const Instruction& instruction = sample.instruction;
     const std::string mnemonic(engine::decoder::mnemonic_name(instruction.mnemonic));
     std::string& text = files_[file_of(instruction)];
-    text += fmt::format("\ncase {}{}_{}\n  mode long64 user\n  code", instruction.is_vex() ? "v" : "", mnemonic, ++numbers_[mnemonic]);
+    text += fmt::format("\ncase {}{}_{}\n  mode long64 user\n  code", instruction.is_vex() ? "v" : "", mnemonic,
+                        ++numbers_[mnemonic]);
     for (const uint8_t byte : sample.code()) text += fmt::format(" {:02x}", byte);
     text += fmt::format("  ; {}\n", disassemble(sample));
 
@@ -218,7 +247,8 @@ class Writer {
     append_memory(text, ranges, memory);
     if (outcome.faulted) {
       const bool coded = outcome.vector >= 8 && outcome.vector <= 17 && outcome.vector != 9 && outcome.vector != 16;
-      text += fmt::format("  fault {}{}\n", exception_name(outcome.vector), coded ? fmt::format("({:x})", outcome.error_code) : "");
+      text += fmt::format("  fault {}{}\n", exception_name(outcome.vector),
+                          coded ? fmt::format("({:x})", outcome.error_code) : "");
     }
     append_registers(text, "out", unchanged, out);
     append_changes(text, memory);
@@ -228,11 +258,16 @@ class Writer {
 
   static std::string file_of(const Instruction& instruction) {
     switch (instruction.info->state) {
-      case StateComponent::kX87: return "x87";
-      case StateComponent::kMmx: return "mmx";
-      case StateComponent::kSse: return "sse";
-      case StateComponent::kAvx: return "avx";
-      default: return instruction.is_vex() ? "bmi" : "integer";
+      case StateComponent::kX87:
+        return "x87";
+      case StateComponent::kMmx:
+        return "mmx";
+      case StateComponent::kSse:
+        return "sse";
+      case StateComponent::kAvx:
+        return "avx";
+      default:
+        return instruction.is_vex() ? "bmi" : "integer";
     }
   }
 
@@ -252,7 +287,8 @@ class Writer {
     text += "\n";
   }
 
-  static void append_memory(std::string& text, const std::vector<std::pair<uint64_t, uint64_t>>& ranges, const std::vector<uint8_t>& memory) {
+  static void append_memory(std::string& text, const std::vector<std::pair<uint64_t, uint64_t>>& ranges,
+                            const std::vector<uint8_t>& memory) {
     for (const auto& [begin, end] : ranges) {
       append_bytes(text, "mem", begin, std::span(memory).subspan(begin - kScratchAddress, end - begin));
     }
@@ -279,7 +315,12 @@ class Writer {
     using namespace engine::decoder;
     if (flags == 0) return;
     text += "  ignore";
-    for (const auto& [bit, name] : {std::pair{kFlagCf, "cf"}, {kFlagPf, "pf"}, {kFlagAf, "af"}, {kFlagZf, "zf"}, {kFlagSf, "sf"}, {kFlagOf, "of"}}) {
+    for (const auto& [bit, name] : {std::pair{kFlagCf, "cf"},
+                                    {kFlagPf, "pf"},
+                                    {kFlagAf, "af"},
+                                    {kFlagZf, "zf"},
+                                    {kFlagSf, "sf"},
+                                    {kFlagOf, "of"}}) {
       if ((flags & bit) != 0) text += fmt::format(" rflags.{}", name);
     }
     text += "\n";

@@ -12,25 +12,103 @@ using engine::decoder::DecodeMode;
 using engine::decoder::DecodeStatus;
 using engine::decoder::Instruction;
 using engine::decoder::Mnemonic;
-using engine::decoder::OperandKind;
 using engine::decoder::OpcodeMap;
+using engine::decoder::OperandKind;
 
 bool is_comparable(Mnemonic mnemonic) {
   using enum Mnemonic;
   switch (mnemonic) {
     // Leave user mode, change segments, or answer with something of the system.
-    case kInvalid: case kInt: case kInt1: case kInt3: case kInto: case kIret: case kSyscall: case kSysret: case kSysenter:
-    case kSysexit: case kJmpFar: case kCallFar: case kRetFar: case kPushf: case kPopf: case kPushSegment: case kPopSegment:
-    case kMovToSegment: case kMovFromSegment: case kLss: case kLfs: case kLgs: case kLds: case kLes: case kIn: case kOut:
-    case kIns: case kOuts: case kCli: case kSti: case kHlt: case kLgdt: case kSgdt: case kLidt: case kSidt: case kLldt:
-    case kSldt: case kLtr: case kStr: case kLmsw: case kSmsw: case kVerr: case kVerw: case kLar: case kLsl: case kClts:
-    case kInvd: case kWbinvd: case kInvlpg: case kInvpcid: case kMovToControl: case kMovFromControl: case kMovToDebug:
-    case kMovFromDebug: case kRdmsr: case kWrmsr: case kRdtsc: case kRdtscp: case kRdpmc: case kRsm: case kCpuid: case kSwapgs:
-    case kRdfsbase: case kRdgsbase: case kWrfsbase: case kWrgsbase: case kRdrand: case kRdseed: case kRdpid: case kClac:
-    case kStac: case kMonitor: case kMwait: case kXgetbv: case kXsetbv: case kVmcall: case kVmmcall:
+    case kInvalid:
+    case kInt:
+    case kInt1:
+    case kInt3:
+    case kInto:
+    case kIret:
+    case kSyscall:
+    case kSysret:
+    case kSysenter:
+    case kSysexit:
+    case kJmpFar:
+    case kCallFar:
+    case kRetFar:
+    case kPushf:
+    case kPopf:
+    case kPushSegment:
+    case kPopSegment:
+    case kMovToSegment:
+    case kMovFromSegment:
+    case kLss:
+    case kLfs:
+    case kLgs:
+    case kLds:
+    case kLes:
+    case kIn:
+    case kOut:
+    case kIns:
+    case kOuts:
+    case kCli:
+    case kSti:
+    case kHlt:
+    case kLgdt:
+    case kSgdt:
+    case kLidt:
+    case kSidt:
+    case kLldt:
+    case kSldt:
+    case kLtr:
+    case kStr:
+    case kLmsw:
+    case kSmsw:
+    case kVerr:
+    case kVerw:
+    case kLar:
+    case kLsl:
+    case kClts:
+    case kInvd:
+    case kWbinvd:
+    case kInvlpg:
+    case kInvpcid:
+    case kMovToControl:
+    case kMovFromControl:
+    case kMovToDebug:
+    case kMovFromDebug:
+    case kRdmsr:
+    case kWrmsr:
+    case kRdtsc:
+    case kRdtscp:
+    case kRdpmc:
+    case kRsm:
+    case kCpuid:
+    case kSwapgs:
+    case kRdfsbase:
+    case kRdgsbase:
+    case kWrfsbase:
+    case kWrgsbase:
+    case kRdrand:
+    case kRdseed:
+    case kRdpid:
+    case kClac:
+    case kStac:
+    case kMonitor:
+    case kMwait:
+    case kXgetbv:
+    case kXsetbv:
+    case kVmcall:
+    case kVmmcall:
     // Whole images of the state: their reserved fields and instruction pointers differ; text cases cover them.
-    case kXsave: case kXsavec: case kXsaveopt: case kXsaves: case kXrstor: case kXrstors: case kFxsave: case kFxrstor:
-    case kFnsave: case kFnstenv: case kFldenv: case kFrstor:
+    case kXsave:
+    case kXsavec:
+    case kXsaveopt:
+    case kXsaves:
+    case kXrstor:
+    case kXrstors:
+    case kFxsave:
+    case kFxrstor:
+    case kFnsave:
+    case kFnstenv:
+    case kFldenv:
+    case kFrstor:
       return false;
     default:
       return true;
@@ -42,7 +120,8 @@ Generator::Generator(const engine::decoder::DecodeOptions& options, uint64_t see
 }
 
 bool Generator::keep_only(std::string_view mnemonic) {
-  std::erase_if(forms_, [&](const Form& form) { return engine::decoder::mnemonic_name(form.info->mnemonic) != mnemonic; });
+  std::erase_if(forms_,
+                [&](const Form& form) { return engine::decoder::mnemonic_name(form.info->mnemonic) != mnemonic; });
   return !forms_.empty();
 }
 
@@ -87,7 +166,8 @@ void Generator::collect(Form form) {
     }
     // A prefix may have turned the opcode into something else; prefixes without a meaning are another test's business.
     if (!is_comparable(instruction.mnemonic) || instruction.opcode != form.opcode) continue;
-    if (instruction.info->instruction_class == engine::decoder::InstructionClass::kControl && form.prefix != 0) continue;
+    if (instruction.info->instruction_class == engine::decoder::InstructionClass::kControl && form.prefix != 0)
+      continue;
     form.info = instruction.info;
     const std::array<uint32_t, 3> key = {instruction.operand_size, instruction.vector_size, instruction.has_memory()};
     size_t i = 0;
@@ -146,7 +226,8 @@ unsigned Generator::encode(const Form& form, std::array<uint8_t, 15>& bytes) {
 
 bool Generator::draw_bytes(const Form& form, Sample& sample) {
   encode(form, sample.bytes);
-  if (engine::decoder::decode(sample.bytes, DecodeMode::kLong64, options_, sample.instruction) != DecodeStatus::kOk) return false;
+  if (engine::decoder::decode(sample.bytes, DecodeMode::kLong64, options_, sample.instruction) != DecodeStatus::kOk)
+    return false;
   return sample.instruction.info == form.info;
 }
 
@@ -159,21 +240,40 @@ void Generator::patch(Sample& sample, unsigned offset, unsigned length, uint64_t
 
 uint64_t Generator::random_word() {
   switch (below(8)) {
-    case 0: return below(256);
-    case 1: return ~below(256);
-    case 2: return uint64_t{1} << below(64);
-    case 3: return (uint64_t{1} << below(64)) - 1;
-    case 4: return static_cast<uint64_t>(static_cast<int64_t>(INT64_MIN) >> below(64));
-    case 5: return static_cast<uint32_t>(random_.next());
-    default: return random_.next();
+    case 0:
+      return below(256);
+    case 1:
+      return ~below(256);
+    case 2:
+      return uint64_t{1} << below(64);
+    case 3:
+      return (uint64_t{1} << below(64)) - 1;
+    case 4:
+      return static_cast<uint64_t>(static_cast<int64_t>(INT64_MIN) >> below(64));
+    case 5:
+      return static_cast<uint32_t>(random_.next());
+    default:
+      return random_.next();
   }
 }
 
 uint64_t Generator::random_double() {
-  static constexpr std::array<uint64_t, 16> kSpecial = {
-      0, 0x8000000000000000, 0x7FF0000000000000, 0xFFF0000000000000, 0x7FF8000000000000, 0x7FF0000000000001, 1,
-      0x000FFFFFFFFFFFFF, 0x0010000000000000, 0x7FEFFFFFFFFFFFFF, 0x3FF0000000000000, 0xBFF0000000000000, 0x4000000000000000,
-      0x41DFFFFFFFC00000, 0x43E0000000000000, 0x3FE0000000000000};
+  static constexpr std::array<uint64_t, 16> kSpecial = {0,
+                                                        0x8000000000000000,
+                                                        0x7FF0000000000000,
+                                                        0xFFF0000000000000,
+                                                        0x7FF8000000000000,
+                                                        0x7FF0000000000001,
+                                                        1,
+                                                        0x000FFFFFFFFFFFFF,
+                                                        0x0010000000000000,
+                                                        0x7FEFFFFFFFFFFFFF,
+                                                        0x3FF0000000000000,
+                                                        0xBFF0000000000000,
+                                                        0x4000000000000000,
+                                                        0x41DFFFFFFFC00000,
+                                                        0x43E0000000000000,
+                                                        0x3FE0000000000000};
   if (chance(25)) return kSpecial[below(kSpecial.size())];
   if (chance(40)) return std::bit_cast<uint64_t>(static_cast<double>(static_cast<int64_t>(below(2000)) - 1000) / 8);
   // An exponent near 1, so that sums and products are neither lost nor infinite.
@@ -182,8 +282,8 @@ uint64_t Generator::random_double() {
 
 void Generator::fill_vectors(Registers& registers) {
   static constexpr std::array<uint32_t, 16> kSpecial = {
-      0, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 1, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x3F800000,
-      0xBF800000, 0x40000000, 0x4EFFFFFF, 0x4F000000, 0x3F000000};
+      0,          0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 1,          0x007FFFFF,
+      0x00800000, 0x7F7FFFFF, 0x3F800000, 0xBF800000, 0x40000000, 0x4EFFFFFF, 0x4F000000, 0x3F000000};
   reset_vector_state(registers);
   const unsigned kind = static_cast<unsigned>(below(4));
   for (unsigned i = 0; i < 64; ++i) {
@@ -217,10 +317,15 @@ void Generator::fill_vectors(Registers& registers) {
   registers.set_xsave_field<uint16_t>(kStatusWord, status);
   registers.set_xsave_field<uint8_t>(kTagWord, chance(80) ? 0xFF : static_cast<uint8_t>(random_.next()));
   for (unsigned i = 0; i < 8; ++i) {
-    static constexpr std::array<std::array<uint64_t, 2>, 9> kExtended = {{{0, 0}, {0, 0x8000},
-                                                                          {0x8000000000000000, 0x7FFF}, {0x8000000000000000, 0xFFFF},
-                                                                          {0xC000000000000000, 0x7FFF}, {0xA000000000000000, 0x7FFF},
-                                                                          {1, 0}, {0x8000000000000000, 0x3FFF}, {0x4000000000000000, 0x3FFF}}};
+    static constexpr std::array<std::array<uint64_t, 2>, 9> kExtended = {{{0, 0},
+                                                                          {0, 0x8000},
+                                                                          {0x8000000000000000, 0x7FFF},
+                                                                          {0x8000000000000000, 0xFFFF},
+                                                                          {0xC000000000000000, 0x7FFF},
+                                                                          {0xA000000000000000, 0x7FFF},
+                                                                          {1, 0},
+                                                                          {0x8000000000000000, 0x3FFF},
+                                                                          {0x4000000000000000, 0x3FFF}}};
     uint64_t mantissa = random_.next() | uint64_t{1} << 63;
     uint64_t exponent = (random_.next() & 0x8000) | (0x3FE0 + below(0x40));
     if (chance(25)) {
@@ -247,7 +352,8 @@ void Generator::fill_registers(Registers& registers) {
 
 // --- operands ---
 
-// Most operands lie near the border of the two pages, the rest anywhere, and a few where nothing is mapped or no address is.
+// Most operands lie near the border of the two pages, the rest anywhere, and a few where nothing is mapped or no
+// address is.
 uint64_t Generator::choose_target(const Instruction& instruction) {
   using engine::decoder::Alignment;
   const uint64_t size = std::max<uint64_t>(instruction.memory_size, 1);
@@ -299,7 +405,8 @@ bool Generator::place_memory(Sample& sample, uint64_t target) {
     }
     const uint64_t displacement = target - scaled;
     const unsigned length = instruction.displacement_length;
-    if (length == 4 && static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(displacement))) != displacement) return false;
+    if (length == 4 && static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(displacement))) != displacement)
+      return false;
     if (length != 4 && length != 8) return false;
     patch(sample, instruction.displacement_offset, length, displacement);
     return true;
@@ -320,9 +427,10 @@ void Generator::place_gather(Sample& sample) {
   const bool dword_index = mnemonic == Mnemonic::kVgatherdps || mnemonic == Mnemonic::kVgatherdpd ||
                            mnemonic == Mnemonic::kVpgatherdd || mnemonic == Mnemonic::kVpgatherdq;
   for (unsigned i = 0; i < 4; ++i) {
-    const auto small = [&] { return static_cast<uint64_t>(static_cast<int64_t>(below(128)) - 64) ; };
+    const auto small = [&] { return static_cast<uint64_t>(static_cast<int64_t>(below(128)) - 64); };
     const uint64_t word = dword_index ? small() << 32 | static_cast<uint32_t>(small()) : small();
-    const size_t offset = i < 2 ? kXmmRegisters + 16 * instruction.index + 8 * i : kYmmHighHalves + 16 * instruction.index + 8 * (i - 2);
+    const size_t offset =
+        i < 2 ? kXmmRegisters + 16 * instruction.index + 8 * i : kYmmHighHalves + 16 * instruction.index + 8 * (i - 2);
     sample.registers.set_xsave_field<uint64_t>(offset, word);
   }
 }
@@ -332,7 +440,8 @@ bool Generator::place_branch(Sample& sample, std::span<uint8_t, kScratchSize> sc
   const Instruction& instruction = sample.instruction;
   auto& gpr = sample.registers.gpr;
   if (instruction.info->operands[0].kind == OperandKind::kRelative) {
-    patch(sample, instruction.immediate_offset, instruction.immediate_length, kTakenAddress - (kCodeAddress + instruction.length));
+    patch(sample, instruction.immediate_offset, instruction.immediate_length,
+          kTakenAddress - (kCodeAddress + instruction.length));
     if (chance(50)) gpr[cpu::kRcx] = below(3);
     return true;
   }
@@ -361,26 +470,44 @@ bool Generator::place_operands(Sample& sample, std::span<uint8_t, kScratchSize> 
     return place_branch(sample, scratch);
   }
   switch (instruction.mnemonic) {
-    case kLea: case kNop: case kUd0: case kUd1: case kPrefetch: case kPrefetchw: case kPrefetchnta: case kPrefetcht0:
-    case kPrefetcht1: case kPrefetcht2:
+    case kLea:
+    case kNop:
+    case kUd0:
+    case kUd1:
+    case kPrefetch:
+    case kPrefetchw:
+    case kPrefetchnta:
+    case kPrefetcht0:
+    case kPrefetcht1:
+    case kPrefetcht2:
       return true;
     case kEnter:
       patch(sample, instruction.immediate_offset, 2, below(64));
       gpr[cpu::kRbp] = in_scratch();
       return true;
-    case kLeave: gpr[cpu::kRbp] = in_scratch(); return true;
-    case kXlat: gpr[cpu::kRbx] = in_scratch() - (instruction.segment == cpu::kGs ? kGsBase : 0); return instruction.segment != cpu::kFs;
-    case kMaskmovdqu: case kMaskmovq:
+    case kLeave:
+      gpr[cpu::kRbp] = in_scratch();
+      return true;
+    case kXlat:
+      gpr[cpu::kRbx] = in_scratch() - (instruction.segment == cpu::kGs ? kGsBase : 0);
+      return instruction.segment != cpu::kFs;
+    case kMaskmovdqu:
+    case kMaskmovq:
       gpr[cpu::kRdi] = in_scratch() - (instruction.segment == cpu::kGs ? kGsBase : 0);
       return instruction.segment != cpu::kFs;
-    case kMovs: case kCmps: case kStos: case kLods: case kScas:
+    case kMovs:
+    case kCmps:
+    case kStos:
+    case kLods:
+    case kScas:
       if (instruction.segment == cpu::kFs) return false;
       gpr[cpu::kRsi] = in_scratch() - (instruction.segment == cpu::kGs ? kGsBase : 0);
       gpr[cpu::kRdi] = in_scratch();
       gpr[cpu::kRcx] = below(20);
       if (chance(30)) std::memset(scratch.data() + 0xE80, static_cast<int>(gpr[cpu::kRax] & 0xFF), 0x300);
       return true;
-    default: break;
+    default:
+      break;
   }
   if (!instruction.has_memory()) return true;
   // Only address arithmetic or FS, whose base is the host's thread pointer: not ours to touch.
@@ -390,11 +517,13 @@ bool Generator::place_operands(Sample& sample, std::span<uint8_t, kScratchSize> 
   const bool bit_string = instruction.mnemonic >= kBt && instruction.mnemonic <= kBtc &&
                           instruction.info->operands[1].kind == OperandKind::kGprReg;
   if (gather || bit_string) target = kScratchAddress + 0xC00 + below(0x800);
-  // Where a kernel watches for locks that cross a cache line it makes the program wait; the page border is one such line.
+  // Where a kernel watches for locks that cross a cache line it makes the program wait; the page border is one such
+  // line.
   const bool locks = instruction.has(engine::decoder::kPrefixLock) || instruction.mnemonic == kXchg;
   const bool crosses = (target & 63) + std::max<uint64_t>(instruction.memory_size, 8) > 64;
   if (locks && (bit_string || crosses)) target &= ~uint64_t{15};
-  if (gather && (instruction.base == engine::decoder::kNoRegister || instruction.base == engine::decoder::kRipRelative)) {
+  if (gather &&
+      (instruction.base == engine::decoder::kNoRegister || instruction.base == engine::decoder::kRipRelative)) {
     if (instruction.base == engine::decoder::kRipRelative) return false;
   }
   if (!place_memory(sample, target)) return false;
@@ -439,7 +568,9 @@ void Generator::keep_distinct() {
     while (!draw_bytes(form, sample)) {
     }
     const Instruction& instruction = sample.instruction;
-    return !seen.emplace(form.info, instruction.operand_size, instruction.vector_size, instruction.has_memory(), instruction.is_vex()).second;
+    return !seen.emplace(form.info, instruction.operand_size, instruction.vector_size, instruction.has_memory(),
+                         instruction.is_vex())
+                .second;
   });
 }
 

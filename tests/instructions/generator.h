@@ -1,6 +1,6 @@
-// Random user-mode instructions for the differential run, all valid, drawn evenly from the decoder's own tables, with register
-// and memory contents under which they do something: operands lie in the scratch pages (across their border too, and now and then
-// outside), branches go to kTakenAddress.
+// Random user-mode instructions for the differential run, all valid, drawn evenly from the decoder's own tables, with
+// register and memory contents under which they do something: operands lie in the scratch pages (across their border
+// too, and now and then outside), branches go to kTakenAddress.
 #pragma once
 
 #include <array>
@@ -49,7 +49,7 @@ class Generator {
     const engine::decoder::OpcodeInfo* info = nullptr;
     engine::decoder::OpcodeMap map = engine::decoder::OpcodeMap::kOneByte;
     uint8_t opcode = 0;
-    uint8_t prefix = 0;  // 0, 66, F2 or F3
+    uint8_t prefix = 0;      // 0, 66, F2 or F3
     bool second_66 = false;  // 66 beside F2 or F3
     bool w = false, vex = false, vex_256 = false;
     std::vector<uint8_t> modrm;  // the bytes behind the opcode that belong to this form

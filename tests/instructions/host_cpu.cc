@@ -2,12 +2,12 @@
 
 #include <asm/prctl.h>
 #include <signal.h>
-#include <cerrno>
-#include <cstring>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <cerrno>
+#include <cstring>
 
 #include <algorithm>
 #include <array>
@@ -45,7 +45,8 @@ void on_fault(int signal_number, siginfo_t*, void* context) {
 }
 
 Result<> map_fixed(uint64_t address, size_t size, int protection) {
-  void* at = ::mmap(reinterpret_cast<void*>(address), size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  void* at = ::mmap(reinterpret_cast<void*>(address), size, protection,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   if (at == reinterpret_cast<void*>(address)) return {};
   return fail_errno(errno, "map memory at {:#x} for native instructions", address);
 }
@@ -91,13 +92,21 @@ Outcome HostCpu::run(std::span<const uint8_t> instruction, Registers& registers)
   host_cpu_enter(&registers, code);
   running = false;
   switch (static_cast<Exit>(registers.rip)) {
-    case Exit::kNext: registers.rip = kCodeAddress + instruction.size(); break;
-    case Exit::kTaken: registers.rip = kTakenAddress; break;
-    case Exit::kFault: registers.rip = kCodeAddress; break;
+    case Exit::kNext:
+      registers.rip = kCodeAddress + instruction.size();
+      break;
+    case Exit::kTaken:
+      registers.rip = kTakenAddress;
+      break;
+    case Exit::kFault:
+      registers.rip = kCodeAddress;
+      break;
   }
   return outcome;
 }
 
-bool HostCpu::set_gs_base(uint64_t base) { return ::syscall(SYS_arch_prctl, ARCH_SET_GS, base) == 0; }
+bool HostCpu::set_gs_base(uint64_t base) {
+  return ::syscall(SYS_arch_prctl, ARCH_SET_GS, base) == 0;
+}
 
 }  // namespace bulkhead::instructions

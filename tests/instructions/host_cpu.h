@@ -1,6 +1,7 @@
-// The host's own CPU as the oracle for user-mode instructions: one instruction runs natively with given registers, between two
-// pages of scratch memory, and what it did comes back. Only one may exist in a process, which must be single-threaded while
-// an instruction runs. Not for instructions that would leave user mode, change segments or debug state.
+// The host's own CPU as the oracle for user-mode instructions: one instruction runs natively with given registers,
+// between two pages of scratch memory, and what it did comes back. Only one may exist in a process, which must be
+// single-threaded while an instruction runs. Not for instructions that would leave user mode, change segments or debug
+// state.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,8 @@
 
 namespace bulkhead::instructions {
 
-// Both the host's CPU and the guest see code and scratch memory at these linear addresses, below 2 GiB so that every form of
-// address reaches them. The pages around them are not mapped.
+// Both the host's CPU and the guest see code and scratch memory at these linear addresses, below 2 GiB so that every
+// form of address reaches them. The pages around them are not mapped.
 inline constexpr uint64_t kCodeAddress = 0x1000'0000;
 inline constexpr uint64_t kScratchAddress = 0x2000'0000;
 inline constexpr uint64_t kScratchSize = 0x2000;
@@ -31,8 +32,8 @@ class HostCpu {
 
   [[nodiscard]] std::span<uint8_t, kScratchSize> scratch();
 
-  // Runs the instruction at kCodeAddress; registers.rip becomes the address of what would run next, or of the instruction when
-  // it faulted.
+  // Runs the instruction at kCodeAddress; registers.rip becomes the address of what would run next, or of the
+  // instruction when it faulted.
   Outcome run(std::span<const uint8_t> instruction, Registers& registers);
 
   // The base of GS while instructions run; FS stays the host's.

@@ -33,7 +33,8 @@ void Interpreter::map_page(uint64_t linear, uint64_t physical) {
 
 Result<> Interpreter::set_up(const cpu::FeatureSet& features, uint64_t gs_base) {
   memory_ = TRY(memory::GuestMemory::create(memory::GuestMemory::kMinimumSize));
-  engine_ = TRY(engine::Engine::create(*memory_, clock_, random_, {.vcpu_count = 1, .features = features, .leaves = {{}}}));
+  engine_ =
+      TRY(engine::Engine::create(*memory_, clock_, random_, {.vcpu_count = 1, .features = features, .leaves = {{}}}));
   vcpu_ = TRY(engine_->create_vcpu(0));
   map_page(kScratchAddress, kScratchPages[0]);
   map_page(kScratchAddress + kPageSize, kScratchPages[1]);
@@ -89,7 +90,9 @@ std::optional<size_t> Interpreter::find_difference(size_t offset, std::span<cons
   return std::nullopt;
 }
 
-uint8_t Interpreter::scratch_byte(size_t offset) const { return *at(offset); }
+uint8_t Interpreter::scratch_byte(size_t offset) const {
+  return *at(offset);
+}
 
 Outcome Interpreter::run(const engine::decoder::Instruction& instruction, Registers& registers) {
   engine::Cpu& cpu = static_cast<engine::SoftVcpu&>(*vcpu_).cpu();

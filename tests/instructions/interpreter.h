@@ -1,5 +1,5 @@
-// The software engine's interpreter as the counterpart of HostCpu: one instruction in 64-bit user mode, its scratch pages at the
-// same linear addresses, no run loop and no devices.
+// The software engine's interpreter as the counterpart of HostCpu: one instruction in 64-bit user mode, its scratch
+// pages at the same linear addresses, no run loop and no devices.
 #pragma once
 
 #include <array>

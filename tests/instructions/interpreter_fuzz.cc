@@ -1,5 +1,5 @@
-// Any bytes as code, in any mode, with devices that answer with anything: the guest may ruin itself, nothing else may happen. Half of
-// the inputs run instruction by instruction, half in blocks until a clock stops them.
+// Any bytes as code, in any mode, with devices that answer with anything: the guest may ruin itself, nothing else may
+// happen. Half of the inputs run instruction by instruction, half in blocks until a clock stops them.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -46,8 +46,8 @@ class Machine {
     auto memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize);
     CHECK(memory.has_value(), "memory for the guest");
     memory_ = std::move(*memory);
-    auto engine = engine::Engine::create(*memory_, clock_, random_,
-                                         {.vcpu_count = 1, .features = engine::Engine::available_features(), .leaves = {{}}});
+    auto engine = engine::Engine::create(
+        *memory_, clock_, random_, {.vcpu_count = 1, .features = engine::Engine::available_features(), .leaves = {{}}});
     CHECK(engine.has_value(), "an engine");
     engine_ = std::move(*engine);
     auto vcpu = engine_->create_vcpu(0);
@@ -68,8 +68,9 @@ class Machine {
   // Byte 0: mode and manner; bytes 1 to 8: seed of the registers; the rest is code.
   void run(std::span<const uint8_t> input) {
     if (input.size() < 10) return;
-    static constexpr std::array<const char*, 12> kModes = {"real16",   "v86",      "prot16",        "prot32", "prot32 user", "paged32",
-                                                           "pae32",    "compat32", "compat32 user", "long64", "long64 user", "paged32 user"};
+    static constexpr std::array<const char*, 12> kModes = {"real16",        "v86",     "prot16",      "prot32",
+                                                           "prot32 user",   "paged32", "pae32",       "compat32",
+                                                           "compat32 user", "long64",  "long64 user", "paged32 user"};
     const char* mode = kModes[input[0] % 16 % kModes.size()];
     uint64_t seed = 0;
     std::memcpy(&seed, input.data() + 1, sizeof seed);
@@ -94,10 +95,18 @@ class Machine {
       if (i == cpu::kRsp) continue;
       // Small numbers and addresses of the environment find more than random words.
       switch (random.below(4)) {
-        case 0: state.gpr[i] = random.below(256); break;
-        case 1: state.gpr[i] = random.below(0x6'0000); break;
-        case 2: state.gpr[i] = environment::kHighScratch + random.below(0x2000); break;
-        default: state.gpr[i] = random.next(); break;
+        case 0:
+          state.gpr[i] = random.below(256);
+          break;
+        case 1:
+          state.gpr[i] = random.below(0x6'0000);
+          break;
+        case 2:
+          state.gpr[i] = environment::kHighScratch + random.below(0x2000);
+          break;
+        default:
+          state.gpr[i] = random.next();
+          break;
       }
     }
     state.rflags |= random.next() & 0xCD5;

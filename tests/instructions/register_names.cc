@@ -87,9 +87,38 @@ std::vector<std::string> make_compared() {
     names.push_back(fmt::format("{}.base", segment));
     names.push_back(fmt::format("{}.limit", segment));
   }
-  for (const char* name : {"ldtr", "tr", "gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit", "cr0", "cr2", "cr3", "cr4", "xcr0", "efer",
-                           "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "star", "lstar", "cstar", "sfmask", "kernel_gs_base", "sysenter_cs",
-                           "sysenter_esp", "sysenter_eip", "tsc_aux", "shadow", "fcw", "fsw", "ftw", "mxcsr"}) {
+  for (const char* name : {"ldtr",
+                           "tr",
+                           "gdtr.base",
+                           "gdtr.limit",
+                           "idtr.base",
+                           "idtr.limit",
+                           "cr0",
+                           "cr2",
+                           "cr3",
+                           "cr4",
+                           "xcr0",
+                           "efer",
+                           "dr0",
+                           "dr1",
+                           "dr2",
+                           "dr3",
+                           "dr6",
+                           "dr7",
+                           "star",
+                           "lstar",
+                           "cstar",
+                           "sfmask",
+                           "kernel_gs_base",
+                           "sysenter_cs",
+                           "sysenter_esp",
+                           "sysenter_eip",
+                           "tsc_aux",
+                           "shadow",
+                           "fcw",
+                           "fsw",
+                           "ftw",
+                           "mxcsr"}) {
     names.emplace_back(name);
   }
   for (unsigned i = 0; i < 8; ++i) names.push_back(fmt::format("st{}", i));
@@ -105,7 +134,8 @@ std::span<uint8_t> find_register(cpu::State& state, std::string_view name) {
     return bytes_of(state.gpr[static_cast<size_t>(gpr - kGprs.begin())]);
   }
   for (size_t i = 0; i < kSegments.size(); ++i) {
-    if (name.starts_with(kSegments[i]) && (name.size() == 2 || name[2] == '.')) return segment_part(state.segments[i], name.substr(2));
+    if (name.starts_with(kSegments[i]) && (name.size() == 2 || name[2] == '.'))
+      return segment_part(state.segments[i], name.substr(2));
   }
   if (name.starts_with("ldtr")) return segment_part(state.ldtr, name.substr(4));
   if (name == "tr" || name.starts_with("tr.")) return segment_part(state.tr, name.substr(2));

@@ -1,5 +1,5 @@
-// The registers that a user-mode instruction can see and change, in one value: what the host's CPU, the interpreter and the
-// text cases exchange.
+// The registers that a user-mode instruction can see and change, in one value: what the host's CPU, the interpreter and
+// the text cases exchange.
 #pragma once
 
 #include <array>
@@ -31,7 +31,13 @@ struct alignas(64) Registers {
 
 // Offsets in the XSAVE area (Intel SDM 1, 13.4).
 enum XsaveOffset : size_t {
-  kControlWord = 0, kStatusWord = 2, kTagWord = 4, kMxcsr = 24, kX87Registers = 32, kXmmRegisters = 160, kXstateBv = 512,
+  kControlWord = 0,
+  kStatusWord = 2,
+  kTagWord = 4,
+  kMxcsr = 24,
+  kX87Registers = 32,
+  kXmmRegisters = 160,
+  kXstateBv = 512,
   kYmmHighHalves = 576,
 };
 

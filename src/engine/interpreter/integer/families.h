@@ -79,8 +79,7 @@ Handler by_condition(unsigned condition, Choose&& choose) {
     Handler chosen = nullptr;
     (void)((condition == kConditions && (chosen = choose.template operator()<kConditions>(), true)) || ...);
     return chosen;
-  }
-  (std::make_integer_sequence<unsigned, 16>());
+  }(std::make_integer_sequence<unsigned, 16>());
 }
 
 // The same handler for every width and form.

@@ -88,10 +88,11 @@ inline T load(Cpu& cpu, const Op& op) {
   return read_linear<T>(cpu, segment_of(op), operand_address<kAddressing, MemoryAccess::kRead>(cpu, op, sizeof(T)));
 }
 
-// Reads a T and gives it to kUse(cpu, op, value). The slow way is a tail call with nothing kept over it, so that hot handlers
-// need no stack frame.
+// Reads a T and gives it to kUse(cpu, op, value). The slow way is a tail call with nothing kept over it, so that hot
+// handlers need no stack frame.
 template <typename T, auto kUse>
-[[gnu::noinline, gnu::cold]] void load_slow_then(Cpu& cpu, const Op& op, cpu::SegmentRegister segment, uint64_t linear) {
+[[gnu::noinline, gnu::cold]] void load_slow_then(Cpu& cpu, const Op& op, cpu::SegmentRegister segment,
+                                                 uint64_t linear) {
   kUse(cpu, op, read_word_slow<T>(cpu, segment, linear));
 }
 template <typename T, auto kUse>
@@ -109,12 +110,14 @@ template <typename T, Addressing kAddressing, auto kUse>
 
 // Writes value, then kThen(cpu, op): the same for stores.
 template <typename T, auto kThen>
-[[gnu::noinline, gnu::cold]] void write_slow_then(Cpu& cpu, const Op& op, cpu::SegmentRegister segment, uint64_t linear, T value) {
+[[gnu::noinline, gnu::cold]] void write_slow_then(Cpu& cpu, const Op& op, cpu::SegmentRegister segment, uint64_t linear,
+                                                  T value) {
   write_word_slow<T>(cpu, segment, linear, value);
   kThen(cpu, op);
 }
 template <typename T, auto kThen>
-[[gnu::always_inline]] inline void write_then(Cpu& cpu, const Op& op, cpu::SegmentRegister segment, uint64_t linear, T value) {
+[[gnu::always_inline]] inline void write_then(Cpu& cpu, const Op& op, cpu::SegmentRegister segment, uint64_t linear,
+                                              T value) {
   if (uint8_t* host = find_writable(cpu, linear, sizeof(T))) [[likely]] {
     store_word<T>(host, value);
     kThen(cpu, op);

@@ -14,7 +14,7 @@ using decoder::OperandKind;
 void push_register_flat(Cpu& cpu, const Op& op) {
   const uint64_t top = cpu.gpr[cpu::kRsp] - 8;
   write_then<uint64_t, [](Cpu& cpu, const Op&) { cpu.gpr[cpu::kRsp] -= 8; }>(cpu, op, cpu::kSs, top,
-                                                                            read_register<uint64_t>(cpu, op.rm));
+                                                                             read_register<uint64_t>(cpu, op.rm));
 }
 
 template <typename T, typename Source>
