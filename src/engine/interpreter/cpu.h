@@ -168,6 +168,7 @@ struct alignas(64) Cpu {
   // can load them. XMM i at xsave + 160 + 16 i, high halves of YMM i at xsave + 576 + 16 i, MXCSR at xsave + 24.
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
+  uint32_t pause_count = 0;  // PAUSEs ever: how long a spinning vCPU has kept its host core
   uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
   // Values of instruction_count at which the shadow of STI or MOV SS, and RFLAGS.RF, still hold: both last one instruction, so
   // nobody has to clear them.

@@ -1,5 +1,7 @@
 // Instructions that compute nothing: NOP, prefetches, fences, PAUSE, cache hints, UD; and the ones that only ask the
 // machine for a value: RDRAND, RDSEED, RDPID.
+#include <thread>
+
 #include "engine/interpreter/integer/alu.h"
 #include "engine/interpreter/integer/families.h"
 #include "engine/interpreter/system/system.h"
@@ -10,8 +12,11 @@ namespace {
 using decoder::Mnemonic;
 
 void do_nothing(Cpu&, const Op&) {}
-void pause(Cpu&, const Op&) {
+// A vCPU that spins waits for another one, which may be without a host core: this one is offered now and then.
+void pause(Cpu& cpu, const Op&) {
+  constexpr uint32_t kPausesBeforeYield = 64;
   asm volatile("pause");
+  if (++cpu.pause_count % kPausesBeforeYield == 0) std::this_thread::yield();
 }
 // Guest memory is reached by plain host instructions, so the host's own fence orders it.
 void fence(Cpu&, const Op&) {
