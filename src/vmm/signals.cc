@@ -11,7 +11,7 @@ namespace {
 sigset_t our_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCONT}) sigaddset(&set, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCONT, SIGUSR1}) sigaddset(&set, signal);
   return set;
 }
 
@@ -23,13 +23,12 @@ void block_signals() {
   std::signal(SIGPIPE, SIG_IGN);
 }
 
-Result<std::unique_ptr<Signals>> Signals::create(EventLoop& loop, std::function<void()> on_shut_down,
-                                                 std::function<void()> on_continued) {
+Result<std::unique_ptr<Signals>> Signals::create(EventLoop& loop, Handlers handlers) {
   const sigset_t set = our_signals();
   Fd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd.valid()) return fail_errno(errno, "create a signalfd");
   const int number = fd.get();
-  std::unique_ptr<Signals> made(new Signals(loop, std::move(fd), std::move(on_shut_down), std::move(on_continued)));
+  std::unique_ptr<Signals> made(new Signals(loop, std::move(fd), std::move(handlers)));
   TRY(loop.watch(number, EPOLLIN, [signals = made.get()](uint32_t) { signals->receive(); }));
   return made;
 }
@@ -39,10 +38,10 @@ Signals::~Signals() { loop_.unwatch(fd_.get()); }
 void Signals::receive() {
   signalfd_siginfo info{};
   while (::read(fd_.get(), &info, sizeof info) == sizeof info) {
-    if (info.ssi_signo == SIGCONT) {
-      on_continued_();
-    } else {
-      on_shut_down_();
+    switch (info.ssi_signo) {
+      case SIGCONT: handlers_.on_continued(); break;
+      case SIGUSR1: handlers_.on_checkpoint(); break;
+      default: handlers_.on_shut_down(); break;
     }
   }
 }

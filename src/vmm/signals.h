@@ -1,5 +1,5 @@
 // The signals that mean something to a VM process, as events of its loop: SIGTERM, SIGINT and SIGHUP press the guest's
-// power button and, the second time, end the VM; SIGCONT makes the terminal raw again.
+// power button and, the second time, end the VM; SIGCONT makes the terminal raw again; SIGUSR1 asks for a checkpoint.
 #pragma once
 
 #include <functional>
@@ -16,21 +16,21 @@ void block_signals();
 
 class Signals {
  public:
-  // Both are called on the loop's thread.
-  static Result<std::unique_ptr<Signals>> create(EventLoop& loop, std::function<void()> on_shut_down,
-                                                 std::function<void()> on_continued);
+  // Called on the loop's thread.
+  struct Handlers {
+    std::function<void()> on_shut_down, on_continued, on_checkpoint;
+  };
+  static Result<std::unique_ptr<Signals>> create(EventLoop& loop, Handlers handlers);
   // When the loop does not run, or on its thread.
   ~Signals();
 
  private:
-  Signals(EventLoop& loop, Fd fd, std::function<void()> on_shut_down, std::function<void()> on_continued)
-      : loop_(loop), fd_(std::move(fd)), on_shut_down_(std::move(on_shut_down)), on_continued_(std::move(on_continued)) {}
+  Signals(EventLoop& loop, Fd fd, Handlers handlers) : loop_(loop), fd_(std::move(fd)), handlers_(std::move(handlers)) {}
   void receive();
 
   EventLoop& loop_;
   Fd fd_;
-  std::function<void()> on_shut_down_;
-  std::function<void()> on_continued_;
+  const Handlers handlers_;
 };
 
 }  // namespace bulkhead::vmm

@@ -1,9 +1,11 @@
 #include "apps/bulkhead/run_verb.h"
 
+#include <atomic>
 #include <cstdio>
 
 #include <CLI/CLI.hpp>
 
+#include "support/os/thread.h"
 #include "vmm/checkpoint.h"
 #include "vmm/gdb/server.h"
 #include "vmm/signals.h"
@@ -53,6 +55,30 @@ constexpr const char* kFooter =
     "  bulkhead run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --cpus 2 --disk data.img\n"
     "  bulkhead run --kernel vmlinux --serial socket:/run/vm.sock --gdb localhost:1234";
 
+// Writes checkpoints when asked to, one at a time, on a thread of its own: the consoles go on until the VM is at rest.
+class Checkpointer {
+ public:
+  Checkpointer(std::string path, vmm::Vm& vm) : path_(std::move(path)), vm_(vm) {}
+
+  // Always from the same thread. Asked while one is being written, does nothing.
+  void request() {
+    if (path_.empty()) return cli::print_message("SIGUSR1 makes a checkpoint only with --checkpoint");
+    if (busy_.exchange(true)) return;
+    thread_.join();
+    thread_ = Thread("checkpoint", [this] {
+      const auto written = vmm::write_checkpoint(path_, vm_);
+      cli::print_message(written ? fmt::format("checkpoint '{}' written", path_) : written.error().message);
+      busy_ = false;
+    });
+  }
+
+ private:
+  const std::string path_;
+  vmm::Vm& vm_;
+  std::atomic<bool> busy_{false};
+  Thread thread_;
+};
+
 }  // namespace
 
 void RunVerb::add_options(CLI::App& options) {
@@ -68,6 +94,9 @@ void RunVerb::add_options(CLI::App& options) {
   options.add_flag("--no-reboot", no_reboot_, "End when the guest resets itself")->group("Machine");
   options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")->group("Devices");
   options.add_option("--restore", restore_, "Go on from a checkpoint instead of booting")->type_name("FILE")->group("Boot");
+  options.add_option("--checkpoint", checkpoint_, "SIGUSR1 writes a checkpoint there, and the VM goes on")
+      ->type_name("FILE")
+      ->group("Insight");
   options.add_option("--gdb", gdb_, "Wait for gdb at HOST:PORT or a socket's PATH, stopped before the first instruction")
       ->type_name("ADDR")
       ->group("Insight");
@@ -112,8 +141,10 @@ Result<vmm::Outcome> RunVerb::run_vm(const vmm::VmConfig& config, std::string& s
     debugger = TRY_IN(config.gdb.label(config.gdb.value), vmm::gdb::Server::create(config.gdb.value, *vm));
     cli::print_message(fmt::format("waiting for gdb: target remote {}", config.gdb.value));
   }
-  const auto signals = TRY(vmm::Signals::create(
-      vm->loop(), [&vm] { vm->driver().shut_down(); }, [&vm] { vm->on_continued(); }));
+  Checkpointer checkpointer(checkpoint_, *vm);
+  const auto signals = TRY(vmm::Signals::create(vm->loop(), {.on_shut_down = [&vm] { vm->driver().shut_down(); },
+                                                             .on_continued = [&vm] { vm->on_continued(); },
+                                                             .on_checkpoint = [&] { checkpointer.request(); }}));
   for (const std::string& notice : vm->notices()) cli::print_message(notice);
   vm->start();
   vmm::Outcome outcome = vm->driver().wait();
