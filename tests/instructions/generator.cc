@@ -416,6 +416,8 @@ bool Generator::place_memory(Sample& sample, uint64_t target) {
   const uint64_t scaled = index == engine::decoder::kNoRegister ? 0 : gpr[index] << sample.instruction.scale_log2;
   uint64_t value = target - scaled - static_cast<uint64_t>(sample.instruction.displacement);
   if (instruction.address_size == 4 && base != cpu::kRsp) value = (value & mask) | (random_.next() & ~mask);
+  // The code page is mapped on the host only: a stack pointer into it would tell the two apart.
+  if (base == cpu::kRsp && value - kCodeAddress + 8 < 4096 + 16) return false;
   gpr[base] = value;
   return true;
 }
