@@ -11,7 +11,8 @@
 namespace bulkhead::cli {
 namespace {
 
-constexpr const char* kDescription = "Bulkhead: virtual machines for industrial systems, on KVM or on its own x86-64 engine.";
+constexpr const char* kDescription =
+    "Bulkhead: virtual machines for industrial systems, on KVM or on its own x86-64 engine.";
 constexpr const char* kFooter =
     "Examples:\n"
     "  bulkhead run vm.yaml\n"

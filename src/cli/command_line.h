@@ -1,5 +1,5 @@
-// The command's shape: verbs, their options, one clear line for what is wrong with them, and the exit status. What a verb
-// does is its own business.
+// The command's shape: verbs, their options, one clear line for what is wrong with them, and the exit status. What a
+// verb does is its own business.
 #pragma once
 
 #include <memory>

@@ -40,11 +40,16 @@ Result<Spec> parse_spec(std::string_view text) {
 
 std::string to_string(const Spec& spec) {
   switch (spec.kind) {
-    case Spec::Kind::kNull: return "null";
-    case Spec::Kind::kStdio: return "stdio";
-    case Spec::Kind::kPty: return "pty";
-    case Spec::Kind::kFile: return "file:" + spec.path;
-    case Spec::Kind::kSocket: return "socket:" + spec.path;
+    case Spec::Kind::kNull:
+      return "null";
+    case Spec::Kind::kStdio:
+      return "stdio";
+    case Spec::Kind::kPty:
+      return "pty";
+    case Spec::Kind::kFile:
+      return "file:" + spec.path;
+    case Spec::Kind::kSocket:
+      return "socket:" + spec.path;
   }
   return {};
 }
@@ -57,11 +62,16 @@ Result<std::unique_ptr<Backend>> open_file_backend(const std::string& path, Even
 Result<std::unique_ptr<Backend>> open_backend(const Spec& spec, EventLoop& loop,
                                               std::function<void(TerminalCommand)> on_command) {
   switch (spec.kind) {
-    case Spec::Kind::kNull: return std::make_unique<NullBackend>(loop);
-    case Spec::Kind::kStdio: return open_stdio(loop, std::move(on_command));
-    case Spec::Kind::kPty: return open_pty_backend(loop);
-    case Spec::Kind::kFile: return open_file_backend(spec.path, loop);
-    case Spec::Kind::kSocket: return open_socket_backend(spec.path, loop);
+    case Spec::Kind::kNull:
+      return std::make_unique<NullBackend>(loop);
+    case Spec::Kind::kStdio:
+      return open_stdio(loop, std::move(on_command));
+    case Spec::Kind::kPty:
+      return open_pty_backend(loop);
+    case Spec::Kind::kFile:
+      return open_file_backend(spec.path, loop);
+    case Spec::Kind::kSocket:
+      return open_socket_backend(spec.path, loop);
   }
   return fail("serial back end of unknown kind");
 }

@@ -40,8 +40,8 @@ Result<std::unique_ptr<Backend>> open_backend(const Spec& spec, EventLoop& loop,
 // The makers behind open_backend().
 Result<std::unique_ptr<Backend>> open_stdio(EventLoop& loop, std::function<void(TerminalCommand)> on_command);
 Result<std::unique_ptr<Backend>> open_file_backend(const std::string& path, EventLoop& loop);
-// Listens on a Unix socket. One client at a time, a second one is turned away; while there is none, the latest output is
-// kept for the next. A socket file that nobody listens on any more is replaced.
+// Listens on a Unix socket. One client at a time, a second one is turned away; while there is none, the latest output
+// is kept for the next. A socket file that nobody listens on any more is replaced.
 Result<std::unique_ptr<Backend>> open_socket_backend(const std::string& path, EventLoop& loop);
 Result<std::unique_ptr<Backend>> open_pty_backend(EventLoop& loop);
 

@@ -18,7 +18,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-ByteSpan bytes_of(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+ByteSpan bytes_of(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 // Reads from a descriptor until it has size bytes or ten seconds passed.
 std::string read_exactly(int fd, size_t size) {
@@ -229,8 +231,7 @@ TEST(BackendSpec, NamesWhatIsAllowed) {
   EXPECT_EQ(to_string(parse_spec("socket:s").value()), "socket:s");
   EXPECT_EQ(parse_spec("tcp:1").error().message,
             "not a serial back end; allowed: stdio, pty, null, file:PATH or socket:PATH");
-  EXPECT_EQ(parse_spec("file:").error().message,
-            "names no path; allowed: stdio, pty, null, file:PATH or socket:PATH");
+  EXPECT_EQ(parse_spec("file:").error().message, "names no path; allowed: stdio, pty, null, file:PATH or socket:PATH");
 }
 
 TEST(EscapeKey, TakesCommandsOutOfTheGuestsInputAcrossReads) {

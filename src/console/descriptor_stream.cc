@@ -32,7 +32,9 @@ bool can_wait_for(int fd) {
 DescriptorStream::DescriptorStream(EventLoop& loop, Absence absence)
     : loop_(loop), absence_(absence), self_(std::make_shared<DescriptorStream*>(this)) {}
 
-DescriptorStream::~DescriptorStream() { detach(); }
+DescriptorStream::~DescriptorStream() {
+  detach();
+}
 
 size_t DescriptorStream::write(ByteSpan bytes) {
   size_t taken = 0;
@@ -171,8 +173,8 @@ void DescriptorStream::detach() {
   moved_.notify_all();
 }
 
-// A descriptor is in the loop only while something is expected of it, because epoll reports a hang-up, over and over, even
-// when it was asked for nothing.
+// A descriptor is in the loop only while something is expected of it, because epoll reports a hang-up, over and over,
+// even when it was asked for nothing.
 void DescriptorStream::set_interest(End& end, uint32_t events) {
   if (end.fd < 0 || end.always_ready || end.events == events) return;
   const int fd = end.fd;

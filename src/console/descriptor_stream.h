@@ -1,5 +1,6 @@
-// A ByteStream over descriptors that an event loop serves: the common part of every back end. Both directions go through
-// bounded rings, so that a device never waits for the host; output is gathered for a millisecond before it is written.
+// A ByteStream over descriptors that an event loop serves: the common part of every back end. Both directions go
+// through bounded rings, so that a device never waits for the host; output is gathered for a millisecond before it is
+// written.
 #pragma once
 
 #include <atomic>
@@ -63,7 +64,7 @@ class DescriptorStream : public ByteStream {
  private:
   struct End {
     int fd = -1;
-    uint32_t events = 0;  // asked of the loop
+    uint32_t events = 0;        // asked of the loop
     bool always_ready = false;  // what epoll does not take
     bool non_blocking = false;
   };

@@ -31,12 +31,22 @@ class EscapeKey {
       escaped_ = false;
       switch (byte) {
         case 'q':
-        case 'x': on_command_(TerminalCommand::kQuit); break;
-        case 'p': on_command_(TerminalCommand::kPowerButton); break;
-        case 'r': on_command_(TerminalCommand::kReset); break;
+        case 'x':
+          on_command_(TerminalCommand::kQuit);
+          break;
+        case 'p':
+          on_command_(TerminalCommand::kPowerButton);
+          break;
+        case 'r':
+          on_command_(TerminalCommand::kReset);
+          break;
         case ']':
-        case kKey: bytes[kept++] = kKey; break;
-        default: on_command_(TerminalCommand::kHelp); break;
+        case kKey:
+          bytes[kept++] = kKey;
+          break;
+        default:
+          on_command_(TerminalCommand::kHelp);
+          break;
       }
     }
     return kept;

@@ -1,5 +1,5 @@
-// A pseudo terminal as a serial line. While no program has the terminal open, its master reports a hang-up; the kernel does
-// not tell when that ends, so it is asked five times a second.
+// A pseudo terminal as a serial line. While no program has the terminal open, its master reports a hang-up; the kernel
+// does not tell when that ends, so it is asked five times a second.
 #include <cerrno>
 #include <cstdlib>
 

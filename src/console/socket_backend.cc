@@ -64,9 +64,7 @@ Result<std::unique_ptr<Backend>> open_socket_backend(const std::string& path, Ev
   const sockaddr_un address = TRY(socket_address(path));
   Fd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!listener.valid()) return fail_errno(errno, "create a socket");
-  const auto bind = [&] {
-    return ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  };
+  const auto bind = [&] { return ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address); };
   int result = bind();
   if (result != 0 && errno == EADDRINUSE && nobody_listens(address)) {
     ::unlink(path.c_str());

@@ -12,7 +12,7 @@ namespace {
 // O_NONBLOCK belongs to the open file description, which is shared with the shell and everyone it started: so terminals
 // and pipes are opened once more. What cannot be (sockets) or must not be (files have a position) is used as it is.
 Fd reopen_non_blocking(int fd, int access) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0 || (!S_ISCHR(status.st_mode) && !S_ISFIFO(status.st_mode))) return Fd();
   const std::string path = fmt::format("/proc/self/fd/{}", fd);
   return Fd(::open(path.c_str(), access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));

@@ -36,9 +36,9 @@ void on_crash(int signal) {
 // A signal that something else handles (a sanitizer, the engine) is left to it.
 void guard_crash_signals() {
   for (const int signal : kCrashSignals) {
-    struct sigaction present {};
+    struct sigaction present{};
     if (::sigaction(signal, nullptr, &present) != 0 || present.sa_handler != SIG_DFL) continue;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = on_crash;
     ::sigaction(signal, &action, nullptr);
   }
@@ -57,7 +57,9 @@ termios raw_mode(termios mode) {
 
 }  // namespace
 
-bool is_own_terminal(int fd) { return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp(); }
+bool is_own_terminal(int fd) {
+  return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp();
+}
 
 Result<std::unique_ptr<RawTerminal>> RawTerminal::enter(int fd) {
   termios saved{};
@@ -75,7 +77,9 @@ Result<std::unique_ptr<RawTerminal>> RawTerminal::enter(int fd) {
   return std::unique_ptr<RawTerminal>(new RawTerminal(fd, saved));
 }
 
-RawTerminal::~RawTerminal() { restore_terminal(); }
+RawTerminal::~RawTerminal() {
+  restore_terminal();
+}
 
 void RawTerminal::enter_again() {
   const termios raw = raw_mode(saved_);

@@ -1,5 +1,6 @@
-// Puts the user's terminal into raw mode for a guest's console and gives it back as it was on every way out: destruction,
-// exit(), and the signals of a crash. At most one in a process, because a terminal and its signal handlers are.
+// Puts the user's terminal into raw mode for a guest's console and gives it back as it was on every way out:
+// destruction, exit(), and the signals of a crash. At most one in a process, because a terminal and its signal handlers
+// are.
 #pragma once
 
 #include <termios.h>

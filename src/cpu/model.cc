@@ -1,5 +1,5 @@
-// The feature table and the CPUID leaves built from it. Bit positions: SDM 2A, "CPUID—CPU Identification", and for leaves
-// from 0x80000000 AMD's APM volume 3, appendix E. Names of levels: the x86-64 psABI's micro-architecture levels.
+// The feature table and the CPUID leaves built from it. Bit positions: SDM 2A, "CPUID—CPU Identification", and for
+// leaves from 0x80000000 AMD's APM volume 3, appendix E. Names of levels: the x86-64 psABI's micro-architecture levels.
 #include "cpu/model.h"
 
 #include <algorithm>
@@ -19,44 +19,90 @@ namespace {
 using enum Feature::Output;
 
 const std::vector<Feature> kFeatures = {
-    {"fpu", 1, 0, kEdx, 0},          {"vme", 1, 0, kEdx, 1},         {"de", 1, 0, kEdx, 2},
-    {"pse", 1, 0, kEdx, 3},          {"tsc", 1, 0, kEdx, 4},         {"msr", 1, 0, kEdx, 5},
-    {"pae", 1, 0, kEdx, 6},          {"mce", 1, 0, kEdx, 7},         {"cx8", 1, 0, kEdx, 8},
-    {"apic", 1, 0, kEdx, 9},         {"sep", 1, 0, kEdx, 11},        {"mtrr", 1, 0, kEdx, 12},
-    {"pge", 1, 0, kEdx, 13},         {"mca", 1, 0, kEdx, 14},        {"cmov", 1, 0, kEdx, 15},
-    {"pat", 1, 0, kEdx, 16},         {"pse36", 1, 0, kEdx, 17},      {"clflush", 1, 0, kEdx, 19},
-    {"mmx", 1, 0, kEdx, 23},         {"fxsr", 1, 0, kEdx, 24},       {"sse", 1, 0, kEdx, 25},
-    {"sse2", 1, 0, kEdx, 26},        {"ht", 1, 0, kEdx, 28},
-    {"pni", 1, 0, kEcx, 0},          {"pclmulqdq", 1, 0, kEcx, 1},   {"ssse3", 1, 0, kEcx, 9},
-    {"fma", 1, 0, kEcx, 12},         {"cx16", 1, 0, kEcx, 13},       {"pcid", 1, 0, kEcx, 17},
-    {"sse4_1", 1, 0, kEcx, 19},      {"sse4_2", 1, 0, kEcx, 20},     {"x2apic", 1, 0, kEcx, 21},
-    {"movbe", 1, 0, kEcx, 22},       {"popcnt", 1, 0, kEcx, 23},     {"tsc_deadline_timer", 1, 0, kEcx, 24},
-    {"aes", 1, 0, kEcx, 25},         {"xsave", 1, 0, kEcx, 26},      {"avx", 1, 0, kEcx, 28},
-    {"f16c", 1, 0, kEcx, 29},        {"rdrand", 1, 0, kEcx, 30},     {"hypervisor", 1, 0, kEcx, 31},
-    {"fsgsbase", 7, 0, kEbx, 0},     {"bmi1", 7, 0, kEbx, 3},        {"avx2", 7, 0, kEbx, 5},
-    {"smep", 7, 0, kEbx, 7},         {"bmi2", 7, 0, kEbx, 8},        {"erms", 7, 0, kEbx, 9},
-    {"invpcid", 7, 0, kEbx, 10},     {"rdseed", 7, 0, kEbx, 18},     {"adx", 7, 0, kEbx, 19},
-    {"smap", 7, 0, kEbx, 20},        {"clflushopt", 7, 0, kEbx, 23}, {"clwb", 7, 0, kEbx, 24},
-    {"sha_ni", 7, 0, kEbx, 29},      {"umip", 7, 0, kEcx, 2},        {"rdpid", 7, 0, kEcx, 22},
-    {"spec_ctrl", 7, 0, kEdx, 26},   {"arch_capabilities", 7, 0, kEdx, 29},
-    {"xsaveopt", 13, 1, kEax, 0},    {"xsavec", 13, 1, kEax, 1},     {"xgetbv1", 13, 1, kEax, 2},
-    {"lahf_lm", 0x80000001, 0, kEcx, 0}, {"abm", 0x80000001, 0, kEcx, 5}, {"3dnowprefetch", 0x80000001, 0, kEcx, 8},
-    {"syscall", 0x80000001, 0, kEdx, 11}, {"nx", 0x80000001, 0, kEdx, 20}, {"pdpe1gb", 0x80000001, 0, kEdx, 26},
-    {"rdtscp", 0x80000001, 0, kEdx, 27}, {"lm", 0x80000001, 0, kEdx, 29},
+    {"fpu", 1, 0, kEdx, 0},
+    {"vme", 1, 0, kEdx, 1},
+    {"de", 1, 0, kEdx, 2},
+    {"pse", 1, 0, kEdx, 3},
+    {"tsc", 1, 0, kEdx, 4},
+    {"msr", 1, 0, kEdx, 5},
+    {"pae", 1, 0, kEdx, 6},
+    {"mce", 1, 0, kEdx, 7},
+    {"cx8", 1, 0, kEdx, 8},
+    {"apic", 1, 0, kEdx, 9},
+    {"sep", 1, 0, kEdx, 11},
+    {"mtrr", 1, 0, kEdx, 12},
+    {"pge", 1, 0, kEdx, 13},
+    {"mca", 1, 0, kEdx, 14},
+    {"cmov", 1, 0, kEdx, 15},
+    {"pat", 1, 0, kEdx, 16},
+    {"pse36", 1, 0, kEdx, 17},
+    {"clflush", 1, 0, kEdx, 19},
+    {"mmx", 1, 0, kEdx, 23},
+    {"fxsr", 1, 0, kEdx, 24},
+    {"sse", 1, 0, kEdx, 25},
+    {"sse2", 1, 0, kEdx, 26},
+    {"ht", 1, 0, kEdx, 28},
+    {"pni", 1, 0, kEcx, 0},
+    {"pclmulqdq", 1, 0, kEcx, 1},
+    {"ssse3", 1, 0, kEcx, 9},
+    {"fma", 1, 0, kEcx, 12},
+    {"cx16", 1, 0, kEcx, 13},
+    {"pcid", 1, 0, kEcx, 17},
+    {"sse4_1", 1, 0, kEcx, 19},
+    {"sse4_2", 1, 0, kEcx, 20},
+    {"x2apic", 1, 0, kEcx, 21},
+    {"movbe", 1, 0, kEcx, 22},
+    {"popcnt", 1, 0, kEcx, 23},
+    {"tsc_deadline_timer", 1, 0, kEcx, 24},
+    {"aes", 1, 0, kEcx, 25},
+    {"xsave", 1, 0, kEcx, 26},
+    {"avx", 1, 0, kEcx, 28},
+    {"f16c", 1, 0, kEcx, 29},
+    {"rdrand", 1, 0, kEcx, 30},
+    {"hypervisor", 1, 0, kEcx, 31},
+    {"fsgsbase", 7, 0, kEbx, 0},
+    {"bmi1", 7, 0, kEbx, 3},
+    {"avx2", 7, 0, kEbx, 5},
+    {"smep", 7, 0, kEbx, 7},
+    {"bmi2", 7, 0, kEbx, 8},
+    {"erms", 7, 0, kEbx, 9},
+    {"invpcid", 7, 0, kEbx, 10},
+    {"rdseed", 7, 0, kEbx, 18},
+    {"adx", 7, 0, kEbx, 19},
+    {"smap", 7, 0, kEbx, 20},
+    {"clflushopt", 7, 0, kEbx, 23},
+    {"clwb", 7, 0, kEbx, 24},
+    {"sha_ni", 7, 0, kEbx, 29},
+    {"umip", 7, 0, kEcx, 2},
+    {"rdpid", 7, 0, kEcx, 22},
+    {"spec_ctrl", 7, 0, kEdx, 26},
+    {"arch_capabilities", 7, 0, kEdx, 29},
+    {"xsaveopt", 13, 1, kEax, 0},
+    {"xsavec", 13, 1, kEax, 1},
+    {"xgetbv1", 13, 1, kEax, 2},
+    {"lahf_lm", 0x80000001, 0, kEcx, 0},
+    {"abm", 0x80000001, 0, kEcx, 5},
+    {"3dnowprefetch", 0x80000001, 0, kEcx, 8},
+    {"syscall", 0x80000001, 0, kEdx, 11},
+    {"nx", 0x80000001, 0, kEdx, 20},
+    {"pdpe1gb", 0x80000001, 0, kEdx, 26},
+    {"rdtscp", 0x80000001, 0, kEdx, 27},
+    {"lm", 0x80000001, 0, kEdx, 29},
     {"constant_tsc", 0x80000007, 0, kEdx, 8},
 };
 
 // What a model must have (asking for it where the engine lacks one is an error) beyond the models before it.
-constexpr std::string_view kLevel1[] = {"fpu", "de",  "pse",   "tsc", "msr",  "pae",     "cx8", "apic", "sep",     "pge",
-                                        "cmov", "pat", "pse36", "clflush", "mmx", "fxsr", "sse", "sse2", "syscall", "nx",
-                                        "lm",   "mce", "mca",   "mtrr"};
+constexpr std::string_view kLevel1[] = {"fpu", "de",   "pse",     "tsc", "msr",   "pae",     "cx8", "apic",
+                                        "sep", "pge",  "cmov",    "pat", "pse36", "clflush", "mmx", "fxsr",
+                                        "sse", "sse2", "syscall", "nx",  "lm",    "mce",     "mca", "mtrr"};
 constexpr std::string_view kLevel2[] = {"pni", "ssse3", "cx16", "sse4_1", "sse4_2", "popcnt", "lahf_lm"};
 constexpr std::string_view kLevel3[] = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"};
 
-// What appears in every model when the engine has it: what system software uses and applications do not select by level.
-constexpr std::string_view kPlatform[] = {"x2apic",   "tsc_deadline_timer", "hypervisor", "pcid",   "invpcid", "smep",
-                                          "smap",     "umip",     "fsgsbase",   "rdtscp", "rdpid",   "pdpe1gb",
-                                          "erms",     "constant_tsc", "clflushopt", "clwb", "3dnowprefetch",
+// What appears in every model when the engine has it: what system software uses and applications do not select by
+// level.
+constexpr std::string_view kPlatform[] = {"x2apic", "tsc_deadline_timer", "hypervisor", "pcid", "invpcid", "smep",
+                                          "smap", "umip", "fsgsbase", "rdtscp", "rdpid", "pdpe1gb", "erms",
+                                          "constant_tsc", "clflushopt", "clwb", "3dnowprefetch",
                                           // Together they say which speculation faults the processor does not have.
                                           "spec_ctrl", "arch_capabilities"};
 // What comes with level 2 and level 3 when the engine has it.
@@ -71,10 +117,14 @@ size_t index_of(std::string_view name) {
 
 uint32_t& output_of(CpuidLeaf& leaf, Feature::Output output) {
   switch (output) {
-    case kEax: return leaf.eax;
-    case kEbx: return leaf.ebx;
-    case kEcx: return leaf.ecx;
-    case kEdx: return leaf.edx;
+    case kEax:
+      return leaf.eax;
+    case kEbx:
+      return leaf.ebx;
+    case kEcx:
+      return leaf.ecx;
+    case kEdx:
+      return leaf.edx;
   }
   return leaf.eax;
 }
@@ -119,7 +169,9 @@ std::optional<Ratio> crystal_ratio(uint64_t tsc_hz) {
 
 }  // namespace
 
-const std::vector<Feature>& feature_table() { return kFeatures; }
+const std::vector<Feature>& feature_table() {
+  return kFeatures;
+}
 
 void FeatureSet::add(std::string_view name) {
   bits_.resize(kFeatures.size());
@@ -151,7 +203,9 @@ FeatureSet host_features() {
   return set;
 }
 
-std::vector<std::string_view> model_names() { return {"x86-64-v1", "x86-64-v2", "x86-64-v3", "host"}; }
+std::vector<std::string_view> model_names() {
+  return {"x86-64-v1", "x86-64-v2", "x86-64-v3", "host"};
+}
 
 Result<CpuModel> CpuModel::create(std::string_view name, const FeatureSet& available) {
   CpuModel model;
@@ -177,7 +231,8 @@ Result<CpuModel> CpuModel::create(std::string_view name, const FeatureSet& avail
     return fail("cpu-model '{}': not one of {}", name, fmt::join(model_names(), ", "));
   }
   const auto missing = required.missing_from(available);
-  if (!missing.empty()) return fail("cpu-model '{}': this engine on this host lacks {}", name, fmt::join(missing, ", "));
+  if (!missing.empty())
+    return fail("cpu-model '{}': this engine on this host lacks {}", name, fmt::join(missing, ", "));
 
   for (const Feature& feature : kFeatures) {
     const bool wanted = required.has(feature.name) || optional.has(feature.name);
@@ -200,13 +255,16 @@ std::vector<CpuidLeaf> CpuModel::leaves(uint32_t vcpu_index, const Topology& top
   vendor.ecx = load<uint32_t>("ntel");
 
   CpuidLeaf& version = leaf(1);
-  version.eax = 0x000806F8;  // family 6, a model for which system software knows no work-arounds beyond IA32_ARCH_CAPABILITIES
+  version.eax =
+      0x000806F8;  // family 6, a model for which system software knows no work-arounds beyond IA32_ARCH_CAPABILITIES
   const uint32_t logical_count = std::bit_ceil(topology.vcpu_count);
   version.ebx = vcpu_index << 24 | std::min(logical_count, 255u) << 16 | 8 << 8;  // CLFLUSH of 64 bytes
   if (topology.vcpu_count > 1) version.edx |= 1u << 28;
 
   leaf(2).eax = 0x00FEFF01;  // no descriptors: look at leaf 4
-  struct Cache { uint32_t type, level, ways, sets, sharing; };
+  struct Cache {
+    uint32_t type, level, ways, sets, sharing;
+  };
   constexpr Cache kCaches[] = {{1, 1, 8, 64, 1}, {2, 1, 8, 64, 1}, {3, 2, 16, 2048, 1}};
   for (uint32_t i = 0; i < 3; ++i) {
     CpuidLeaf& cache = subleaf(4, i);
@@ -279,7 +337,8 @@ std::vector<CpuidLeaf> CpuModel::leaves(uint32_t vcpu_index, const Topology& top
   for (const Feature& feature : kFeatures) {
     if (!features_.has(feature.name)) continue;
     for (CpuidLeaf& each : leaves) {
-      if (each.leaf == feature.leaf && each.subleaf == feature.subleaf) output_of(each, feature.output) |= 1u << feature.bit;
+      if (each.leaf == feature.leaf && each.subleaf == feature.subleaf)
+        output_of(each, feature.output) |= 1u << feature.bit;
     }
   }
   return leaves;

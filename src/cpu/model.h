@@ -1,5 +1,6 @@
-// CPU models by name and the CPUID leaves that describe them. CPUID shows exactly what works: a model is cut down to what
-// the engine at hand can do, and asking for a model the engine cannot give whole is an error that names what is missing.
+// CPU models by name and the CPUID leaves that describe them. CPUID shows exactly what works: a model is cut down to
+// what the engine at hand can do, and asking for a model the engine cannot give whole is an error that names what is
+// missing.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,8 @@ class FeatureSet {
 // speculation to defend against: RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
 // FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
 inline constexpr uint64_t kArchCapabilities = 1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 |
-                                              1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 |
-                                              1ull << 26 | 1ull << 27 | 1ull << 62;
+                                              1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 |
+                                              1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62;
 
 // What the local APIC's timer counts at with a divisor of 1, in every engine.
 inline constexpr uint32_t kApicTimerHz = 1'000'000'000;

@@ -61,7 +61,8 @@ TEST(CpuModel, TellsTheTscFrequencyInNumbersThatLinuxCanMultiply) {
     EXPECT_NEAR(shown_hz / static_cast<double>(tsc_hz), 1.0, 1e-6) << tsc_hz;
     EXPECT_LE(uint64_t{crystal.ecx / 1000} * crystal.ebx, UINT32_MAX);
   }
-  EXPECT_EQ(look_up(model.leaves(0, {.vcpu_count = 1}, 2'799'927'000), 0x15, 0).ebx, 0u) << "rather none than a wrong one";
+  EXPECT_EQ(look_up(model.leaves(0, {.vcpu_count = 1}, 2'799'927'000), 0x15, 0).ebx, 0u)
+      << "rather none than a wrong one";
 }
 
 }  // namespace

@@ -25,7 +25,8 @@ Result<Segment> restore_segment(const StateReader& reader, std::string_view name
 
 constexpr std::string_view kSegmentNames[kSegmentCount] = {"es", "cs", "ss", "ds", "fs", "gs"};
 
-// The scalar registers by name; one list serves both directions. Visit is called with (name, field, highest legal value).
+// The scalar registers by name; one list serves both directions. Visit is called with (name, field, highest legal
+// value).
 template <typename StateLike, typename Visit>
 void visit_scalars(StateLike& state, Visit&& visit) {
   constexpr uint64_t kAny = UINT64_MAX;
@@ -77,14 +78,16 @@ Result<> validate(const State& state, const std::string& path) {
   if ((state.rflags & 2) == 0 || (state.rflags & 0x8028) != 0) {
     return fail("{}: rflags {:#x} has reserved bits wrong", path, state.rflags);
   }
-  if ((state.cr0 & kPg) != 0 && (state.cr0 & kPe) == 0) return fail("{}: cr0 {:#x} pages without protection", path, state.cr0);
+  if ((state.cr0 & kPg) != 0 && (state.cr0 & kPe) == 0)
+    return fail("{}: cr0 {:#x} pages without protection", path, state.cr0);
   const bool lma = state.efer & kLma;
   if (lma != ((state.efer & kLme) != 0 && (state.cr0 & kPg) != 0)) {
     return fail("{}: efer {:#x} does not agree with cr0 {:#x}", path, state.efer, state.cr0);
   }
   if (lma && (state.cr4 & kPae) == 0) return fail("{}: long mode with cr4 {:#x} lacks PAE", path, state.cr4);
   if (!lma && (state.cr4 & kPcide) != 0) return fail("{}: cr4 {:#x} has PCIDE outside long mode", path, state.cr4);
-  if ((state.xcr0 & 1) == 0 || (state.xcr0 & 6) == 4) return fail("{}: xcr0 {:#x} is not a legal set", path, state.xcr0);
+  if ((state.xcr0 & 1) == 0 || (state.xcr0 & 6) == 4)
+    return fail("{}: xcr0 {:#x} is not a legal set", path, state.xcr0);
   const uint32_t mxcsr = load<uint32_t>(state.xsave.data() + 24);
   if ((mxcsr & 0xFFFF0000) != 0) return fail("{}: mxcsr {:#x} has reserved bits set", path, mxcsr);
   return {};
@@ -96,7 +99,8 @@ State reset_state(uint32_t vcpu_index) {
   State state;
   state.rip = 0xFFF0;
   state.cr0 = 0x60000010;
-  for (Segment& segment : state.segments) segment = Segment{.base = 0, .limit = 0xFFFF, .selector = 0, .attributes = 0x93};
+  for (Segment& segment : state.segments)
+    segment = Segment{.base = 0, .limit = 0xFFFF, .selector = 0, .attributes = 0x93};
   state.segments[kCs] = Segment{.base = 0xFFFF0000, .limit = 0xFFFF, .selector = 0xF000, .attributes = 0x9B};
   state.ldtr = Segment{.base = 0, .limit = 0xFFFF, .selector = 0, .attributes = 0x82};
   state.tr = Segment{.base = 0, .limit = 0xFFFF, .selector = 0, .attributes = 0x8B};

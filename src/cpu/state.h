@@ -11,15 +11,32 @@
 namespace bulkhead::cpu {
 
 // Numbering of the instruction encoding.
-enum Register : uint8_t { kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi, kR8, kR9, kR10, kR11, kR12, kR13, kR14, kR15 };
+enum Register : uint8_t {
+  kRax,
+  kRcx,
+  kRdx,
+  kRbx,
+  kRsp,
+  kRbp,
+  kRsi,
+  kRdi,
+  kR8,
+  kR9,
+  kR10,
+  kR11,
+  kR12,
+  kR13,
+  kR14,
+  kR15
+};
 enum SegmentRegister : uint8_t { kEs, kCs, kSs, kDs, kFs, kGs, kSegmentCount };
 
 struct Segment {
   uint64_t base = 0;
   uint32_t limit = 0xFFFF;  // in bytes, granularity applied
   uint16_t selector = 0;
-  // Bits 8 to 15 and 20 to 23 of the descriptor's second doubleword, at those places shifted right by 8: type in bits 3:0,
-  // S bit 4, DPL 6:5, P bit 7, AVL bit 12, L bit 13, D/B bit 14, G bit 15; bit 16 set = unusable (null selector).
+  // Bits 8 to 15 and 20 to 23 of the descriptor's second doubleword, at those places shifted right by 8: type in bits
+  // 3:0, S bit 4, DPL 6:5, P bit 7, AVL bit 12, L bit 13, D/B bit 14, G bit 15; bit 16 set = unusable (null selector).
   uint32_t attributes = 0x93;
 
   static constexpr uint32_t kUnusable = 1u << 16;
@@ -44,7 +61,8 @@ struct PendingEvent {
   friend bool operator==(const PendingEvent&, const PendingEvent&) = default;
 };
 
-// XSAVE area in standard (non-compacted) format: legacy 512 bytes, header 64 bytes, AVX at 576 (256 bytes), rest reserved.
+// XSAVE area in standard (non-compacted) format: legacy 512 bytes, header 64 bytes, AVX at 576 (256 bytes), rest
+// reserved.
 inline constexpr size_t kXsaveAreaSize = 4096;
 
 struct State {
@@ -66,7 +84,7 @@ struct State {
   uint64_t msr_sysenter_cs = 0, msr_sysenter_esp = 0, msr_sysenter_eip = 0;
   uint64_t msr_pat = 0x0007040600070406, msr_misc_enable = 1, msr_spec_ctrl = 0;
   uint64_t msr_mtrr_def_type = 0;
-  std::array<uint64_t, 11> msr_mtrr_fixed{};  // 250, 258, 259, 268-26F
+  std::array<uint64_t, 11> msr_mtrr_fixed{};     // 250, 258, 259, 268-26F
   std::array<uint64_t, 16> msr_mtrr_variable{};  // base and mask of 8 ranges
   uint64_t msr_kvm_wall_clock = 0, msr_kvm_system_time = 0;
 

@@ -15,10 +15,10 @@
 namespace bulkhead::cpu {
 
 enum class StopReason : uint8_t {
-  kRequested,       // request_stop()
-  kShutdown,        // triple fault: the processor stopped for good (a PC's board resets itself then)
-  kDebug,           // a breakpoint, watchpoint or step of the debugger (set_debug)
-  kInternalError,   // the engine cannot go on; Vcpu::error() says why. Ends this VM only.
+  kRequested,      // request_stop()
+  kShutdown,       // triple fault: the processor stopped for good (a PC's board resets itself then)
+  kDebug,          // a breakpoint, watchpoint or step of the debugger (set_debug)
+  kInternalError,  // the engine cannot go on; Vcpu::error() says why. Ends this VM only.
 };
 
 // What a debugger outside of the guest asks for.
@@ -45,7 +45,8 @@ class Vcpu {
   virtual StopReason run(CpuIo& io) = 0;
 
   // The following may come from any thread, before, during and after run().
-  // The next or present run() returns kRequested within a bounded time; asked while not running, the next one returns at once.
+  // The next or present run() returns kRequested within a bounded time; asked while not running, the next one returns
+  // at once.
   virtual void request_stop() = 0;
   // The INTR pin: level, driven by the local APIC (and the PIC through it). Also wakes a halted vCPU.
   virtual void set_interrupt_request(bool asserted) = 0;

@@ -1,5 +1,5 @@
-// A piece of hardware as the guest sees it: a name, reset, and facets for what it can do. A device gets its wires when it
-// is made (IrqLine, guest memory, a clock, a disk) and never sees the machine, the VMM or an interrupt number.
+// A piece of hardware as the guest sees it: a name, reset, and facets for what it can do. A device gets its wires when
+// it is made (IrqLine, guest memory, a clock, a disk) and never sees the machine, the VMM or an interrupt number.
 //
 // Every facet may be called from any vCPU thread at the same time; a device protects itself with its own lock and never
 // calls out (a wire, a backend) while holding it: compute the action under the lock, unlock, perform it.
@@ -43,14 +43,15 @@ class SavedState {
 
 class Device : public SavedState {
  public:
-  // Unique in the machine and stable across versions: it names the device in saved state ("rtc", "uart0", "virtio-block0").
+  // Unique in the machine and stable across versions: it names the device in saved state ("rtc", "uart0",
+  // "virtio-block0").
   [[nodiscard]] virtual std::string_view name() const = 0;
   // As by the board's reset line. Ends work under way before it returns.
   virtual void reset() = 0;
 };
 
-// A device that works on threads of its own. The machine stops its vCPUs, then pauses these devices; between pause() and
-// resume() they touch no guest memory and no wire, so that RAM and saved state belong together.
+// A device that works on threads of its own. The machine stops its vCPUs, then pauses these devices; between pause()
+// and resume() they touch no guest memory and no wire, so that RAM and saved state belong together.
 class ThreadedWork {
  public:
   virtual ~ThreadedWork() = default;

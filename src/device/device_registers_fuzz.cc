@@ -1,5 +1,6 @@
-// Drives the registers of the interrupt controllers, timers and legacy devices as a hostile guest would, on one board, with
-// time passing and saved state taken and given back, whole and broken. Nothing may crash, hang or queue without bound.
+// Drives the registers of the interrupt controllers, timers and legacy devices as a hostile guest would, on one board,
+// with time passing and saved state taken and given back, whole and broken. Nothing may crash, hang or queue without
+// bound.
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -130,18 +131,28 @@ struct Board {
     PortIo* ports;
     uint16_t size;
   };
-  std::vector<Port> ports{{&pic.master_ports(), 2},  {&pic.slave_ports(), 2},   {&pic.edge_level_ports(), 2},
-                          {&pit.ports(), 4},         {&pit.control_port(), 1},  {&rtc, 2},
-                          {&pm, timer::AcpiPm::kRangeSize}, {&uart, 8},         {&i8042.data_port(), 1},
-                          {&i8042.command_port(), 1}, {&post_code, 1},          {&debug_console, 1},
-                          {&debug_exit, 1},          {&system_control, 1}};
+  std::vector<Port> ports{{&pic.master_ports(), 2},
+                          {&pic.slave_ports(), 2},
+                          {&pic.edge_level_ports(), 2},
+                          {&pit.ports(), 4},
+                          {&pit.control_port(), 1},
+                          {&rtc, 2},
+                          {&pm, timer::AcpiPm::kRangeSize},
+                          {&uart, 8},
+                          {&i8042.data_port(), 1},
+                          {&i8042.command_port(), 1},
+                          {&post_code, 1},
+                          {&debug_console, 1},
+                          {&debug_exit, 1},
+                          {&system_control, 1}};
   struct Region {
     Mmio* mmio;
     uint64_t size;
   };
-  std::vector<Region> regions{{&apic0, 0x1000}, {&apic1, 0x1000}, {&io_apic, 0x1000}, {&hpet, timer::Hpet::kRegionSize}};
-  std::vector<Device*> devices{&apic0, &apic1, &io_apic, &pic,   &pit,       &rtc,           &hpet,       &pm,
-                               &uart,  &i8042, &post_code, &debug_console, &debug_exit, &system_control};
+  std::vector<Region> regions{
+      {&apic0, 0x1000}, {&apic1, 0x1000}, {&io_apic, 0x1000}, {&hpet, timer::Hpet::kRegionSize}};
+  std::vector<Device*> devices{&apic0, &apic1, &io_apic, &pic,       &pit,           &rtc,        &hpet,
+                               &pm,    &uart,  &i8042,   &post_code, &debug_console, &debug_exit, &system_control};
 };
 
 void access_port(Board& board, Input& input) {
@@ -173,13 +184,27 @@ void access_memory(Board& board, Input& input) {
 void drive_processor(Board& board, Input& input) {
   interrupt::LocalApic& apic = input.byte() % 2 == 0 ? board.apic0 : board.apic1;
   switch (input.byte() % 7) {
-    case 0: (void)apic.acknowledge(); break;
-    case 1: apic.write_task_priority(input.byte() & 0xF); break;
-    case 2: (void)apic.write_msr(0x800 + input.byte(), input.integer(8)); break;
-    case 3: (void)apic.read_msr(0x800 + input.byte()); break;
-    case 4: (void)apic.write_msr(0x1B, 0xFEE00000 | input.integer(2)); break;
-    case 5: (void)apic.write_msr(0x6E0, apic.read_msr(0x6E0).value_or(0) + input.integer(5)); break;
-    default: apic.set_tsc_offset(input.integer(8)); break;
+    case 0:
+      (void)apic.acknowledge();
+      break;
+    case 1:
+      apic.write_task_priority(input.byte() & 0xF);
+      break;
+    case 2:
+      (void)apic.write_msr(0x800 + input.byte(), input.integer(8));
+      break;
+    case 3:
+      (void)apic.read_msr(0x800 + input.byte());
+      break;
+    case 4:
+      (void)apic.write_msr(0x1B, 0xFEE00000 | input.integer(2));
+      break;
+    case 5:
+      (void)apic.write_msr(0x6E0, apic.read_msr(0x6E0).value_or(0) + input.integer(5));
+      break;
+    default:
+      apic.set_tsc_offset(input.integer(8));
+      break;
   }
 }
 
@@ -201,12 +226,22 @@ void run(Input& input) {
   while (!input.is_empty()) {
     switch (input.byte() % 8) {
       case 0:
-      case 1: access_port(board, input); break;
+      case 1:
+        access_port(board, input);
+        break;
       case 2:
-      case 3: access_memory(board, input); break;
-      case 4: drive_processor(board, input); break;
-      case 5: board.clock.advance(input.integer(3)); break;
-      case 6: save_and_restore(board, input); break;
+      case 3:
+        access_memory(board, input);
+        break;
+      case 4:
+        drive_processor(board, input);
+        break;
+      case 5:
+        board.clock.advance(input.integer(3));
+        break;
+      case 6:
+        save_and_restore(board, input);
+        break;
       default:
         board.stream.room += input.byte();
         board.stream.typed += input.byte();

@@ -1,5 +1,5 @@
-// The wires between devices: interrupt lines, interrupt messages and the pins of a processor. Each is an interface that the
-// board implements, so a device can be tested with a wire that only remembers.
+// The wires between devices: interrupt lines, interrupt messages and the pins of a processor. Each is an interface that
+// the board implements, so a device can be tested with a wire that only remembers.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ class IrqLine {
   uint32_t input_ = 0;
 };
 
-// An interrupt message as PCI MSI writes it (SDM 3, 11.11): the I/O APIC sends these too, so that the local APICs, ours or
-// the host kernel's, have one way in.
+// An interrupt message as PCI MSI writes it (SDM 3, 11.11): the I/O APIC sends these too, so that the local APICs, ours
+// or the host kernel's, have one way in.
 struct InterruptMessage {
   uint64_t address = 0;  // 0xFEExxxxx: destination and mode
   uint32_t data = 0;     // vector, delivery mode, trigger mode

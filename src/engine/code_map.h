@@ -6,9 +6,10 @@
 //     page flag kPageCode on                     flag on and granules hit?  forget granules, then version + 1
 //     read the bytes
 //
-// Whatever the order, the writer sees the granules or the maker sees the new bytes; and what the writer forgets, a maker that read
-// the older version registers again. A vCPU may hold a TLB entry through which it writes without looking at the flag: whoever
-// turns the flag on asks all others to drop theirs, and until they have (epochs), compares bytes before each run.
+// Whatever the order, the writer sees the granules or the maker sees the new bytes; and what the writer forgets, a
+// maker that read the older version registers again. A vCPU may hold a TLB entry through which it writes without
+// looking at the flag: whoever turns the flag on asks all others to drop theirs, and until they have (epochs), compares
+// bytes before each run.
 #pragma once
 
 #include <atomic>

@@ -19,7 +19,9 @@ Engine::Engine(memory::GuestMemory& memory, Clock& clock, RandomSource& random, 
   memory_.set_code_watcher(this);
 }
 
-Engine::~Engine() { memory_.set_code_watcher(nullptr); }
+Engine::~Engine() {
+  memory_.set_code_watcher(nullptr);
+}
 
 Result<std::unique_ptr<Engine>> Engine::create(memory::GuestMemory& memory, Clock& clock, RandomSource& random,
                                                EngineOptions options) {
@@ -43,11 +45,14 @@ cpu::FeatureSet Engine::available_features() {
   cpu::FeatureSet features;
   // Carried out by the interpreter itself, whatever the host is.
   for (const char* name :
-       {"fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "sep", "mtrr", "pge", "mca", "cmov", "pat", "pse36", "clflush",
-        "mmx", "fxsr", "sse", "sse2", "ht", "pni", "ssse3", "cx16", "pcid", "sse4_1", "sse4_2", "x2apic", "movbe", "popcnt",
-        "tsc_deadline_timer", "xsave", "rdrand", "hypervisor", "fsgsbase", "smep", "erms", "invpcid", "rdseed", "adx", "smap",
-        "clflushopt", "clwb", "umip", "rdpid", "spec_ctrl", "arch_capabilities", "xgetbv1", "xsaveopt", "xsavec", "lahf_lm", "abm", "bmi1", "bmi2",
-        "3dnowprefetch", "syscall", "nx", "pdpe1gb", "rdtscp", "lm", "constant_tsc"}) {
+       {"fpu",     "de",       "pse",        "tsc",      "msr",    "pae",         "mce",       "cx8",
+        "apic",    "sep",      "mtrr",       "pge",      "mca",    "cmov",        "pat",       "pse36",
+        "clflush", "mmx",      "fxsr",       "sse",      "sse2",   "ht",          "pni",       "ssse3",
+        "cx16",    "pcid",     "sse4_1",     "sse4_2",   "x2apic", "movbe",       "popcnt",    "tsc_deadline_timer",
+        "xsave",   "rdrand",   "hypervisor", "fsgsbase", "smep",   "erms",        "invpcid",   "rdseed",
+        "adx",     "smap",     "clflushopt", "clwb",     "umip",   "rdpid",       "spec_ctrl", "arch_capabilities",
+        "xgetbv1", "xsaveopt", "xsavec",     "lahf_lm",  "abm",    "bmi1",        "bmi2",      "3dnowprefetch",
+        "syscall", "nx",       "pdpe1gb",    "rdtscp",   "lm",     "constant_tsc"}) {
     features.add(name);
   }
   // Carried out by the host's own instructions on the guest's operands.
@@ -142,8 +147,12 @@ void Engine::end_exclusive() {
   changed_.notify_all();
 }
 
-ExclusiveSection::ExclusiveSection(Cpu& cpu) : engine_(*cpu.engine) { engine_.begin_exclusive(cpu); }
-ExclusiveSection::~ExclusiveSection() { engine_.end_exclusive(); }
+ExclusiveSection::ExclusiveSection(Cpu& cpu) : engine_(*cpu.engine) {
+  engine_.begin_exclusive(cpu);
+}
+ExclusiveSection::~ExclusiveSection() {
+  engine_.end_exclusive();
+}
 
 void code_written(Cpu& cpu, uint64_t physical, unsigned size) {
   ++cpu.counters.code_writes;

@@ -1,5 +1,5 @@
-// The software engine of one VM: what its vCPUs share. It sees guest RAM, a clock and a source of randomness, nothing else of the
-// host. Begin with interpreter/README.md.
+// The software engine of one VM: what its vCPUs share. It sees guest RAM, a clock and a source of randomness, nothing
+// else of the host. Begin with interpreter/README.md.
 #pragma once
 
 #include <array>
@@ -24,8 +24,8 @@ struct Cpu;
 class SoftVcpu;
 
 struct EngineOptions {
-  uint32_t vcpu_count = 1;  // at most kMaximumVcpus
-  cpu::FeatureSet features;  // of the CPU model: decides which opcodes exist
+  uint32_t vcpu_count = 1;                          // at most kMaximumVcpus
+  cpu::FeatureSet features;                         // of the CPU model: decides which opcodes exist
   std::vector<std::vector<cpu::CpuidLeaf>> leaves;  // CPUID of each vCPU
 };
 
@@ -44,7 +44,8 @@ class Engine final : public memory::CodeWatcher {
   // What the interpreter really carries out on this host.
   static cpu::FeatureSet available_features();
 
-  // All that is written to RAM from now on gets its dirty flag again: after GuestMemory::take_dirty(), while no vCPU runs.
+  // All that is written to RAM from now on gets its dirty flag again: after GuestMemory::take_dirty(), while no vCPU
+  // runs.
   void restart_dirty_log();
 
   // --- for the vCPUs ---
@@ -58,13 +59,15 @@ class Engine final : public memory::CodeWatcher {
   // A device or another process of the host wrote to a page that holds code.
   void on_code_written(GuestAddress address, uint64_t size) override { (void)code_map_.written(address.value, size); }
 
-  // A page's code flag has just been turned on: the writer entries for it have to go everywhere. The value to ask about.
+  // A page's code flag has just been turned on: the writer entries for it have to go everywhere. The value to ask
+  // about.
   uint64_t request_write_flush(const Cpu& asker);
   // True when every other vCPU has dropped the entries it had when request_write_flush() gave `epoch`.
   [[nodiscard]] bool write_flush_done(const Cpu& asker, uint64_t epoch) const;
   [[nodiscard]] uint64_t write_epoch() const { return write_epoch_.load(); }
 
-  // run() has begun or goes on after a wait; it must look at attention before it touches guest memory. And the opposite.
+  // run() has begun or goes on after a wait; it must look at attention before it touches guest memory. And the
+  // opposite.
   void enter(Cpu& cpu);
   void leave(Cpu& cpu);
   // kAttentionFlush: drops write entries, and stands still while another vCPU asks for it.

@@ -24,7 +24,9 @@ SoftVcpu::SoftVcpu(Engine& engine, uint32_t index) : engine_(engine), blocks_(en
   load_state(cpu_, cpu::reset_state(index));
 }
 
-SoftVcpu::~SoftVcpu() { engine_.cpus_[cpu_.index].store(nullptr); }
+SoftVcpu::~SoftVcpu() {
+  engine_.cpus_[cpu_.index].store(nullptr);
+}
 
 void SoftVcpu::ask(uint32_t attention) {
   cpu_.attention.fetch_or(attention);
@@ -96,20 +98,13 @@ std::optional<GuestAddress> SoftVcpu::translate(uint64_t linear_address) {
 
 cpu::Statistics SoftVcpu::statistics() const {
   const Cpu::Counters& counters = cpu_.counters;
-  return {{"instructions", cpu_.instruction_count},
-          {"exits.mmio", counters.mmio_exits},
-          {"exits.port", counters.port_exits},
-          {"exits.halt", counters.halts},
-          {"exits.msr", counters.msr_accesses},
-          {"exceptions", counters.exceptions},
-          {"interrupts", counters.interrupts},
-          {"tlb.fills", cpu_.tlb.counters.fills},
-          {"tlb.flushes", cpu_.tlb.counters.flushes},
-          {"tlb.page_flushes", cpu_.tlb.counters.page_flushes},
-          {"blocks.built", counters.blocks_built},
-          {"blocks.lookups", counters.block_lookups},
-          {"blocks.rechecked", counters.blocks_stale},
-          {"blocks.code_writes", counters.code_writes}};
+  return {{"instructions", cpu_.instruction_count},    {"exits.mmio", counters.mmio_exits},
+          {"exits.port", counters.port_exits},         {"exits.halt", counters.halts},
+          {"exits.msr", counters.msr_accesses},        {"exceptions", counters.exceptions},
+          {"interrupts", counters.interrupts},         {"tlb.fills", cpu_.tlb.counters.fills},
+          {"tlb.flushes", cpu_.tlb.counters.flushes},  {"tlb.page_flushes", cpu_.tlb.counters.page_flushes},
+          {"blocks.built", counters.blocks_built},     {"blocks.lookups", counters.block_lookups},
+          {"blocks.rechecked", counters.blocks_stale}, {"blocks.code_writes", counters.code_writes}};
 }
 
 }  // namespace bulkhead::engine

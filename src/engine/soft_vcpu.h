@@ -1,5 +1,5 @@
-// A vCPU of the software engine as cpu::Vcpu: requests from other threads, waiting while halted, state in and out. What runs
-// instructions is interpreter/run_loop.h.
+// A vCPU of the software engine as cpu::Vcpu: requests from other threads, waiting while halted, state in and out. What
+// runs instructions is interpreter/run_loop.h.
 #pragma once
 
 #include <atomic>

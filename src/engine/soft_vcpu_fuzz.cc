@@ -1,5 +1,6 @@
-// Any bytes as a guest: the first chooses the mode and the registers, the rest is code that also lies under the descriptor tables'
-// pages where it may rewrite them. Whatever it does, only its own vCPU may come to harm. Stepped, so that every input ends.
+// Any bytes as a guest: the first chooses the mode and the registers, the rest is code that also lies under the
+// descriptor tables' pages where it may rewrite them. Whatever it does, only its own vCPU may come to harm. Stepped, so
+// that every input ends.
 #include "engine/testing.h"
 
 using bulkhead::engine::testing::kCode;
@@ -12,10 +13,18 @@ constexpr unsigned kMaximumSteps = 200;
 bulkhead::cpu::State state_for(Machine& machine, uint8_t choice) {
   bulkhead::cpu::State state;
   switch (choice & 3) {
-    case 0: state = machine.real_mode(); break;
-    case 1: state = machine.protected_mode(); break;
-    case 2: state = machine.long_mode(); break;
-    default: state = machine.user_mode(); break;
+    case 0:
+      state = machine.real_mode();
+      break;
+    case 1:
+      state = machine.protected_mode();
+      break;
+    case 2:
+      state = machine.long_mode();
+      break;
+    default:
+      state = machine.user_mode();
+      break;
   }
   // Registers that point at code, tables, the ends of RAM and beyond.
   constexpr uint64_t kValues[] = {0, 1, ~0ull, 0x1000, 0x2FFF, 0xFFFFFF, 0x1000000, 0xFED00000};

@@ -36,7 +36,8 @@ TEST(SoftVcpu, RunsLongModeLoops) {
   Machine machine;
   machine.set(machine.long_mode());
   // xor eax, eax; mov ecx, 1000; again: add rax, rcx; dec ecx; jnz again; push rax; pop rbx; out 0xf4, al
-  machine.put(kCode, {0x31, 0xC0, 0xB9, 0xE8, 0x03, 0x00, 0x00, 0x48, 0x01, 0xC8, 0xFF, 0xC9, 0x75, 0xF9, 0x50, 0x5B, 0xE6, 0xF4});
+  machine.put(kCode, {0x31, 0xC0, 0xB9, 0xE8, 0x03, 0x00, 0x00, 0x48, 0x01, 0xC8, 0xFF, 0xC9, 0x75, 0xF9, 0x50, 0x5B,
+                      0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.state().gpr[cpu::kRbx], 500500u);
   EXPECT_EQ(machine.state().gpr[cpu::kRsp], kStack);
@@ -47,8 +48,8 @@ TEST(SoftVcpu, RunsProtectedModeCode) {
   Machine machine;
   machine.set(machine.protected_mode());
   // mov eax, 0x11223344; push eax; pop word [0x500]; pop word [0x502]; mov al, [0x503]; out 0xf4, al
-  machine.put(kCode, {0xB8, 0x44, 0x33, 0x22, 0x11, 0x50, 0x66, 0x8F, 0x05, 0x00, 0x05, 0x00, 0x00, 0x66, 0x8F, 0x05, 0x02, 0x05, 0x00,
-                      0x00, 0xA0, 0x03, 0x05, 0x00, 0x00, 0xE6, 0xF4});
+  machine.put(kCode, {0xB8, 0x44, 0x33, 0x22, 0x11, 0x50, 0x66, 0x8F, 0x05, 0x00, 0x05, 0x00, 0x00, 0x66,
+                      0x8F, 0x05, 0x02, 0x05, 0x00, 0x00, 0xA0, 0x03, 0x05, 0x00, 0x00, 0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().exit_value, 0x11u);
 }
@@ -78,12 +79,14 @@ TEST(SoftVcpu, ReturnsFromAnExceptionAndGoesOn) {
   Machine machine;
   machine.set(machine.user_mode());
   machine.put_object<uint64_t>(Machine::pte_address(0x200000), 0);
-  machine.put(kCode, {0xB8, 0x07, 0, 0, 0, 0x89, 0x04, 0x25, 0x23, 0x01, 0x20, 0x00, 0x0F, 0x0B});  // mov eax,7; mov [..],eax; ud2
+  machine.put(kCode, {0xB8, 0x07, 0, 0, 0, 0x89, 0x04, 0x25, 0x23, 0x01, 0x20, 0x00, 0x0F,
+                      0x0B});  // mov eax,7; mov [..],eax; ud2
   // mov qword [pte], 0x200007; invlpg [0x200000]; add rsp, 8; iretq
   const auto pte = static_cast<int>(Machine::pte_address(0x200000));
   machine.put(kHandlers + 14 * 16, {0xE9, 0xFB, 0x0F, 0, 0});
-  machine.put(kHandlers + 14 * 16 + 0x1000, {0x48, 0xC7, 0x04, 0x25, pte & 255, pte >> 8 & 255, pte >> 16, 0, 7, 0, 0x20, 0, 0x0F, 0x01, 0x3C, 0x25,
-                                             0, 0, 0x20, 0, 0x48, 0x83, 0xC4, 8, 0x48, 0xCF});
+  machine.put(kHandlers + 14 * 16 + 0x1000,
+              {0x48, 0xC7, 0x04, 0x25, pte & 255, pte >> 8 & 255, pte >> 16, 0,    7,    0,    0x20, 0,    0x0F,
+               0x01, 0x3C, 0x25, 0,    0,         0x20,           0,         0x48, 0x83, 0xC4, 8,    0x48, 0xCF});
   machine.put(kHandlers + 6 * 16, {0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.get<uint32_t>(0x200123), 7u);
@@ -100,7 +103,7 @@ TEST(SoftVcpu, SystemCallsGoThereAndBack) {
   state.rflags = 0x202;
   state.cr4 |= 1 << 9;
   machine.set(state);
-  machine.put(kCode, {0x0F, 0x05, 0x0F, 0x0B});        // syscall; ud2
+  machine.put(kCode, {0x0F, 0x05, 0x0F, 0x0B});         // syscall; ud2
   machine.put(0xA000, {0x9C, 0x5B, 0x48, 0x0F, 0x07});  // pushfq; pop rbx; sysretq (stack is still the user's)
   machine.put(kHandlers + 6 * 16, {0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
@@ -139,7 +142,8 @@ TEST(SoftVcpu, SeesAStoreToTheNextInstruction) {
 TEST(SoftVcpu, SeesDmaIntoItsCode) {
   Machine machine;
   machine.set(machine.long_mode());
-  machine.put(kCode, {0xE6, 0x80, 0xB0, 0x01, 0x3C, 0x02, 0x75, 0xF8, 0xE6, 0xF4});  // out 0x80, al; mov al,1; cmp al,2; jne; out
+  machine.put(kCode, {0xE6, 0x80, 0xB0, 0x01, 0x3C, 0x02, 0x75, 0xF8, 0xE6,
+                      0xF4});  // out 0x80, al; mov al,1; cmp al,2; jne; out
   int rounds = 0;
   machine.board().on_port_write = [&](uint16_t, uint32_t) {
     if (++rounds == 3) machine.put(kCode + 3, {2});
@@ -151,8 +155,8 @@ TEST(SoftVcpu, SeesDmaIntoItsCode) {
 TEST(SoftVcpu, WaitsInHaltForAnInterrupt) {
   Machine machine;
   machine.set(machine.long_mode());
-  machine.put(kCode, {0xFB, 0xF4, 0xB0, 0x42, 0xE6, 0xF4});         // sti; hlt; mov al, 0x42; out
-  machine.put(kHandlers + 0x30 * 16, {0xB3, 0x01, 0x48, 0xCF});     // mov bl, 1; iretq
+  machine.put(kCode, {0xFB, 0xF4, 0xB0, 0x42, 0xE6, 0xF4});      // sti; hlt; mov al, 0x42; out
+  machine.put(kHandlers + 0x30 * 16, {0xB3, 0x01, 0x48, 0xCF});  // mov bl, 1; iretq
   std::thread interrupter([&] {
     machine.board().interrupt = 0x30;
     machine.vcpus[0]->set_interrupt_request(true);
@@ -222,7 +226,8 @@ TEST(SoftVcpu, TrapsOnAWatchedWrite) {
   state.dr[0] = 0x5004;
   state.dr7 = 0x400 | 2 | 1 << 16 | 3 << 18;  // write, 4 bytes
   machine.set(state);
-  machine.put(kCode, {0x8B, 0x04, 0x25, 4, 0x50, 0, 0, 0x88, 0x04, 0x25, 7, 0x50, 0, 0, 0x90});  // mov eax,[0x5004]; mov [0x5007],al
+  machine.put(kCode, {0x8B, 0x04, 0x25, 4, 0x50, 0, 0, 0x88, 0x04, 0x25, 7, 0x50, 0, 0,
+                      0x90});  // mov eax,[0x5004]; mov [0x5007],al
   machine.put(kHandlers + 1 * 16, {0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.get<uint64_t>(kStack - 40), kCode + 14);
@@ -236,7 +241,8 @@ TEST(SoftVcpu, FaultsBeforeABreakpointedInstruction) {
   state.dr7 = 0x400 | 8;
   machine.set(state);
   machine.put(kCode, {0x90, 0x90, 0xE6, 0xF4});
-  machine.put(kHandlers + 1 * 16, {0x80, 0x4C, 0x24, 0x12, 1, 0xFF, 0xC3, 0x48, 0xCF});  // or byte [rsp+18], 1 (RF); inc ebx; iretq
+  machine.put(kHandlers + 1 * 16,
+              {0x80, 0x4C, 0x24, 0x12, 1, 0xFF, 0xC3, 0x48, 0xCF});  // or byte [rsp+18], 1 (RF); inc ebx; iretq
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.state().gpr[cpu::kRbx], 1u);
   EXPECT_EQ(machine.state().dr6, 0xFFFF0FF2u);

@@ -1,5 +1,5 @@
-// A small machine for the engine's tests: RAM, one or more vCPUs, a board that records what the guest does, and states to start
-// from. Guests are bytes; port kExitPort stops the vCPU that writes to it.
+// A small machine for the engine's tests: RAM, one or more vCPUs, a board that records what the guest does, and states
+// to start from. Guests are bytes; port kExitPort stops the vCPU that writes to it.
 #pragma once
 
 #include <cstring>
@@ -61,9 +61,10 @@ class FakeBoard final : public cpu::CpuIo {
 };
 
 // Where the tables of the ready-made states are. Code goes to kCode, the stack grows down from kStack.
-inline constexpr uint64_t kGdt = 0x1000, kIdt = 0x2000, kTss = 0x3000, kPageTables = 0x10000, kCode = 0x8000, kStack = 0x7000,
-                          kUserStack = 0x6000, kHandlers = 0x9000;
-inline constexpr uint16_t kCode64 = 0x08, kData = 0x10, kUserData = 0x20, kUserCode64 = 0x28, kCode32 = 0x30, kTssSelector = 0x40;
+inline constexpr uint64_t kGdt = 0x1000, kIdt = 0x2000, kTss = 0x3000, kPageTables = 0x10000, kCode = 0x8000,
+                          kStack = 0x7000, kUserStack = 0x6000, kHandlers = 0x9000;
+inline constexpr uint16_t kCode64 = 0x08, kData = 0x10, kUserData = 0x20, kUserCode64 = 0x28, kCode32 = 0x30,
+                          kTssSelector = 0x40;
 
 class Machine {
  public:
@@ -72,7 +73,8 @@ class Machine {
     options.features = Engine::available_features();
     const auto model = cpu::CpuModel::create("x86-64-v2", options.features);
     if (model) {
-      for (uint32_t i = 0; i < vcpu_count; ++i) options.leaves.push_back(model->leaves(i, {vcpu_count}, clock.tsc_hz()));
+      for (uint32_t i = 0; i < vcpu_count; ++i)
+        options.leaves.push_back(model->leaves(i, {vcpu_count}, clock.tsc_hz()));
     }
     memory = memory::GuestMemory::create(16ull << 20).value();
     engine = Engine::create(*memory, clock, random, std::move(options)).value();
@@ -96,10 +98,13 @@ class Machine {
   }
   cpu::StopReason run(uint32_t index = 0) { return vcpus[index]->run(*boards[index]); }
   [[nodiscard]] cpu::State state(uint32_t index = 0) { return vcpus[index]->get_state(); }
-  void set(const cpu::State& state, uint32_t index = 0) { CHECK(vcpus[index]->set_state(state).has_value(), "a test sets a state that a processor can hold"); }
+  void set(const cpu::State& state, uint32_t index = 0) {
+    CHECK(vcpus[index]->set_state(state).has_value(), "a test sets a state that a processor can hold");
+  }
   FakeBoard& board(uint32_t index = 0) { return *boards[index]; }
 
-  // Identity map of the first 16 MiB by 4 KiB pages for everybody, a GDT, a TSS, an IDT whose entries all lead to kHandlers + 16 n.
+  // Identity map of the first 16 MiB by 4 KiB pages for everybody, a GDT, a TSS, an IDT whose entries all lead to
+  // kHandlers + 16 n.
   cpu::State long_mode() {
     const uint64_t pml4 = kPageTables, pdpt = pml4 + 0x1000, directory = pdpt + 0x1000, tables = directory + 0x1000;
     put_object<uint64_t>(pml4, pdpt | 7);
@@ -130,7 +135,8 @@ class Machine {
   // The same, to start at CPL 3.
   cpu::State user_mode() {
     cpu::State state = long_mode();
-    for (auto& segment : state.segments) segment = {.base = 0, .limit = ~0u, .selector = kUserData | 3, .attributes = 0xC0F3};
+    for (auto& segment : state.segments)
+      segment = {.base = 0, .limit = ~0u, .selector = kUserData | 3, .attributes = 0xC0F3};
     state.segments[cpu::kCs] = {.base = 0, .limit = ~0u, .selector = kUserCode64 | 3, .attributes = 0xA0FB};
     state.gpr[cpu::kRsp] = kUserStack;
     return state;
@@ -162,11 +168,12 @@ class Machine {
   // Page-table entry of a 4 KiB page of the identity map.
   static uint64_t pte_address(uint64_t page) { return kPageTables + 0x3000 + (page >> 12) * 8; }
   static uint64_t gate(uint16_t selector, uint64_t offset, unsigned type, unsigned dpl) {
-    return (offset & 0xFFFF) | uint64_t{selector} << 16 | uint64_t{0x80 | dpl << 5 | type} << 40 | (offset >> 16 & 0xFFFF) << 48;
+    return (offset & 0xFFFF) | uint64_t{selector} << 16 | uint64_t{0x80 | dpl << 5 | type} << 40 |
+           (offset >> 16 & 0xFFFF) << 48;
   }
   static uint64_t descriptor(uint32_t base, uint32_t limit, unsigned access, unsigned flags) {
-    return (limit & 0xFFFF) | uint64_t{base & 0xFFFFFF} << 16 | uint64_t{access} << 40 | uint64_t{limit >> 16 & 15} << 48 |
-           uint64_t{flags} << 52 | uint64_t{base >> 24} << 56;
+    return (limit & 0xFFFF) | uint64_t{base & 0xFFFFFF} << 16 | uint64_t{access} << 40 |
+           uint64_t{limit >> 16 & 15} << 48 | uint64_t{flags} << 52 | uint64_t{base >> 24} << 56;
   }
 
   FakeClock clock;

@@ -11,8 +11,8 @@
 
 namespace bulkhead::kvm {
 
-// Zeroed room for a Header and capacity entries from kEntryOffset on. The offset is the kernel's; sizeof and offsetof do not
-// tell it, because the C headers' empty struct before the array takes room in C++.
+// Zeroed room for a Header and capacity entries from kEntryOffset on. The offset is the kernel's; sizeof and offsetof
+// do not tell it, because the C headers' empty struct before the array takes room in C++.
 template <typename Header, typename Entry, size_t kEntryOffset>
 class Flexible {
  public:

@@ -1,5 +1,6 @@
-// Interrupt messages into the host kernel's local APICs, when a VM uses those: sent at once, bound to an eventfd (irqfd), or
-// declared in advance for the inputs of the board's I/O APIC, so that the kernel knows which vectors end with a message back.
+// Interrupt messages into the host kernel's local APICs, when a VM uses those: sent at once, bound to an eventfd
+// (irqfd), or declared in advance for the inputs of the board's I/O APIC, so that the kernel knows which vectors end
+// with a message back.
 #pragma once
 
 #include <cstdint>

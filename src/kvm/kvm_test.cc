@@ -17,7 +17,9 @@ namespace {
 class RecordingIo final : public cpu::CpuIo {
  public:
   void read_memory(GuestAddress, MutableByteSpan out) override { store_little(out, 0x1122334455667788); }
-  void write_memory(GuestAddress address, ByteSpan in) override { memory_writes.emplace_back(address.value, load_little(in)); }
+  void write_memory(GuestAddress address, ByteSpan in) override {
+    memory_writes.emplace_back(address.value, load_little(in));
+  }
   uint32_t read_port(uint16_t port, unsigned) override { return port; }
   void write_port(uint16_t port, unsigned, uint32_t value) override {
     port_writes.emplace_back(port, value);
@@ -34,7 +36,9 @@ class RecordingIo final : public cpu::CpuIo {
     return static_cast<uint8_t>(vector);
   }
   bool interrupt_pending() override { return pending != kNone; }
-  std::optional<uint64_t> read_apic_msr(uint32_t index) override { return index == 0x802 ? std::optional<uint64_t>(7) : std::nullopt; }
+  std::optional<uint64_t> read_apic_msr(uint32_t index) override {
+    return index == 0x802 ? std::optional<uint64_t>(7) : std::nullopt;
+  }
   bool write_apic_msr(uint32_t index, uint64_t value) override {
     msr_writes.emplace_back(index, value);
     return true;
@@ -104,11 +108,11 @@ class Kvm : public testing::Test {
 };
 
 TEST_F(Kvm, ReachesPortsAndDeviceMemoryThroughCpuIo) {
-  load({0xE5, 0x42,              // in ax, 0x42
-        0xE7, 0x43,              // out 0x43, ax
+  load({0xE5, 0x42,                    // in ax, 0x42
+        0xE7, 0x43,                    // out 0x43, ax
         0xC6, 0x06, 0x10, 0x00, 0x5A,  // mov byte [0x10], 0x5A
-        0xA1, 0x20, 0x00,        // mov ax, [0x20]
-        0xE7, 0xF4});            // out 0xf4, ax
+        0xA1, 0x20, 0x00,              // mov ax, [0x20]
+        0xE7, 0xF4});                  // out 0xf4, ax
   cpu::State state = vcpu->get_state();
   state.segments[cpu::kDs].base = 0xD0000000;
   ASSERT_TRUE(vcpu->set_state(state));
@@ -135,7 +139,8 @@ TEST_F(Kvm, WakesAHaltedVcpuWithTheVectorOfTheBoard) {
 TEST_F(Kvm, AnInterruptCausedByAPortWriteReachesAGuestThatDoesNotLeaveAgain) {
   load({0xFB, 0xE6, 0x98, 0xEB, 0xFE});  // sti; out 0x98, al; jmp $
   ASSERT_TRUE(memory->write_object<uint32_t>({0x30 * 4}, 0x2000));
-  ASSERT_TRUE(memory->write({0x2000}, std::vector<uint8_t>{0xE6, 0x99, 0xE6, 0xF4, 0xCF}));  // out 0x99, al; out 0xf4, al; iret
+  ASSERT_TRUE(
+      memory->write({0x2000}, std::vector<uint8_t>{0xE6, 0x99, 0xE6, 0xF4, 0xCF}));  // out 0x99, al; out 0xf4, al; iret
   run_with_watchdog([] {});
   ASSERT_EQ(io.port_writes.size(), 3u);
   EXPECT_EQ(io.port_writes[1].first, 0x99);

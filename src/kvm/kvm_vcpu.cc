@@ -19,8 +19,11 @@ namespace {
 using cpu::Activity;
 using cpu::StopReason;
 
-// The signal that calls a vCPU thread out of the guest. Its handler does nothing: that ioctl returns is all that is wanted.
-int kick_signal() { return SIGRTMIN; }
+// The signal that calls a vCPU thread out of the guest. Its handler does nothing: that ioctl returns is all that is
+// wanted.
+int kick_signal() {
+  return SIGRTMIN;
+}
 
 void install_kick_handler() {
   static const bool installed = [] {
@@ -61,7 +64,8 @@ Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(VirtualMachine& machine, uint32
   install_kick_handler();
   Fd fd(TRY(control(machine.fd(), KVM_CREATE_VCPU, "KVM_CREATE_VCPU", static_cast<unsigned long>(index))));
   auto vcpu = std::unique_ptr<KvmVcpu>(new KvmVcpu(machine, index, std::move(fd)));
-  void* area = ::mmap(nullptr, machine.system().run_area_size(), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd_.get(), 0);
+  void* area =
+      ::mmap(nullptr, machine.system().run_area_size(), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd_.get(), 0);
   if (area == MAP_FAILED) return fail_errno(errno, "kvm: map the run area");
   vcpu->run_area_ = Mapping(area, machine.system().run_area_size());
   vcpu->run_ = static_cast<kvm_run*>(area);
@@ -86,13 +90,19 @@ void KvmVcpu::post(uint32_t request) {
   wake_.notify_all();
 }
 
-void KvmVcpu::request_stop() { post(kStop); }
+void KvmVcpu::request_stop() {
+  post(kStop);
+}
 
 void KvmVcpu::set_interrupt_request(bool asserted) {
   if (interrupt_request_.exchange(asserted) != asserted && asserted) post(kInterrupt);
 }
-void KvmVcpu::raise_nmi() { post(kNmi); }
-void KvmVcpu::raise_init() { post(kInit); }
+void KvmVcpu::raise_nmi() {
+  post(kNmi);
+}
+void KvmVcpu::raise_init() {
+  post(kInit);
+}
 void KvmVcpu::raise_sipi(uint8_t vector) {
   sipi_vector_ = vector;
   post(kSipi);
@@ -161,8 +171,8 @@ KvmVcpu::Outcome KvmVcpu::take_requests(cpu::CpuIo& io) {
 
 KvmVcpu::Outcome KvmVcpu::wait_while_halted(cpu::CpuIo&) {
   if (run_->if_flag != 0 && interrupt_request_) {
-    // The local APIC had nothing although INTR is asserted: another thread is about to drive the line. If the next interrupt
-    // comes first, the line just stays as it is and nobody calls, so this is no time to sleep.
+    // The local APIC had nothing although INTR is asserted: another thread is about to drive the line. If the next
+    // interrupt comes first, the line just stays as it is and nobody calls, so this is no time to sleep.
     std::this_thread::yield();
     return std::nullopt;
   }
@@ -176,8 +186,8 @@ bool KvmVcpu::interrupt_wakes(cpu::CpuIo& io) const {
   return run_->if_flag != 0 && interrupt_request_ && io.interrupt_pending();
 }
 
-// While INTR is asserted the vCPU never enters the guest without a way to come back for the vector: only its rising edge
-// calls a vCPU out.
+// While INTR is asserted the vCPU never enters the guest without a way to come back for the vector: only its rising
+// edge calls a vCPU out.
 void KvmVcpu::offer_interrupt(cpu::CpuIo& io) {
   run_->request_interrupt_window = 0;
   if (!interrupt_request_) return;
@@ -188,7 +198,8 @@ void KvmVcpu::offer_interrupt(cpu::CpuIo& io) {
   }
   if (const std::optional<uint8_t> vector = io.acknowledge_interrupt()) {
     kvm_interrupt interrupt{.irq = *vector};
-    if (::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt) != 0) log::error("kvm: vCPU {} took no interrupt {}", index_, *vector);
+    if (::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt) != 0)
+      log::error("kvm: vCPU {} took no interrupt {}", index_, *vector);
     run_->ready_for_interrupt_injection = 0;
   }
   if (interrupt_request_) run_->request_interrupt_window = 1;
@@ -218,10 +229,18 @@ KvmVcpu::Outcome KvmVcpu::fail_with(std::string message) {
 
 KvmVcpu::Outcome KvmVcpu::handle_exit(cpu::CpuIo& io) {
   switch (run_->exit_reason) {
-    case KVM_EXIT_IO: handle_port(io); return std::nullopt;
-    case KVM_EXIT_MMIO: handle_mmio(io); return std::nullopt;
-    case KVM_EXIT_X86_RDMSR: handle_msr_read(io); return std::nullopt;
-    case KVM_EXIT_X86_WRMSR: handle_msr_write(io); return std::nullopt;
+    case KVM_EXIT_IO:
+      handle_port(io);
+      return std::nullopt;
+    case KVM_EXIT_MMIO:
+      handle_mmio(io);
+      return std::nullopt;
+    case KVM_EXIT_X86_RDMSR:
+      handle_msr_read(io);
+      return std::nullopt;
+    case KVM_EXIT_X86_WRMSR:
+      handle_msr_write(io);
+      return std::nullopt;
     case KVM_EXIT_HLT:
       counters_.halt.fetch_add(1, std::memory_order_relaxed);
       if (!interrupt_wakes(io)) activity_ = Activity::kHalted;
@@ -229,19 +248,29 @@ KvmVcpu::Outcome KvmVcpu::handle_exit(cpu::CpuIo& io) {
     case KVM_EXIT_IOAPIC_EOI:
       if (machine_.end_of_interrupt()) machine_.end_of_interrupt()(run_->eoi.vector);
       return std::nullopt;
-    case KVM_EXIT_IRQ_WINDOW_OPEN: counters_.interrupt_window.fetch_add(1, std::memory_order_relaxed); return std::nullopt;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+      counters_.interrupt_window.fetch_add(1, std::memory_order_relaxed);
+      return std::nullopt;
     // The task priority has fallen, which may let an interrupt through; enter_guest() has told the board.
-    case KVM_EXIT_SET_TPR: return std::nullopt;
-    case KVM_EXIT_INTR: counters_.signal.fetch_add(1, std::memory_order_relaxed); return std::nullopt;
-    case KVM_EXIT_SHUTDOWN: activity_ = Activity::kShutdown; return StopReason::kShutdown;
-    case KVM_EXIT_DEBUG: counters_.debug.fetch_add(1, std::memory_order_relaxed); return StopReason::kDebug;
+    case KVM_EXIT_SET_TPR:
+      return std::nullopt;
+    case KVM_EXIT_INTR:
+      counters_.signal.fetch_add(1, std::memory_order_relaxed);
+      return std::nullopt;
+    case KVM_EXIT_SHUTDOWN:
+      activity_ = Activity::kShutdown;
+      return StopReason::kShutdown;
+    case KVM_EXIT_DEBUG:
+      counters_.debug.fetch_add(1, std::memory_order_relaxed);
+      return StopReason::kDebug;
     case KVM_EXIT_INTERNAL_ERROR:
       if (run_->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) return handle_emulation_failure(io);
       return fail_with(fmt::format("internal error {} of the host kernel", run_->internal.suberror));
     case KVM_EXIT_FAIL_ENTRY:
       return fail_with(fmt::format("the processor refused to enter the guest, reason {:#x}",
                                    static_cast<uint64_t>(run_->fail_entry.hardware_entry_failure_reason)));
-    default: return fail_with(fmt::format("unknown exit {}", run_->exit_reason));
+    default:
+      return fail_with(fmt::format("unknown exit {}", run_->exit_reason));
   }
 }
 
@@ -289,7 +318,8 @@ void KvmVcpu::handle_msr_write(cpu::CpuIo& io) {
 
 KvmVcpu::Outcome KvmVcpu::handle_emulation_failure(cpu::CpuIo& io) {
   counters_.emulation_failure.fetch_add(1, std::memory_order_relaxed);
-  if (!machine_.fallback()) return fail_with("the host kernel could not emulate an instruction and there is no fallback");
+  if (!machine_.fallback())
+    return fail_with("the host kernel could not emulate an instruction and there is no fallback");
   cpu::State state = get_state();
   if (Result<> done = machine_.fallback()(index_, state, io); !done) return fail_with(done.error().message);
   if (Result<> set = set_state(state); !set) return fail_with(set.error().message);
@@ -365,10 +395,13 @@ Activity KvmVcpu::kernel_activity() const {
   kvm_mp_state mp_state{};
   if (activity_ == Activity::kShutdown || ::ioctl(fd_.get(), KVM_GET_MP_STATE, &mp_state) != 0) return activity_;
   switch (mp_state.mp_state) {
-    case KVM_MP_STATE_HALTED: return Activity::kHalted;
+    case KVM_MP_STATE_HALTED:
+      return Activity::kHalted;
     case KVM_MP_STATE_UNINITIALIZED:
-    case KVM_MP_STATE_INIT_RECEIVED: return Activity::kWaitForSipi;
-    default: return Activity::kRunning;
+    case KVM_MP_STATE_INIT_RECEIVED:
+      return Activity::kWaitForSipi;
+    default:
+      return Activity::kRunning;
   }
 }
 

@@ -1,5 +1,5 @@
-// One vCPU of the host kernel behind cpu::Vcpu. The board's local APIC asks for an interrupt through the INTR pin; the vector
-// is fetched and handed to the kernel at the moment the guest can take it, as an INTA cycle would.
+// One vCPU of the host kernel behind cpu::Vcpu. The board's local APIC asks for an interrupt through the INTR pin; the
+// vector is fetched and handed to the kernel at the moment the guest can take it, as an INTA cycle would.
 #pragma once
 
 #include <array>

@@ -25,12 +25,12 @@ constexpr uint64_t kLeastExitsPerSecond = 1'000;
 
 //   mov ecx, count; 1: dec ecx; jnz 1b; out 0x80, al      phase 1
 //   mov ecx, count; 1: out 0x80, al; dec ecx; jnz 1b; hlt  phase 2
-constexpr uint8_t kProgram[] = {0xB9, 0,    0,    0,    0,          // mov ecx, kLoopCount
-                                0xFF, 0xC9, 0x75, 0xFC,             // dec ecx; jnz
-                                0xE6, 0x80,                         // out 0x80, al
-                                0xB9, 0,    0,    0,    0,          // mov ecx, kExitCount
-                                0xE6, 0x80, 0xFF, 0xC9, 0x75, 0xFA, // out; dec ecx; jnz
-                                0xF4};                              // hlt
+constexpr uint8_t kProgram[] = {0xB9, 0,    0,    0,    0,           // mov ecx, kLoopCount
+                                0xFF, 0xC9, 0x75, 0xFC,              // dec ecx; jnz
+                                0xE6, 0x80,                          // out 0x80, al
+                                0xB9, 0,    0,    0,    0,           // mov ecx, kExitCount
+                                0xE6, 0x80, 0xFF, 0xC9, 0x75, 0xFA,  // out; dec ecx; jnz
+                                0xF4};                               // hlt
 
 class ProbeIo final : public cpu::CpuIo {
  public:
@@ -109,7 +109,8 @@ Result<ProbeReport> probe_hardware(System& system) {
   Thread watchdog("kvm-probe", [&] {
     const LockGuard guard(mutex);
     const auto deadline = std::chrono::steady_clock::now() + kTimeLimit;
-    while (!done && std::chrono::steady_clock::now() < deadline) done_condition.wait_for(mutex, std::chrono::milliseconds(50));
+    while (!done && std::chrono::steady_clock::now() < deadline)
+      done_condition.wait_for(mutex, std::chrono::milliseconds(50));
     if (!done) vcpu->request_stop();
   });
   const auto start = std::chrono::steady_clock::now();
@@ -127,14 +128,14 @@ Result<ProbeReport> probe_hardware(System& system) {
     return report;
   }
   if (io.writes_ <= kExitCount) {
-    report.reason = fmt::format("/dev/kvm took over {} ms for a loop of {} instructions, so it emulates", kTimeLimit.count(),
-                                2 * kLoopCount);
+    report.reason = fmt::format("/dev/kvm took over {} ms for a loop of {} instructions, so it emulates",
+                                kTimeLimit.count(), 2 * kLoopCount);
     return report;
   }
   report.instructions_per_second = per_second(2 * kLoopCount, io.loop_end_ - start);
   report.exits_per_second = per_second(kExitCount, io.end_ - io.loop_end_);
-  report.hardware_backed = report.instructions_per_second >= kLeastInstructionsPerSecond &&
-                           report.exits_per_second >= kLeastExitsPerSecond;
+  report.hardware_backed =
+      report.instructions_per_second >= kLeastInstructionsPerSecond && report.exits_per_second >= kLeastExitsPerSecond;
   report.reason = fmt::format("/dev/kvm runs {} million kernel instructions and {} exits a second, {}",
                               report.instructions_per_second / 1'000'000, report.exits_per_second,
                               report.hardware_backed ? "so hardware carries it" : "so it emulates");

@@ -1,5 +1,5 @@
-// Whether /dev/kvm is backed by hardware. Some hosts offer a /dev/kvm that emulates guest kernels instruction by instruction;
-// there our own engine is faster and more exact, so "auto" must know.
+// Whether /dev/kvm is backed by hardware. Some hosts offer a /dev/kvm that emulates guest kernels instruction by
+// instruction; there our own engine is faster and more exact, so "auto" must know.
 #pragma once
 
 #include <string>
@@ -16,8 +16,8 @@ struct ProbeReport {
   uint64_t exits_per_second = 0;
 };
 
-// Runs a guest of a few instructions in 64-bit kernel mode: a counting loop, then port writes that each leave the guest.
-// Takes a tenth of a second at the most on hardware and six tenths where everything is emulated.
+// Runs a guest of a few instructions in 64-bit kernel mode: a counting loop, then port writes that each leave the
+// guest. Takes a tenth of a second at the most on hardware and six tenths where everything is emulated.
 Result<ProbeReport> probe_hardware(System& system);
 
 }  // namespace bulkhead::kvm

@@ -37,7 +37,8 @@ cpu::Segment from_kvm(const kvm_segment& segment) {
   out.limit = segment.limit;
   out.selector = segment.selector;
   out.attributes = segment.type | segment.s << 4 | segment.dpl << 5 | segment.present << 7 | segment.avl << 12 |
-                   segment.l << 13 | segment.db << 14 | segment.g << 15 | (segment.unusable ? cpu::Segment::kUnusable : 0u);
+                   segment.l << 13 | segment.db << 14 | segment.g << 15 |
+                   (segment.unusable ? cpu::Segment::kUnusable : 0u);
   return out;
 }
 
@@ -78,7 +79,8 @@ void visit_msrs(StateLike& state, Visit&& visit) {
 
 bool known_msr(const System& system, uint32_t index) {
   // The MTRRs are kept by every host kernel but not all list them.
-  if ((index >= 0x200 && index <= 0x20F) || (index >= 0x250 && index <= 0x26F) || index == 0x2FF || index == 0x277) return true;
+  if ((index >= 0x200 && index <= 0x20F) || (index >= 0x250 && index <= 0x26F) || index == 0x2FF || index == 0x277)
+    return true;
   const auto& indices = system.msr_indices();
   return std::find(indices.begin(), indices.end(), index) != indices.end();
 }
@@ -109,14 +111,17 @@ kvm_vcpu_events events_to_kvm(const State& state) {
   events.nmi.masked = state.nmi_blocked;
   events.nmi.pending = state.nmi_pending;
   switch (state.event.kind) {
-    case Kind::kNone: break;
+    case Kind::kNone:
+      break;
     case Kind::kException:
       events.exception.injected = 1;
       events.exception.nr = state.event.vector;
       events.exception.has_error_code = state.event.has_error_code;
       events.exception.error_code = state.event.error_code;
       break;
-    case Kind::kNmi: events.nmi.injected = 1; break;
+    case Kind::kNmi:
+      events.nmi.injected = 1;
+      break;
     case Kind::kExternalInterrupt:
     case Kind::kSoftwareInterrupt:
       events.interrupt.injected = 1;
@@ -234,8 +239,8 @@ Result<> write_state(const System& system, int vcpu_fd, const State& state, uint
   return {};
 }
 
-// Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET: exact, where writing the TSC itself would drift by the time
-// that the call takes.
+// Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET: exact, where writing the TSC itself would drift by the
+// time that the call takes.
 std::optional<uint64_t> read_kernel_tsc_offset(int vcpu_fd) {
   uint64_t offset = 0;
   kvm_device_attr attribute{};

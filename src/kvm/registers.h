@@ -8,8 +8,9 @@
 
 namespace bulkhead::kvm {
 
-// The vCPU behind vcpu_fd must not be running. Both include everything of cpu::State but activity and instruction_count,
-// which the kernel does not know when the local APICs are ours, cr8 (a register of the local APIC), and tsc_offset.
+// The vCPU behind vcpu_fd must not be running. Both include everything of cpu::State but activity and
+// instruction_count, which the kernel does not know when the local APICs are ours, cr8 (a register of the local APIC),
+// and tsc_offset.
 Result<cpu::State> read_state(const System& system, int vcpu_fd);
 Result<> write_state(const System& system, int vcpu_fd, const cpu::State& state, uint64_t apic_base);
 

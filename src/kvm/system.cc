@@ -16,11 +16,16 @@ struct Needed {
   const char* name;
 };
 constexpr Needed kNeeded[] = {
-    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},         {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
-    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},                     {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
-    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},         {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
-    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"}, {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
-    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},             {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
+    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
+    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
+    {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
     {KVM_CAP_SYNC_REGS, "KVM_CAP_SYNC_REGS"},
 };
 
@@ -29,10 +34,14 @@ constexpr uint32_t kMaximumLeaves = 256;
 
 uint32_t output_of(const kvm_cpuid_entry2& entry, cpu::Feature::Output output) {
   switch (output) {
-    case cpu::Feature::Output::kEax: return entry.eax;
-    case cpu::Feature::Output::kEbx: return entry.ebx;
-    case cpu::Feature::Output::kEcx: return entry.ecx;
-    case cpu::Feature::Output::kEdx: return entry.edx;
+    case cpu::Feature::Output::kEax:
+      return entry.eax;
+    case cpu::Feature::Output::kEbx:
+      return entry.ebx;
+    case cpu::Feature::Output::kEcx:
+      return entry.ecx;
+    case cpu::Feature::Output::kEdx:
+      return entry.edx;
   }
   return 0;
 }

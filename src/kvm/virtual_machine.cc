@@ -15,8 +15,8 @@ constexpr uint64_t kTssAddress = 0xFEFFD000;
 
 }  // namespace
 
-Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(System& system, memory::GuestMemory& memory, Clock& clock,
-                                                               LocalApics local_apics) {
+Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(System& system, memory::GuestMemory& memory,
+                                                               Clock& clock, LocalApics local_apics) {
   Fd fd(TRY(control(system.fd(), KVM_CREATE_VM, "KVM_CREATE_VM", 0ul)));
   auto machine = std::unique_ptr<VirtualMachine>(new VirtualMachine(system, memory, clock, local_apics, std::move(fd)));
   uint64_t identity_map = kIdentityMapAddress;
@@ -48,8 +48,8 @@ Result<> VirtualMachine::use_kernel_apics() {
   return {};
 }
 
-// IA32_APIC_BASE and IA32_TSC_DEADLINE belong to the board's local APICs. x2APIC MSRs cannot be filtered; without a local
-// APIC in the kernel they are invalid there, and invalid accesses come to us too.
+// IA32_APIC_BASE and IA32_TSC_DEADLINE belong to the board's local APICs. x2APIC MSRs cannot be filtered; without a
+// local APIC in the kernel they are invalid there, and invalid accesses come to us too.
 Result<> VirtualMachine::divert_apic_msrs() {
   kvm_enable_cap exits{};
   exits.cap = KVM_CAP_X86_USER_SPACE_MSR;
@@ -95,8 +95,12 @@ Result<> VirtualMachine::set_kernel_clock() {
   return {};
 }
 
-Result<> VirtualMachine::start_dirty_log() { return set_all_slots(KVM_MEM_LOG_DIRTY_PAGES); }
-Result<> VirtualMachine::stop_dirty_log() { return set_all_slots(0); }
+Result<> VirtualMachine::start_dirty_log() {
+  return set_all_slots(KVM_MEM_LOG_DIRTY_PAGES);
+}
+Result<> VirtualMachine::stop_dirty_log() {
+  return set_all_slots(0);
+}
 
 Result<> VirtualMachine::collect_dirty() {
   const auto collect = [&](uint32_t slot, uint64_t first_page, uint64_t page_count) -> Result<> {
@@ -139,7 +143,8 @@ Result<> VirtualMachine::remove_doorbell(GuestAddress address, uint32_t size, in
   return change_doorbell(address, size, event_fd, KVM_IOEVENTFD_FLAG_DEASSIGN, "remove");
 }
 
-Result<std::unique_ptr<KvmVcpu>> VirtualMachine::create_vcpu(uint32_t index, const std::vector<cpu::CpuidLeaf>& leaves) {
+Result<std::unique_ptr<KvmVcpu>> VirtualMachine::create_vcpu(uint32_t index,
+                                                             const std::vector<cpu::CpuidLeaf>& leaves) {
   return TRY_IN(fmt::format("vCPU {}", index), KvmVcpu::create(*this, index, leaves));
 }
 

@@ -1,6 +1,6 @@
-// One VM of the host kernel: guest RAM as its memory slots, doorbells as ioeventfds, the dirty log. vCPUs are made here.
-// The local APICs are the board's, the same that serve the soft engine, or the host kernel's; I/O APIC and PIC are always
-// the board's.
+// One VM of the host kernel: guest RAM as its memory slots, doorbells as ioeventfds, the dirty log. vCPUs are made
+// here. The local APICs are the board's, the same that serve the soft engine, or the host kernel's; I/O APIC and PIC
+// are always the board's.
 #pragma once
 
 #include <functional>
@@ -17,8 +17,8 @@ namespace bulkhead::kvm {
 
 class KvmVcpu;
 
-// Carries out the one instruction at the state's RIP that the host kernel could not emulate. The state is replaced by the
-// one behind the instruction, or behind the delivery of its exception.
+// Carries out the one instruction at the state's RIP that the host kernel could not emulate. The state is replaced by
+// the one behind the instruction, or behind the delivery of its exception.
 using InstructionFallback = std::function<Result<>(uint32_t vcpu_index, cpu::State& state, cpu::CpuIo& io)>;
 
 enum class LocalApics : uint8_t {
@@ -66,7 +66,12 @@ class VirtualMachine {
 
  private:
   VirtualMachine(System& system, memory::GuestMemory& memory, Clock& clock, LocalApics local_apics, Fd fd)
-      : system_(system), memory_(memory), clock_(clock), local_apics_(local_apics), fd_(std::move(fd)), routes_(fd_.get()) {}
+      : system_(system),
+        memory_(memory),
+        clock_(clock),
+        local_apics_(local_apics),
+        fd_(std::move(fd)),
+        routes_(fd_.get()) {}
   Result<> use_kernel_apics();
   Result<> set_slot(uint32_t slot, GuestAddress address, uint64_t size, uint32_t flags);
   Result<> set_all_slots(uint32_t flags);

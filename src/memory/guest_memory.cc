@@ -34,8 +34,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
 
   const auto map = [&](uint64_t address, uint64_t offset, uint64_t bytes) -> Result<> {
     if (bytes == 0) return {};
-    void* mapped = ::mmap(memory->host_base_ + address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-                          memory->memfd_.get(), static_cast<off_t>(offset));
+    void* mapped = ::mmap(memory->host_base_ + address, bytes, PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_FIXED | MAP_NORESERVE, memory->memfd_.get(), static_cast<off_t>(offset));
     if (mapped == MAP_FAILED) return fail_errno(errno, "memory: map {} bytes", bytes);
     // Only advice: a host without huge pages for memfds answers EINVAL, and RAM works all the same.
     ::madvise(mapped, bytes, MADV_HUGEPAGE);

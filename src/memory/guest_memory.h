@@ -1,8 +1,8 @@
-// Guest RAM and its per-page flags. RAM is one memfd, mapped at host_base() + guest-physical address: from 0 up to the hole
-// below 4 GiB, and from 4 GiB on. Everything else of the window is inaccessible, with guards on both sides.
+// Guest RAM and its per-page flags. RAM is one memfd, mapped at host_base() + guest-physical address: from 0 up to the
+// hole below 4 GiB, and from 4 GiB on. Everything else of the window is inaccessible, with guards on both sides.
 //
-// This is all of the guest that a device can reach: RAM, by type, never another device's registers (DEVICE_SAFETY rule 10).
-// Contents are hostile and may change between two reads: copy once, then check (rule 2).
+// This is all of the guest that a device can reach: RAM, by type, never another device's registers (DEVICE_SAFETY rule
+// 10). Contents are hostile and may change between two reads: copy once, then check (rule 2).
 #pragma once
 
 #include <array>
@@ -54,7 +54,8 @@ class GuestMemory {
            (address.value >= kHoleEnd && range_fits(address.value - kHoleEnd, size, high_size_));
   }
 
-  // Copies; false and nothing done when a byte of the range is not RAM. Writes set the dirty flag and tell the code watcher.
+  // Copies; false and nothing done when a byte of the range is not RAM. Writes set the dirty flag and tell the code
+  // watcher.
   [[nodiscard]] bool read(GuestAddress address, MutableByteSpan out) const;
   [[nodiscard]] bool write(GuestAddress address, ByteSpan in);
   template <typename T>

@@ -6,8 +6,8 @@ namespace bulkhead {
 [[noreturn]] void check_failed(const char* expression, const char* file, int line, const char* explanation);
 }  // namespace bulkhead
 
-#define CHECK(condition, explanation)                                                         \
-  do {                                                                                        \
-    if (!(condition)) [[unlikely]]                                                            \
-      ::bulkhead::check_failed(#condition, __FILE__, __LINE__, explanation);                  \
+#define CHECK(condition, explanation)                                        \
+  do {                                                                       \
+    if (!(condition)) [[unlikely]]                                           \
+      ::bulkhead::check_failed(#condition, __FILE__, __LINE__, explanation); \
   } while (false)

@@ -1,4 +1,5 @@
-// Log lines for the operator, on standard error. Guest-fed lines go through a RateLimit so that a guest cannot flood it.
+// Log lines for the operator, on standard error. Guest-fed lines go through a RateLimit so that a guest cannot flood
+// it.
 #pragma once
 
 #include <atomic>
@@ -31,7 +32,8 @@ void error(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   write(Level::kError, fmt::format(format, std::forward<Arguments>(arguments)...));
 }
 
-// Lets through the first kBurst events and then one per doubling of their count: 16, 32, 64, ... Callable from any thread.
+// Lets through the first kBurst events and then one per doubling of their count: 16, 32, 64, ... Callable from any
+// thread.
 class RateLimit {
  public:
   [[nodiscard]] bool allow() {

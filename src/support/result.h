@@ -40,17 +40,17 @@ template <typename... Arguments>
 }  // namespace bulkhead
 
 // The value of a Result, or return its error from the enclosing function.
-#define TRY(expression)                                                    \
-  ({                                                                       \
-    auto try_result_ = (expression);                                       \
+#define TRY(expression)                                                       \
+  ({                                                                          \
+    auto try_result_ = (expression);                                          \
     if (!try_result_) return std::unexpected(std::move(try_result_).error()); \
-    *std::move(try_result_);                                               \
+    *std::move(try_result_);                                                  \
   })
 
 // TRY with what was being done put in front of the message.
-#define TRY_IN(context, expression)                                                      \
-  ({                                                                                     \
-    auto try_result_ = (expression);                                                     \
+#define TRY_IN(context, expression)                                                       \
+  ({                                                                                      \
+    auto try_result_ = (expression);                                                      \
     if (!try_result_) return std::unexpected(std::move(try_result_).error().in(context)); \
-    *std::move(try_result_);                                                             \
+    *std::move(try_result_);                                                              \
   })

@@ -1,4 +1,5 @@
-// A whole machine as one file: its saved state, then its RAM, pages of zeroes left out. The same file serves both engines.
+// A whole machine as one file: its saved state, then its RAM, pages of zeroes left out. The same file serves both
+// engines.
 //
 //   8 bytes  "BHCHECK1"
 //   u64      size of the state, then the state (support/state)

@@ -1,5 +1,5 @@
-// How the life of a VM ended, as a line for people and an exit status for programs. The debug-exit port gives odd statuses
-// (2 x value + 1), so all others are even.
+// How the life of a VM ended, as a line for people and an exit status for programs. The debug-exit port gives odd
+// statuses (2 x value + 1), so all others are even.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// Looks for the line with which a Linux kernel says that it panicked, in what the guest writes to its serial line. It only
-// gives an end a better name (a reset after a panic is a panic): a guest that lies deceives nobody but its own user, so
-// nothing else may depend on it.
+// Looks for the line with which a Linux kernel says that it panicked, in what the guest writes to its serial line. It
+// only gives an end a better name (a reset after a panic is a panic): a guest that lies deceives nobody but its own
+// user, so nothing else may depend on it.
 #pragma once
 
 #include <optional>

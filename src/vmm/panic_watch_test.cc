@@ -18,7 +18,9 @@ class RecordingStream final : public console::ByteStream {
   size_t room = SIZE_MAX;
 };
 
-ByteSpan bytes_of(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+ByteSpan bytes_of(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 TEST(PanicWatch, FindsTheMessageHoweverTheOutputIsCut) {
   RecordingStream line;

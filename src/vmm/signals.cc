@@ -33,15 +33,23 @@ Result<std::unique_ptr<Signals>> Signals::create(EventLoop& loop, Handlers handl
   return made;
 }
 
-Signals::~Signals() { loop_.unwatch(fd_.get()); }
+Signals::~Signals() {
+  loop_.unwatch(fd_.get());
+}
 
 void Signals::receive() {
   signalfd_siginfo info{};
   while (::read(fd_.get(), &info, sizeof info) == sizeof info) {
     switch (info.ssi_signo) {
-      case SIGCONT: handlers_.on_continued(); break;
-      case SIGUSR1: handlers_.on_checkpoint(); break;
-      default: handlers_.on_shut_down(); break;
+      case SIGCONT:
+        handlers_.on_continued();
+        break;
+      case SIGUSR1:
+        handlers_.on_checkpoint();
+        break;
+      default:
+        handlers_.on_shut_down();
+        break;
     }
   }
 }

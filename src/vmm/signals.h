@@ -25,7 +25,8 @@ class Signals {
   ~Signals();
 
  private:
-  Signals(EventLoop& loop, Fd fd, Handlers handlers) : loop_(loop), fd_(std::move(fd)), handlers_(std::move(handlers)) {}
+  Signals(EventLoop& loop, Fd fd, Handlers handlers)
+      : loop_(loop), fd_(std::move(fd)), handlers_(std::move(handlers)) {}
   void receive();
 
   EventLoop& loop_;

@@ -5,15 +5,18 @@
 namespace bulkhead::vmm {
 namespace {
 
-uint32_t bit(StateDriver::Holder holder) { return 1u << static_cast<unsigned>(holder); }
+uint32_t bit(StateDriver::Holder holder) {
+  return 1u << static_cast<unsigned>(holder);
+}
 
 }  // namespace
 
 StateDriver::StateDriver(Board& board, std::vector<VcpuSlot> vcpus, Policy policy)
     : board_(board), policy_(policy), vcpu_stops_(vcpus.size()) {
   for (uint32_t i = 0; i < vcpus.size(); ++i) {
-    vcpus_.push_back(std::make_unique<VcpuThread>(
-        i, vcpus[i].vcpu, vcpus[i].io, [this](uint32_t index, cpu::StopReason reason) { on_vcpu_stop(index, reason); }));
+    vcpus_.push_back(
+        std::make_unique<VcpuThread>(i, vcpus[i].vcpu, vcpus[i].io,
+                                     [this](uint32_t index, cpu::StopReason reason) { on_vcpu_stop(index, reason); }));
   }
   thread_ = Thread("state-driver", [this] { body(); });
 }
@@ -61,7 +64,9 @@ bool StateDriver::call(std::function<void()> work, bool at_rest) {
   return item->done;
 }
 
-bool StateDriver::call_at_rest(std::function<void()> work) { return call(std::move(work), true); }
+bool StateDriver::call_at_rest(std::function<void()> work) {
+  return call(std::move(work), true);
+}
 
 void StateDriver::hold(Holder holder) {
   call([this, holder] { holders_ |= bit(holder); }, false);
@@ -169,7 +174,8 @@ void StateDriver::handle_vcpu_stops() {
   for (uint32_t i = 0; i < stops.size(); ++i) {
     if (!stops[i]) continue;
     if (*stops[i] == cpu::StopReason::kInternalError) {
-      return end({.kind = Outcome::Kind::kEngineError, .detail = fmt::format("vCPU {}: {}", i, vcpus_[i]->vcpu().error())});
+      return end(
+          {.kind = Outcome::Kind::kEngineError, .detail = fmt::format("vCPU {}: {}", i, vcpus_[i]->vcpu().error())});
     }
     if (*stops[i] == cpu::StopReason::kShutdown) {
       const auto panic = board_.panic_message();

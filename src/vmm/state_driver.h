@@ -1,5 +1,6 @@
 // Owns every change of a VM's state: starting, pausing, resetting, ending. Requests come from any thread (the user, the
-// guest's devices, the debugger) into one queue; one thread carries them out in order, with the vCPUs parked where it matters.
+// guest's devices, the debugger) into one queue; one thread carries them out in order, with the vCPUs parked where it
+// matters.
 //
 //              start            hold                    guest power-off, fault,
 //   (made) ---------> running <--------> held           user's stop, ...

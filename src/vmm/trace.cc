@@ -36,7 +36,8 @@ void Tracer::line(uint32_t vcpu_index, std::string_view text) {
   }
   out += fmt::format("{:>5}.{:06} cpu{} {}\n", now_us / 1'000'000, now_us % 1'000'000, vcpu_index, text);
   // A trace that cannot be written is not worth stopping a VM for.
-  [[maybe_unused]] const auto written = write_all(file_.get(), {reinterpret_cast<const uint8_t*>(out.data()), out.size()});
+  [[maybe_unused]] const auto written =
+      write_all(file_.get(), {reinterpret_cast<const uint8_t*>(out.data()), out.size()});
 }
 
 void TracingCpuIo::read_memory(GuestAddress address, MutableByteSpan out) {

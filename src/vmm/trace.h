@@ -1,5 +1,5 @@
-// --trace: one line for each thing a vCPU asks of the board. A guest can ask millions of times a second, so lines beyond a
-// rate are counted instead of written.
+// --trace: one line for each thing a vCPU asks of the board. A guest can ask millions of times a second, so lines
+// beyond a rate are counted instead of written.
 #pragma once
 
 #include <chrono>

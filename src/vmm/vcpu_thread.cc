@@ -6,11 +6,9 @@ namespace bulkhead::vmm {
 
 VcpuThread::VcpuThread(uint32_t index, cpu::Vcpu& vcpu, cpu::CpuIo& io,
                        std::function<void(uint32_t, cpu::StopReason)> on_stop)
-    : index_(index),
-      vcpu_(vcpu),
-      io_(io),
-      on_stop_(std::move(on_stop)),
-      thread_(fmt::format("vcpu{}", index), [this] { body(); }) {}
+    : index_(index), vcpu_(vcpu), io_(io), on_stop_(std::move(on_stop)), thread_(fmt::format("vcpu{}", index), [this] {
+        body();
+      }) {}
 
 VcpuThread::~VcpuThread() {
   {

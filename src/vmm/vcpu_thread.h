@@ -17,7 +17,8 @@ class VcpuThread {
   ~VcpuThread();
 
   void let_run();
-  // Asks for a stop; wait_until_parked() ends it. Two calls, so that all vCPUs can be asked before the first is waited for.
+  // Asks for a stop; wait_until_parked() ends it. Two calls, so that all vCPUs can be asked before the first is waited
+  // for.
   void ask_to_park();
   void wait_until_parked();
 

@@ -12,7 +12,9 @@ namespace {
 // How long a console that takes nothing may keep the end of a VM waiting.
 constexpr std::chrono::milliseconds kFlushPatience{10'000};
 
-int hex_digit(char c) { return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10; }
+int hex_digit(char c) {
+  return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+}
 
 // The configured UUID, or one made from the name, so that a VM keeps its identity from run to run.
 std::array<uint8_t, 16> machine_uuid(const VmConfig& config) {
@@ -43,7 +45,9 @@ machine::boot::Protocol boot_protocol(const std::string& name) {
   return Protocol::kAutomatic;
 }
 
-ByteSpan bytes_of(const std::string& text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+ByteSpan bytes_of(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 }  // namespace
 
@@ -60,7 +64,9 @@ Result<std::unique_ptr<Vm>> Vm::create(const VmConfig& config, const EngineSourc
   return vm;
 }
 
-Vm::~Vm() { finish(); }
+Vm::~Vm() {
+  finish();
+}
 
 void Vm::start() {
   loop_thread_ = Thread("console", [this] { loop_->run(); });
@@ -95,7 +101,8 @@ Result<> Vm::make_engine(const EngineSources& sources) {
 Result<> Vm::open_disks() {
   for (const auto& disk : config_.disks) {
     using block::file::Access;
-    auto store = block::file::FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite);
+    auto store =
+        block::file::FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite);
     if (!store) return fail("{}: {}", disk.label(disk.value.path), store.error().message);
     disks_.push_back(std::move(*store));
   }
@@ -137,7 +144,8 @@ Result<> Vm::make_machine() {
 Result<> Vm::make_driver() {
   const TraceConfig& trace = config_.trace.value;
   if (trace.any()) {
-    tracer_ = TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, *clock_));
+    tracer_ =
+        TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, *clock_));
   }
   std::vector<VcpuSlot> slots;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
@@ -214,7 +222,8 @@ std::vector<std::string> Vm::notices() const {
   std::vector<std::string> lines;
   if (!choice_.reason.empty()) lines.push_back(choice_.reason);
   for (size_t i = 0; i < serial_.size(); ++i) {
-    if (serial_[i] && !serial_[i]->notice().empty()) lines.push_back(fmt::format("COM{}: {}", i + 1, serial_[i]->notice()));
+    if (serial_[i] && !serial_[i]->notice().empty())
+      lines.push_back(fmt::format("COM{}: {}", i + 1, serial_[i]->notice()));
   }
   if (virtio_console_ && !virtio_console_->notice().empty()) {
     lines.push_back(fmt::format("virtio console: {}", virtio_console_->notice()));
@@ -224,10 +233,18 @@ std::vector<std::string> Vm::notices() const {
 
 void Vm::on_terminal_command(console::TerminalCommand command) {
   switch (command) {
-    case console::TerminalCommand::kHelp: log::info("{}", console::EscapeKey::kHelp); break;
-    case console::TerminalCommand::kQuit: driver_->quit(); break;
-    case console::TerminalCommand::kPowerButton: driver_->press_power_button(); break;
-    case console::TerminalCommand::kReset: driver_->reset(); break;
+    case console::TerminalCommand::kHelp:
+      log::info("{}", console::EscapeKey::kHelp);
+      break;
+    case console::TerminalCommand::kQuit:
+      driver_->quit();
+      break;
+    case console::TerminalCommand::kPowerButton:
+      driver_->press_power_button();
+      break;
+    case console::TerminalCommand::kReset:
+      driver_->reset();
+      break;
   }
 }
 

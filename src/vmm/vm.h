@@ -1,5 +1,5 @@
-// One virtual machine: guest memory, an engine's vCPUs, the board and what it is plugged into, the threads that run them, and
-// the state driver that decides. It holds everything it needs; there may be several in one process.
+// One virtual machine: guest memory, an engine's vCPUs, the board and what it is plugged into, the threads that run
+// them, and the state driver that decides. It holds everything it needs; there may be several in one process.
 //
 //   auto vm = TRY(Vm::create(config, EngineSources::of_this_host()));   // powered on, at its first instruction
 //   vm->start();
@@ -37,7 +37,8 @@ class Vm final : public Board {
 
   // Lets the loop and, unless somebody holds the VM, its vCPUs run.
   void start();
-  // Ends the VM if need be, flushes what the guest wrote to its consoles and ends the loop. The destructor does the same.
+  // Ends the VM if need be, flushes what the guest wrote to its consoles and ends the loop. The destructor does the
+  // same.
   void finish();
 
   [[nodiscard]] StateDriver& driver() { return *driver_; }
@@ -55,8 +56,8 @@ class Vm final : public Board {
   void on_continued();
   [[nodiscard]] std::string statistics();
 
-  // vCPUs, devices and time, but not RAM (see checkpoint.h), with the VM at rest. The one that restores was made from an
-  // equal configuration, except for the engine. A VM whose restore failed must be thrown away.
+  // vCPUs, devices and time, but not RAM (see checkpoint.h), with the VM at rest. The one that restores was made from
+  // an equal configuration, except for the engine. A VM whose restore failed must be thrown away.
   Result<> save(StateWriter& writer);
   Result<> restore(const StateReader& reader);
 

@@ -32,8 +32,8 @@ class VmTest : public testing::Test {
   [[nodiscard]] std::string path(const char* name) const { return directory_ + "/" + name; }
   std::unique_ptr<Vm> make(const std::vector<uint8_t>& code) {
     const std::vector<uint8_t> kernel = make_kernel(code);
-    std::ofstream(path("kernel"), std::ios::binary).write(reinterpret_cast<const char*>(kernel.data()),
-                                                          static_cast<std::streamsize>(kernel.size()));
+    std::ofstream(path("kernel"), std::ios::binary)
+        .write(reinterpret_cast<const char*>(kernel.data()), static_cast<std::streamsize>(kernel.size()));
     auto vm = Vm::create(config_, EngineSources::of_this_host());
     EXPECT_TRUE(vm) << vm.error().message;
     return vm ? std::move(*vm) : nullptr;

@@ -1,5 +1,5 @@
-// instruction_cases: runs text cases (tests/cases). Arguments: files, --only NAME, and --engine soft (the interpreter, which is
-// the default) or kvm.
+// instruction_cases: runs text cases (tests/cases). Arguments: files, --only NAME, and --engine soft (the interpreter,
+// which is the default) or kvm.
 #include <cstdlib>
 #include <fstream>
 #include <iterator>

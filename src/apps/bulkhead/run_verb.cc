@@ -26,8 +26,7 @@ struct ValueFlag {
 constexpr ValueFlag kValueFlags[] = {
     {"--name", "metadata.name", false, "NAME", "Machine", "Name of the VM"},
     {"--cpus", "spec.cpus", false, "N", "Machine", "vCPUs, 1 to 16 (1)"},
-    {"--cpu-model", "spec.cpu-model", false, "MODEL", "Machine",
-     "x86-64-v1, x86-64-v2, x86-64-v3 or host (x86-64-v3)"},
+    {"--cpu-model", "spec.cpu-model", false, "MODEL", "Machine", "x86-64-v1, x86-64-v2, x86-64-v3 or host (x86-64-v3)"},
     {"--memory", "spec.memory", false, "SIZE", "Machine", "Guest RAM, like 512M or 2G (512M)"},
     {"--engine", "spec.engine", false, "ENGINE", "Machine",
      "auto, kvm or soft; auto takes KVM when hardware backs it (auto)"},
@@ -85,19 +84,23 @@ void RunVerb::add_options(CLI::App& options) {
   options.footer(kFooter);
   options.add_option("file", file_, "The VM's description (vm.yaml); see docs/run.md")->type_name("FILE");
   for (const ValueFlag& flag : kValueFlags) {
-    value_flags_[flag.flag] = options.add_option(flag.flag, flag.help)
-                                  ->type_name(flag.value_name)
-                                  ->group(flag.group)
-                                  ->multi_option_policy(flag.is_list ? CLI::MultiOptionPolicy::TakeAll
-                                                                     : CLI::MultiOptionPolicy::TakeLast);
+    value_flags_[flag.flag] =
+        options.add_option(flag.flag, flag.help)
+            ->type_name(flag.value_name)
+            ->group(flag.group)
+            ->multi_option_policy(flag.is_list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   }
   options.add_flag("--no-reboot", no_reboot_, "End when the guest resets itself")->group("Machine");
-  options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")->group("Devices");
-  options.add_option("--restore", restore_, "Go on from a checkpoint instead of booting")->type_name("FILE")->group("Boot");
+  options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")
+      ->group("Devices");
+  options.add_option("--restore", restore_, "Go on from a checkpoint instead of booting")
+      ->type_name("FILE")
+      ->group("Boot");
   options.add_option("--checkpoint", checkpoint_, "SIGUSR1 writes a checkpoint there, and the VM goes on")
       ->type_name("FILE")
       ->group("Insight");
-  options.add_option("--gdb", gdb_, "Wait for gdb at HOST:PORT or a socket's PATH, stopped before the first instruction")
+  options
+      .add_option("--gdb", gdb_, "Wait for gdb at HOST:PORT or a socket's PATH, stopped before the first instruction")
       ->type_name("ADDR")
       ->group("Insight");
   options.add_option("--trace", trace_, "Lines for exits, mmio or irq (several with commas) to standard error")
@@ -122,7 +125,8 @@ Result<vmm::VmConfig> RunVerb::read_config() const {
   if (no_reboot_) config.reboot = {false, "--no-reboot"};
   if (debug_exit_) config.debug_exit = {true, "--debug-exit"};
   if (!gdb_.empty()) config.gdb = {gdb_, "--gdb"};
-  if (!trace_.empty()) config.trace = {TRY_IN(fmt::format("--trace '{}'", trace_), vmm::parse_trace(trace_)), "--trace"};
+  if (!trace_.empty())
+    config.trace = {TRY_IN(fmt::format("--trace '{}'", trace_), vmm::parse_trace(trace_)), "--trace"};
   if (!trace_file_.empty()) config.trace_file = {trace_file_, "--trace-file"};
   config.statistics = statistics_;
   const bool terminal_taken = config.virtio_console.value.kind == console::Spec::Kind::kStdio;

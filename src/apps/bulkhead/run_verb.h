@@ -1,5 +1,5 @@
-// "bulkhead run": one VM in this process, from vm.yaml and flags, to its end. It stands here and not in cli/ because the
-// management tower's command line knows no VM; later verbs speak to the daemon.
+// "bulkhead run": one VM in this process, from vm.yaml and flags, to its end. It stands here and not in cli/ because
+// the management tower's command line knows no VM; later verbs speak to the daemon.
 #pragma once
 
 #include <map>

@@ -22,7 +22,9 @@ constexpr uint64_t kPaddingBudget = 1 << 20;
 // Guest memory is written in pieces of this size, so that the code watcher hears of DMA before it has gone far.
 constexpr uint64_t kPieceSize = 1 << 16;
 
-uint32_t big(uint32_t value) { return std::byteswap(value); }
+uint32_t big(uint32_t value) {
+  return std::byteswap(value);
+}
 
 }  // namespace
 
@@ -38,7 +40,9 @@ void FwCfg::set_item(uint16_t key, std::vector<uint8_t> bytes) {
   item.bytes = item.owned;
 }
 
-void FwCfg::set_borrowed_item(uint16_t key, ByteSpan bytes) { items_[key] = {{}, bytes}; }
+void FwCfg::set_borrowed_item(uint16_t key, ByteSpan bytes) {
+  items_[key] = {{}, bytes};
+}
 
 void FwCfg::add_file(std::string_view name, std::vector<uint8_t> bytes) {
   CHECK(name.size() < kFileNameSize, "a file name too long for fw_cfg");

@@ -1,7 +1,7 @@
 // The firmware configuration device: numbered items and named files that the machine tells its firmware and operating
-// system, read byte by byte through ports or by DMA (spec/firmware/fw_cfg.h). Items are read-only to the guest and do not
-// change while it runs. Its DMA reaches RAM only, and moves no more per request than the selected item holds plus a small
-// budget.
+// system, read byte by byte through ports or by DMA (spec/firmware/fw_cfg.h). Items are read-only to the guest and do
+// not change while it runs. Its DMA reaches RAM only, and moves no more per request than the selected item holds plus a
+// small budget.
 #pragma once
 
 #include <cstdint>

@@ -13,9 +13,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto offset = static_cast<uint16_t>(data[1] % (device::FwCfg::kPortCount - width + 1));
     const auto value = load<uint32_t>(data + 2);
     switch (data[0] >> 2 & 3) {
-      case 0: (void)device.read_port(offset, width); break;
-      case 1: (void)memory->write_object({data[1] * 4u}, value); break;
-      default: device.write_port(offset, width, value);
+      case 0:
+        (void)device.read_port(offset, width);
+        break;
+      case 1:
+        (void)memory->write_object({data[1] * 4u}, value);
+        break;
+      default:
+        device.write_port(offset, width, value);
     }
   }
   StateWriter writer;

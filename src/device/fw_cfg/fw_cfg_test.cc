@@ -86,7 +86,8 @@ TEST_F(FwCfgTest, DmaRefusesWritesMemoryThatIsNotRamAndMoreThanItsBudget) {
   EXPECT_EQ(dma(kDmaRead, 16, UINT64_MAX - 4), kDmaError);
   EXPECT_EQ(dma(kDmaRead, 16, 0xFED0'0000), kDmaError);
   EXPECT_EQ(dma(kDmaRead, 8 << 20), kDmaError);
-  EXPECT_EQ(dma(kDmaRead, 1, kTarget, 0xFED0'0000), UINT32_MAX) << "an access structure outside of RAM is not looked at";
+  EXPECT_EQ(dma(kDmaRead, 1, kTarget, 0xFED0'0000), UINT32_MAX)
+      << "an access structure outside of RAM is not looked at";
 }
 
 TEST_F(FwCfgTest, OddWidthsDoNothing) {

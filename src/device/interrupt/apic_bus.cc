@@ -12,7 +12,9 @@ void ApicBus::attach(LocalApic& apic) {
   apics_[apic.id()] = &apic;
 }
 
-void ApicBus::detach(LocalApic& apic) { apics_[apic.id()] = nullptr; }
+void ApicBus::detach(LocalApic& apic) {
+  apics_[apic.id()] = nullptr;
+}
 
 void ApicBus::send_message(const InterruptMessage& message) {
   if (!is_interrupt_message(message)) return;
@@ -26,10 +28,18 @@ void ApicBus::send(const InterprocessorInterrupt& ipi) {
   const ReceiverSet self = ReceiverSet{1} << ipi.sender_id;
   ReceiverSet receivers = 0;
   switch (ipi.shorthand) {
-    case Shorthand::kNone: receivers = find(ipi.destination); break;
-    case Shorthand::kSelf: receivers = self; break;
-    case Shorthand::kAll: receivers = find({.id = Destination::kBroadcast}); break;
-    case Shorthand::kAllButSelf: receivers = find({.id = Destination::kBroadcast}) & ~self; break;
+    case Shorthand::kNone:
+      receivers = find(ipi.destination);
+      break;
+    case Shorthand::kSelf:
+      receivers = self;
+      break;
+    case Shorthand::kAll:
+      receivers = find({.id = Destination::kBroadcast});
+      break;
+    case Shorthand::kAllButSelf:
+      receivers = find({.id = Destination::kBroadcast}) & ~self;
+      break;
   }
   if (ipi.interrupt.mode == DeliveryMode::kLowestPriority) {
     receivers = lowest_priority_of(receivers, ipi.interrupt.vector);

@@ -1,5 +1,5 @@
-// The bus between the local APICs of one machine: finds the receivers of interrupt messages and interprocessor interrupts
-// and carries end-of-interrupt broadcasts to the I/O APIC. It holds no state of its own and takes no lock.
+// The bus between the local APICs of one machine: finds the receivers of interrupt messages and interprocessor
+// interrupts and carries end-of-interrupt broadcasts to the I/O APIC. It holds no state of its own and takes no lock.
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
-// What local APICs, I/O APIC and message-signalled interrupts say to each other, and its encoding as an address and data
-// pair (Intel SDM 3, 11.11).
+// What local APICs, I/O APIC and message-signalled interrupts say to each other, and its encoding as an address and
+// data pair (Intel SDM 3, 11.11).
 #pragma once
 
 #include <cstdint>

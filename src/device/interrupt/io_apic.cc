@@ -136,9 +136,12 @@ void IoApic::write_mmio(uint64_t offset, ByteSpan in) {
 uint32_t IoApic::read_register(uint8_t index) const {
   switch (index) {
     case kId:
-    case kArbitration: return uint32_t{id_} << 24;
-    case kVersion: return kVersionValue;
-    default: break;
+    case kArbitration:
+      return uint32_t{id_} << 24;
+    case kVersion:
+      return kVersionValue;
+    default:
+      break;
   }
   if (index < kFirstEntry || index >= kFirstEntry + 2 * kInputCount) return 0xFFFFFFFF;
   const uint64_t entry = entries_[(index - kFirstEntry) / 2u];
@@ -150,7 +153,8 @@ bool IoApic::write_register(uint8_t index, uint32_t value, Outbox& outbox) {
   if (index < kFirstEntry || index >= kFirstEntry + 2 * kInputCount) return false;
   const uint32_t input = (index - kFirstEntry) / 2u;
   const uint64_t old = entries_[input];
-  const uint64_t next = index % 2 == 0 ? (old & 0xFFFFFFFF00000000) | value : (old & 0xFFFFFFFF) | uint64_t{value} << 32;
+  const uint64_t next =
+      index % 2 == 0 ? (old & 0xFFFFFFFF00000000) | value : (old & 0xFFFFFFFF) | uint64_t{value} << 32;
   write_entry(input, next, outbox);
   return true;
 }

@@ -1,6 +1,6 @@
-// The I/O APIC: 24 inputs, each with a redirection entry that says which message it sends. Behaves as version 0x20, with the
-// EOI register (Intel 82093AA data sheet; ICH9 data sheet 13.5). Inputs are logical levels, so the polarity bit only reads
-// back. It knows no local APIC: messages go to a sink, which may be the host kernel's.
+// The I/O APIC: 24 inputs, each with a redirection entry that says which message it sends. Behaves as version 0x20,
+// with the EOI register (Intel 82093AA data sheet; ICH9 data sheet 13.5). Inputs are logical levels, so the polarity
+// bit only reads back. It knows no local APIC: messages go to a sink, which may be the host kernel's.
 #pragma once
 
 #include <array>
@@ -20,8 +20,8 @@ class IoApic final : public Device, public Mmio, public IrqLine::Receiver, publi
   static constexpr uint64_t kDefaultBase = 0xFEC00000;
   static constexpr uint64_t kRegionSize = 0x1000;
 
-  // Told, without a lock held, when what an input sends may have changed: a sink that must know in advance which vectors
-  // are level-triggered (the host kernel's APICs) mirrors the table.
+  // Told, without a lock held, when what an input sends may have changed: a sink that must know in advance which
+  // vectors are level-triggered (the host kernel's APICs) mirrors the table.
   class RouteListener {
    public:
     virtual ~RouteListener() = default;

@@ -149,7 +149,8 @@ TEST_F(IoApicTest, RefusesAnEntryWithReservedBits) {
   std::vector<uint8_t> bytes = saved(io_apic_);
   StateWriter writer;
   writer.put("select", 0).put("id", 0).put("asserted", 0);
-  for (unsigned i = 0; i < IoApic::kInputCount; ++i) writer.put("entry" + std::to_string(i), i == 5 ? 0x20000 : 0x10000);
+  for (unsigned i = 0; i < IoApic::kInputCount; ++i)
+    writer.put("entry" + std::to_string(i), i == 5 ? 0x20000 : 0x10000);
   EXPECT_EQ(restore(io_apic_, writer.encode()).error().message, "test: entry 5 is 0x20000");
 }
 

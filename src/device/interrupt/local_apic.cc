@@ -22,7 +22,9 @@ LocalApic::LocalApic(uint32_t id, Role role, ApicBus& bus, CpuPins& pins, Clock&
   bus_.attach(*this);
 }
 
-LocalApic::~LocalApic() { bus_.detach(*this); }
+LocalApic::~LocalApic() {
+  bus_.detach(*this);
+}
 
 void LocalApic::reset() {
   Action action;
@@ -35,8 +37,8 @@ void LocalApic::reset() {
   perform(action);
 }
 
-// What INIT leaves: everything but the base MSR, the id and what the pins show. The bootstrap processor's firmware would
-// connect the PIC (virtual wire mode, MultiProcessor Specification 3.6.2.2), so that is how LINT0 begins.
+// What INIT leaves: everything but the base MSR, the id and what the pins show. The bootstrap processor's firmware
+// would connect the PIC (virtual wire mode, MultiProcessor Specification 3.6.2.2), so that is how LINT0 begins.
 void LocalApic::clear_registers() {
   Registers cleared;
   cleared.base = registers_.base;
@@ -138,7 +140,9 @@ uint8_t LocalApic::processor_priority() const {
   return priority();
 }
 
-bool LocalApic::accepts_fixed() const { return addressing_.load(std::memory_order_acquire).accepts_fixed; }
+bool LocalApic::accepts_fixed() const {
+  return addressing_.load(std::memory_order_acquire).accepts_fixed;
+}
 
 // Logical destinations: a bit mask in the flat model, cluster number and bit mask in the others (SDM 3, 11.6.2 and
 // 11.12.10).
@@ -165,18 +169,25 @@ void LocalApic::accept(const Interrupt& interrupt) {
     if (!is_enabled_locked()) return;
     switch (interrupt.mode) {
       case DeliveryMode::kFixed:
-      case DeliveryMode::kLowestPriority: accept_fixed(interrupt.vector, interrupt.trigger, action); break;
-      case DeliveryMode::kNmi: action.nmi = true; break;
+      case DeliveryMode::kLowestPriority:
+        accept_fixed(interrupt.vector, interrupt.trigger, action);
+        break;
+      case DeliveryMode::kNmi:
+        action.nmi = true;
+        break;
       case DeliveryMode::kInit:
         clear_registers();
         update(action);
         action.init = true;
         break;
-      case DeliveryMode::kStartUp: action.start_up_vector = interrupt.vector; break;
+      case DeliveryMode::kStartUp:
+        action.start_up_vector = interrupt.vector;
+        break;
       // There is no SMM, and an ExtINT message has no wire to take its vector from.
       case DeliveryMode::kSmi:
       case DeliveryMode::kExtInt:
-      case DeliveryMode::kReserved: break;
+      case DeliveryMode::kReserved:
+        break;
     }
   }
   perform(action);
@@ -202,14 +213,19 @@ void LocalApic::fire_local_vector(LocalVector entry, Action& action) {
   if ((value & kLvtMasked) != 0) return;
   const bool has_mode = entry != kTimer && entry != kError;
   switch (has_mode ? lvt_mode(value) : DeliveryMode::kFixed) {
-    case DeliveryMode::kFixed: accept_fixed(static_cast<uint8_t>(value), TriggerMode::kEdge, action); break;
-    case DeliveryMode::kNmi: action.nmi = true; break;
+    case DeliveryMode::kFixed:
+      accept_fixed(static_cast<uint8_t>(value), TriggerMode::kEdge, action);
+      break;
+    case DeliveryMode::kNmi:
+      action.nmi = true;
+      break;
     case DeliveryMode::kInit:
       clear_registers();
       update(action);
       action.init = true;
       break;
-    default: break;
+    default:
+      break;
   }
 }
 

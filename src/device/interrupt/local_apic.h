@@ -93,9 +93,9 @@ class LocalApic final : public Device, public Mmio, public IrqLine::Receiver {
     uint8_t task_priority = 0;
     uint8_t error_status = 0, error_collected = 0;
     uint32_t spurious = 0xFF;
-    uint8_t logical_id = 0;       // xAPIC LDR, bits 31:24
+    uint8_t logical_id = 0;            // xAPIC LDR, bits 31:24
     uint8_t destination_format = 0xF;  // xAPIC DFR, bits 31:28
-    uint64_t interrupt_command = 0;  // as the x2APIC MSR; xAPIC keeps its 8-bit destination in bits 63:56
+    uint64_t interrupt_command = 0;    // as the x2APIC MSR; xAPIC keeps its 8-bit destination in bits 63:56
     std::array<uint32_t, kLocalVectorCount> local_vectors{};
     uint32_t timer_initial_count = 0;
     uint8_t timer_divide = 0;  // the register's value

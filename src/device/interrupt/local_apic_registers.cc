@@ -7,7 +7,9 @@
 
 namespace bulkhead::device::interrupt {
 
-bool LocalApic::is_enabled_locked() const { return (registers_.base & kBaseEnable) != 0; }
+bool LocalApic::is_enabled_locked() const {
+  return (registers_.base & kBaseEnable) != 0;
+}
 bool LocalApic::is_x2apic() const {
   return (registers_.base & (kBaseEnable | kBaseX2Apic)) == (kBaseEnable | kBaseX2Apic);
 }
@@ -56,14 +58,17 @@ std::optional<uint64_t> LocalApic::read_msr(uint32_t index) const {
   if (!is_x2apic() || index < kMsrX2ApicFirst || index - kMsrX2ApicFirst >= kRegisterCount) return std::nullopt;
   const uint32_t number = index - kMsrX2ApicFirst;
   switch (number) {
-    case kRegisterCommand: return registers_.interrupt_command;
+    case kRegisterCommand:
+      return registers_.interrupt_command;
     case kRegisterArbitrationPriority:
     case kRegisterEndOfInterrupt:
     case kRegisterRemoteRead:
     case kRegisterDestinationFormat:
     case kRegisterCommandHigh:
-    case kRegisterSelfIpi: return std::nullopt;
-    default: return read_register(number);
+    case kRegisterSelfIpi:
+      return std::nullopt;
+    default:
+      return read_register(number);
   }
 }
 
@@ -109,13 +114,20 @@ bool LocalApic::write_base(uint64_t value, Action& action) {
 bool LocalApic::write_x2apic(uint32_t index, uint64_t value, Action& action) {
   const auto writable = [index]() -> uint64_t {
     switch (index) {
-      case kRegisterTaskPriority: return 0xFF;
-      case kRegisterSpurious: return kSpuriousWritable;
-      case kRegisterCommand: return 0xFFFFFFFF00000000 | kCommandWritable | kCommandStatus;
-      case kRegisterInitialCount: return 0xFFFFFFFF;
-      case kRegisterDivide: return kDivideWritable;
-      case kRegisterSelfIpi: return 0xFF;
-      default: break;
+      case kRegisterTaskPriority:
+        return 0xFF;
+      case kRegisterSpurious:
+        return kSpuriousWritable;
+      case kRegisterCommand:
+        return 0xFFFFFFFF00000000 | kCommandWritable | kCommandStatus;
+      case kRegisterInitialCount:
+        return 0xFFFFFFFF;
+      case kRegisterDivide:
+        return kDivideWritable;
+      case kRegisterSelfIpi:
+        return 0xFF;
+      default:
+        break;
     }
     const uint32_t entry = index - kRegisterLocalVectors;
     return index >= kRegisterLocalVectors && entry < kLocalVectorCount ? kLvtWritable[entry] | kLvtReadOnly : 0;
@@ -128,8 +140,10 @@ bool LocalApic::write_x2apic(uint32_t index, uint64_t value, Action& action) {
       return true;
     case kRegisterLogicalDestination:
     case kRegisterDestinationFormat:
-    case kRegisterCommandHigh: return false;
-    default: return write_register(index, static_cast<uint32_t>(value), action);
+    case kRegisterCommandHigh:
+      return false;
+    default:
+      return write_register(index, static_cast<uint32_t>(value), action);
   }
 }
 
@@ -137,23 +151,38 @@ bool LocalApic::write_x2apic(uint32_t index, uint64_t value, Action& action) {
 
 std::optional<uint32_t> LocalApic::read_register(uint32_t index) const {
   switch (index) {
-    case kRegisterId: return is_x2apic() ? id_ : id_ << 24;
-    case kRegisterVersion: return kVersionValue;
-    case kRegisterTaskPriority: return registers_.task_priority;
+    case kRegisterId:
+      return is_x2apic() ? id_ : id_ << 24;
+    case kRegisterVersion:
+      return kVersionValue;
+    case kRegisterTaskPriority:
+      return registers_.task_priority;
     case kRegisterArbitrationPriority:
     case kRegisterRemoteRead:
-    case kRegisterEndOfInterrupt: return 0;
-    case kRegisterProcessorPriority: return priority();
-    case kRegisterLogicalDestination: return is_x2apic() ? logical_id() : logical_id() << 24;
-    case kRegisterDestinationFormat: return uint32_t{registers_.destination_format} << 28 | 0x0FFFFFFF;
-    case kRegisterSpurious: return registers_.spurious;
-    case kRegisterErrorStatus: return registers_.error_status;
-    case kRegisterCommand: return static_cast<uint32_t>(registers_.interrupt_command);
-    case kRegisterCommandHigh: return static_cast<uint32_t>(registers_.interrupt_command >> 32);
-    case kRegisterInitialCount: return registers_.timer_initial_count;
-    case kRegisterCurrentCount: return timer_current_count();
-    case kRegisterDivide: return registers_.timer_divide;
-    default: break;
+    case kRegisterEndOfInterrupt:
+      return 0;
+    case kRegisterProcessorPriority:
+      return priority();
+    case kRegisterLogicalDestination:
+      return is_x2apic() ? logical_id() : logical_id() << 24;
+    case kRegisterDestinationFormat:
+      return uint32_t{registers_.destination_format} << 28 | 0x0FFFFFFF;
+    case kRegisterSpurious:
+      return registers_.spurious;
+    case kRegisterErrorStatus:
+      return registers_.error_status;
+    case kRegisterCommand:
+      return static_cast<uint32_t>(registers_.interrupt_command);
+    case kRegisterCommandHigh:
+      return static_cast<uint32_t>(registers_.interrupt_command >> 32);
+    case kRegisterInitialCount:
+      return registers_.timer_initial_count;
+    case kRegisterCurrentCount:
+      return timer_current_count();
+    case kRegisterDivide:
+      return registers_.timer_divide;
+    default:
+      break;
   }
   if (index >= kRegisterInService && index < kRegisterErrorStatus) {
     const unsigned word = index % 8;
@@ -173,12 +202,15 @@ std::optional<uint32_t> LocalApic::read_register(uint32_t index) const {
 // False: there is no such register to write.
 bool LocalApic::write_register(uint32_t index, uint32_t value, Action& action) {
   switch (index) {
-    case kRegisterId: return !is_x2apic();  // fixed, as on every recent processor
+    case kRegisterId:
+      return !is_x2apic();  // fixed, as on every recent processor
     case kRegisterTaskPriority:
       registers_.task_priority = static_cast<uint8_t>(value);
       update(action);
       return true;
-    case kRegisterEndOfInterrupt: end_interrupt(action); return true;
+    case kRegisterEndOfInterrupt:
+      end_interrupt(action);
+      return true;
     case kRegisterLogicalDestination:
       registers_.logical_id = static_cast<uint8_t>(value >> 24);
       publish();
@@ -187,23 +219,33 @@ bool LocalApic::write_register(uint32_t index, uint32_t value, Action& action) {
       registers_.destination_format = static_cast<uint8_t>(value >> 28);
       publish();
       return true;
-    case kRegisterSpurious: write_spurious(value); return true;
+    case kRegisterSpurious:
+      write_spurious(value);
+      return true;
     case kRegisterErrorStatus:
       registers_.error_status = registers_.error_collected;
       registers_.error_collected = 0;
       return true;
     case kRegisterCommand:
-      registers_.interrupt_command = (registers_.interrupt_command & ~uint64_t{0xFFFFFFFF}) | (value & kCommandWritable);
+      registers_.interrupt_command =
+          (registers_.interrupt_command & ~uint64_t{0xFFFFFFFF}) | (value & kCommandWritable);
       send_command(action);
       return true;
     case kRegisterCommandHigh:
       registers_.interrupt_command =
           uint64_t{value & 0xFF000000} << 32 | static_cast<uint32_t>(registers_.interrupt_command);
       return true;
-    case kRegisterInitialCount: start_timer(value); return true;
-    case kRegisterDivide: change_timer_divide(static_cast<uint8_t>(value & kDivideWritable)); return true;
-    case kRegisterSelfIpi: accept_fixed(static_cast<uint8_t>(value), TriggerMode::kEdge, action); return true;
-    default: break;
+    case kRegisterInitialCount:
+      start_timer(value);
+      return true;
+    case kRegisterDivide:
+      change_timer_divide(static_cast<uint8_t>(value & kDivideWritable));
+      return true;
+    case kRegisterSelfIpi:
+      accept_fixed(static_cast<uint8_t>(value), TriggerMode::kEdge, action);
+      return true;
+    default:
+      break;
   }
   if (index < kRegisterLocalVectors || index - kRegisterLocalVectors >= kLocalVectorCount) return false;
   write_local_vector(static_cast<LocalVector>(index - kRegisterLocalVectors), value, action);
@@ -251,11 +293,11 @@ void LocalApic::send_command(Action& action) {
   }
   uint32_t id = is_x2apic() ? static_cast<uint32_t>(command >> 32) : static_cast<uint32_t>(command >> 56);
   if (!is_x2apic() && id == 0xFF) id = Destination::kBroadcast;
-  action.ipi = InterprocessorInterrupt{
-      .interrupt = {.vector = vector, .mode = mode, .trigger = TriggerMode::kEdge},
-      .destination = {.id = id, .mode = static_cast<DestinationMode>(command >> 11 & 1)},
-      .shorthand = shorthand,
-      .sender_id = id_};
+  action.ipi =
+      InterprocessorInterrupt{.interrupt = {.vector = vector, .mode = mode, .trigger = TriggerMode::kEdge},
+                              .destination = {.id = id, .mode = static_cast<DestinationMode>(command >> 11 & 1)},
+                              .shorthand = shorthand,
+                              .sender_id = id_};
 }
 
 }  // namespace bulkhead::device::interrupt

@@ -1,5 +1,5 @@
-// Register numbers and bits of the local APIC (Intel SDM 3, tables 11-1 and 11-6). A number is the offset in the xAPIC page
-// divided by 16, which is also the x2APIC MSR minus 0x800. Private to local_apic*.cc and their tests.
+// Register numbers and bits of the local APIC (Intel SDM 3, tables 11-1 and 11-6). A number is the offset in the xAPIC
+// page divided by 16, which is also the x2APIC MSR minus 0x800. Private to local_apic*.cc and their tests.
 #pragma once
 
 #include <cstdint>

@@ -9,7 +9,9 @@
 namespace bulkhead::device::interrupt {
 namespace {
 
-std::string numbered(std::string_view field, unsigned number) { return fmt::format("{}{}", field, number); }
+std::string numbered(std::string_view field, unsigned number) {
+  return fmt::format("{}{}", field, number);
+}
 
 }  // namespace
 
@@ -54,7 +56,8 @@ Result<> LocalApic::restore_state(const StateReader& reader) {
   r.interrupt_command = TRY(reader.get("interrupt_command"));
   for (unsigned i = 0; i < kLocalVectorCount; ++i) {
     r.local_vectors[i] = static_cast<uint32_t>(TRY(reader.get(numbered("local_vector", i), 0x7FFFF)));
-    if ((r.local_vectors[i] & ~kLvtWritable[i]) != 0) return fail("{}: reserved bits in local vector {}", reader.path(), i);
+    if ((r.local_vectors[i] & ~kLvtWritable[i]) != 0)
+      return fail("{}: reserved bits in local vector {}", reader.path(), i);
   }
   r.timer_initial_count = static_cast<uint32_t>(TRY(reader.get("timer_initial_count", UINT32_MAX)));
   r.timer_divide = static_cast<uint8_t>(TRY(reader.get("timer_divide", kDivideWritable)));

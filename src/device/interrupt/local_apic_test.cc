@@ -198,8 +198,10 @@ TEST_F(LocalApicTest, LowestPriorityGoesToTheLeastBusyAndTiesSpread) {
   for (uint32_t id = 0; id < 4; ++id) write(kRegisterLogicalDestination, 1u << (24 + id), id);
   apic(0).write_task_priority(2);
   apic(1).write_task_priority(2);
-  bus_.send_message(make_message(0x0F, DestinationMode::kLogical, {.vector = 0x70, .mode = DeliveryMode::kLowestPriority}));
-  bus_.send_message(make_message(0x0F, DestinationMode::kLogical, {.vector = 0x71, .mode = DeliveryMode::kLowestPriority}));
+  bus_.send_message(
+      make_message(0x0F, DestinationMode::kLogical, {.vector = 0x70, .mode = DeliveryMode::kLowestPriority}));
+  bus_.send_message(
+      make_message(0x0F, DestinationMode::kLogical, {.vector = 0x71, .mode = DeliveryMode::kLowestPriority}));
   EXPECT_FALSE(apic(0).interrupt_pending());
   EXPECT_FALSE(apic(1).interrupt_pending());
   EXPECT_EQ(apic(2).acknowledge(), 0x70);

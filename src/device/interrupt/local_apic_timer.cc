@@ -16,9 +16,12 @@ constexpr uint64_t kLeastPeriodNs = 20'000;
 
 LocalApic::TimerMode LocalApic::timer_mode() const {
   switch (registers_.local_vectors[kTimer] >> kLvtTimerModeShift & 3) {
-    case 0: return TimerMode::kOneShot;
-    case 1: return TimerMode::kPeriodic;
-    default: return TimerMode::kTscDeadline;
+    case 0:
+      return TimerMode::kOneShot;
+    case 1:
+      return TimerMode::kPeriodic;
+    default:
+      return TimerMode::kTscDeadline;
   }
 }
 

@@ -8,7 +8,9 @@ constexpr unsigned kSpuriousInput = 7;
 // The timer, keyboard, cascade, RTC and FPU inputs are edge-triggered for good.
 constexpr uint8_t kMasterLevelWritable = 0xF8, kSlaveLevelWritable = 0xDE;
 
-constexpr uint8_t bit(unsigned input) { return static_cast<uint8_t>(1u << input); }
+constexpr uint8_t bit(unsigned input) {
+  return static_cast<uint8_t>(1u << input);
+}
 
 }  // namespace
 
@@ -27,8 +29,8 @@ std::optional<unsigned> Pic::Chip::first_of(uint8_t inputs) const {
   return std::nullopt;
 }
 
-// An input in service holds back those of equal and lower priority. In special mask mode a masked one holds back none; in
-// special fully nested mode the cascade does not hold back itself, so that the slave's priorities count.
+// An input in service holds back those of equal and lower priority. In special mask mode a masked one holds back none;
+// in special fully nested mode the cascade does not hold back itself, so that the slave's priorities count.
 std::optional<unsigned> Pic::Chip::pending(Cascade cascade) const {
   const std::optional<unsigned> candidate = first_of(static_cast<uint8_t>(requests() & ~mask));
   if (!candidate) return std::nullopt;
@@ -102,13 +104,17 @@ void Pic::Chip::write_end_command(uint8_t value) {
 void Pic::Chip::write_data(uint8_t value) {
   const Initialisation last = needs_word4 ? Initialisation::kWord4 : Initialisation::kReady;
   switch (initialisation) {
-    case Initialisation::kReady: mask = value; break;
+    case Initialisation::kReady:
+      mask = value;
+      break;
     case Initialisation::kWord2:
       vector_base = value & 0xF8;
       initialisation = single ? last : Initialisation::kWord3;
       break;
     // Which input the cascade uses is wired.
-    case Initialisation::kWord3: initialisation = last; break;
+    case Initialisation::kWord3:
+      initialisation = last;
+      break;
     case Initialisation::kWord4:
       fully_nested_special = (value & 0x10) != 0;
       auto_end = (value & 0x02) != 0;
@@ -170,14 +176,16 @@ void Pic::reset() {
   if (changed) interrupt_request_.settle();
 }
 
-std::optional<unsigned> Pic::master_pending() const { return master_.pending(Cascade::kMaster); }
+std::optional<unsigned> Pic::master_pending() const {
+  return master_.pending(Cascade::kMaster);
+}
 
 // The slave's INT drops with each INTA and rises again when it has more, so its level counts as the master's edge.
 bool Pic::update() {
   const bool slave_asks = slave_.pending(Cascade::kSlave).has_value();
   master_.set_line(kCascadeInput, slave_asks);
-  master_.edges = static_cast<uint8_t>(slave_asks ? master_.edges | bit(kCascadeInput)
-                                                  : master_.edges & ~bit(kCascadeInput));
+  master_.edges =
+      static_cast<uint8_t>(slave_asks ? master_.edges | bit(kCascadeInput) : master_.edges & ~bit(kCascadeInput));
   return interrupt_request_.want(master_pending().has_value());
 }
 

@@ -1,6 +1,6 @@
-// The pair of 8259A interrupt controllers of a PC, the second cascaded on input 2 of the first, with the edge/level control
-// registers (Intel 8259A data sheet; ICH9 data sheet 13.4). An edge stays latched when its line falls again, as the ICH
-// latches the PIT's; a level that goes before the INTA cycle gives the spurious vector of input 7.
+// The pair of 8259A interrupt controllers of a PC, the second cascaded on input 2 of the first, with the edge/level
+// control registers (Intel 8259A data sheet; ICH9 data sheet 13.4). An edge stays latched when its line falls again, as
+// the ICH latches the PIT's; a level that goes before the INTA cycle gives the spurious vector of input 7.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +44,9 @@ class Pic final : public Device, public IrqLine::Receiver, public ExternalVector
   enum class Initialisation : uint8_t { kReady, kWord2, kWord3, kWord4 };
 
   struct Chip {
-    uint8_t lines = 0;         // the inputs' levels
-    uint8_t edges = 0;         // latched rising edges
-    uint8_t level_mask = 0;    // ELCR: inputs that are level-triggered
+    uint8_t lines = 0;       // the inputs' levels
+    uint8_t edges = 0;       // latched rising edges
+    uint8_t level_mask = 0;  // ELCR: inputs that are level-triggered
     uint8_t in_service = 0;
     uint8_t mask = 0;
     uint8_t vector_base = 0;

@@ -115,7 +115,8 @@ uint32_t AcpiPm::read_port(uint16_t offset, unsigned size) {
   if (offset == kTimer && size == 4) return static_cast<uint32_t>(ticks() & ((uint64_t{1} << width_bits_) - 1));
   note_half_turns();
   uint32_t value = 0;
-  for (unsigned i = 0; i < size && i < 4; ++i) value |= uint32_t{read_byte(static_cast<uint16_t>(offset + i))} << (8 * i);
+  for (unsigned i = 0; i < size && i < 4; ++i)
+    value |= uint32_t{read_byte(static_cast<uint16_t>(offset + i))} << (8 * i);
   return value;
 }
 
@@ -123,20 +124,27 @@ uint8_t AcpiPm::read_byte(uint16_t offset) const {
   const uint64_t timer = ticks() & ((uint64_t{1} << width_bits_) - 1);
   switch (offset) {
     case kStatus:
-    case kStatus + 1: return static_cast<uint8_t>(registers_.status >> (8 * (offset - kStatus)));
+    case kStatus + 1:
+      return static_cast<uint8_t>(registers_.status >> (8 * (offset - kStatus)));
     case kEnable:
-    case kEnable + 1: return static_cast<uint8_t>(registers_.enable >> (8 * (offset - kEnable)));
+    case kEnable + 1:
+      return static_cast<uint8_t>(registers_.enable >> (8 * (offset - kEnable)));
     case kControl:
-    case kControl + 1: return static_cast<uint8_t>((registers_.control | kSciEnable) >> (8 * (offset - kControl)));
+    case kControl + 1:
+      return static_cast<uint8_t>((registers_.control | kSciEnable) >> (8 * (offset - kControl)));
     case kTimer:
     case kTimer + 1:
     case kTimer + 2:
-    case kTimer + 3: return static_cast<uint8_t>(timer >> (8 * (offset - kTimer)));
+    case kTimer + 3:
+      return static_cast<uint8_t>(timer >> (8 * (offset - kTimer)));
     case kGeneralStatus:
-    case kGeneralStatus + 1: return static_cast<uint8_t>(registers_.general_status >> (8 * (offset - kGeneralStatus)));
+    case kGeneralStatus + 1:
+      return static_cast<uint8_t>(registers_.general_status >> (8 * (offset - kGeneralStatus)));
     case kGeneralEnable:
-    case kGeneralEnable + 1: return static_cast<uint8_t>(registers_.general_enable >> (8 * (offset - kGeneralEnable)));
-    default: return 0;
+    case kGeneralEnable + 1:
+      return static_cast<uint8_t>(registers_.general_enable >> (8 * (offset - kGeneralEnable)));
+    default:
+      return 0;
   }
 }
 
@@ -158,10 +166,16 @@ void AcpiPm::write_byte(uint16_t offset, uint8_t value, Action& action) {
   Registers& r = registers_;
   switch (offset) {
     case kStatus:
-    case kStatus + 1: r.status &= static_cast<uint16_t>(~(value << (8 * (offset - kStatus)))); break;
+    case kStatus + 1:
+      r.status &= static_cast<uint16_t>(~(value << (8 * (offset - kStatus))));
+      break;
     case kEnable:
-    case kEnable + 1: r.enable = with_byte(r.enable, offset - kEnable, value) & kEnableBits; break;
-    case kControl: r.control = with_byte(r.control, 0, value) & kControlBits; break;
+    case kEnable + 1:
+      r.enable = with_byte(r.enable, offset - kEnable, value) & kEnableBits;
+      break;
+    case kControl:
+      r.control = with_byte(r.control, 0, value) & kControlBits;
+      break;
     case kControl + 1:
       r.control = with_byte(r.control, 1, value) & kControlBits;
       // Only soft-off is offered; other sleep types do nothing.
@@ -172,8 +186,11 @@ void AcpiPm::write_byte(uint16_t offset, uint8_t value, Action& action) {
       r.general_status &= static_cast<uint16_t>(~(value << (8 * (offset - kGeneralStatus))));
       break;
     case kGeneralEnable:
-    case kGeneralEnable + 1: r.general_enable = with_byte(r.general_enable, offset - kGeneralEnable, value); break;
-    default: break;
+    case kGeneralEnable + 1:
+      r.general_enable = with_byte(r.general_enable, offset - kGeneralEnable, value);
+      break;
+    default:
+      break;
   }
 }
 

@@ -1,5 +1,5 @@
-// The ACPI fixed hardware (ACPI 6.4, 4.8): power management event and control blocks, the PM timer, one block of general
-// purpose events, the power button. Always in ACPI mode: the FADT names no SMI command port.
+// The ACPI fixed hardware (ACPI 6.4, 4.8): power management event and control blocks, the PM timer, one block of
+// general purpose events, the power button. Always in ACPI mode: the FADT names no SMI command port.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +54,9 @@ class AcpiPm final : public Device, public PortIo {
     bool power_off = false;
   };
 
-  [[nodiscard]] uint64_t ticks() const { return Clock::scale(clock_.now_ns(), kFrequencyHz, Clock::kNanosecondsPerSecond); }
+  [[nodiscard]] uint64_t ticks() const {
+    return Clock::scale(clock_.now_ns(), kFrequencyHz, Clock::kNanosecondsPerSecond);
+  }
   [[nodiscard]] uint64_t half_turns() const { return ticks() >> (width_bits_ - 1); }
   [[nodiscard]] uint8_t read_byte(uint16_t offset) const REQUIRES(mutex_);
   void write_byte(uint16_t offset, uint8_t value, Action& action) REQUIRES(mutex_);

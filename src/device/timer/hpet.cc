@@ -64,8 +64,12 @@ void Hpet::reset() {
   perform(action);
 }
 
-bool Hpet::is_enabled() const { return (registers_.configuration & kEnable) != 0; }
-bool Hpet::is_legacy() const { return (registers_.configuration & kLegacy) != 0; }
+bool Hpet::is_enabled() const {
+  return (registers_.configuration & kEnable) != 0;
+}
+bool Hpet::is_legacy() const {
+  return (registers_.configuration & kLegacy) != 0;
+}
 
 uint64_t Hpet::counter(uint64_t now_ns) const {
   return is_enabled() ? registers_.counter + (now_ns - registers_.started_ns) / kTickNs : registers_.counter;
@@ -165,33 +169,46 @@ void Hpet::on_timer(uint32_t index) {
 
 uint64_t Hpet::read_register(uint64_t offset, uint64_t now_ns) const {
   switch (offset) {
-    case kCapabilities: return kCapabilitiesValue;
-    case kConfiguration: return registers_.configuration;
-    case kStatus: return registers_.status;
-    case kCounter: return counter(now_ns);
-    default: break;
+    case kCapabilities:
+      return kCapabilitiesValue;
+    case kConfiguration:
+      return registers_.configuration;
+    case kStatus:
+      return registers_.status;
+    case kCounter:
+      return counter(now_ns);
+    default:
+      break;
   }
   if (offset < kComparators) return 0;
   const uint64_t index = (offset - kComparators) / kComparatorStride;
   if (index >= kComparatorCount) return 0;
   const Comparator& comparator = registers_.comparators[index];
   switch (offset % kComparatorStride) {
-    case kComparatorConfiguration: return comparator.configuration | kFixed;
-    case kComparatorValue: return comparator.value & width_mask(comparator.configuration);
-    default: return 0;
+    case kComparatorConfiguration:
+      return comparator.configuration | kFixed;
+    case kComparatorValue:
+      return comparator.value & width_mask(comparator.configuration);
+    default:
+      return 0;
   }
 }
 
 void Hpet::write_register(uint64_t offset, uint64_t value, uint64_t now_ns) {
   switch (offset) {
-    case kConfiguration: write_configuration(value, now_ns); return;
-    case kStatus: registers_.status &= ~value; return;
+    case kConfiguration:
+      write_configuration(value, now_ns);
+      return;
+    case kStatus:
+      registers_.status &= ~value;
+      return;
     case kCounter:
       registers_.counter = value;
       registers_.started_ns = now_ns;
       for (uint32_t i = 0; i < kComparatorCount; ++i) schedule(i, now_ns, false);
       return;
-    default: break;
+    default:
+      break;
   }
   if (offset < kComparators) return;
   const uint64_t index = (offset - kComparators) / kComparatorStride;

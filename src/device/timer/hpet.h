@@ -1,5 +1,6 @@
-// The HPET (IA-PC HPET specification 1.0a): a 100 MHz counter of 64 bits and three comparators, each one-shot or periodic,
-// of 32 or 64 bits, edge or level. Legacy replacement takes IRQ 0 and IRQ 8 from the PIT and the RTC. No FSB delivery.
+// The HPET (IA-PC HPET specification 1.0a): a 100 MHz counter of 64 bits and three comparators, each one-shot or
+// periodic, of 32 or 64 bits, edge or level. Legacy replacement takes IRQ 0 and IRQ 8 from the PIT and the RTC. No FSB
+// delivery.
 #pragma once
 
 #include <array>
@@ -26,9 +27,9 @@ class Hpet final : public Device, public Mmio {
   static constexpr uint32_t kEventTimerBlockId = 0x8086A201;
 
   struct Wires {
-    IrqLine irq0, irq8;                      // comparators 0 and 1 in legacy replacement
+    IrqLine irq0, irq8;                       // comparators 0 and 1 in legacy replacement
     std::array<IrqLine, kRouteCount> routes;  // I/O APIC inputs 20 to 23
-    IrqLine cut_off_pit, cut_off_rtc;        // asserted while legacy replacement is on
+    IrqLine cut_off_pit, cut_off_rtc;         // asserted while legacy replacement is on
   };
 
   Hpet(Clock& clock, const Wires& wires);
@@ -55,7 +56,7 @@ class Hpet final : public Device, public Mmio {
   struct Registers {
     uint64_t configuration = 0;
     uint64_t status = 0;
-    uint64_t counter = 0;   // while halted; else its value at started_ns
+    uint64_t counter = 0;  // while halted; else its value at started_ns
     uint64_t started_ns = 0;
     std::array<Comparator, kComparatorCount> comparators;
   };

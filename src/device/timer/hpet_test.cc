@@ -11,7 +11,9 @@ namespace {
 constexpr uint64_t kEnableBit = 1, kLegacyBit = 2;
 constexpr uint64_t kLevelBit = 1 << 1, kInterruptBit = 1 << 2, kPeriodicBit = 1 << 3, kSetValueBit = 1 << 6,
                    k32Bit = 1 << 8;
-constexpr uint64_t route(uint64_t input) { return input << 9; }
+constexpr uint64_t route(uint64_t input) {
+  return input << 9;
+}
 
 class HpetTest : public testing::Test {
  protected:

@@ -24,7 +24,8 @@ uint64_t ns_of(uint64_t tick) {
 
 }  // namespace
 
-Pit::Pit(Clock& clock, IrqLine irq) : clock_(clock), irq_(irq), timer_(clock.make_timer("pit", [this] { on_timer(); })) {
+Pit::Pit(Clock& clock, IrqLine irq)
+    : clock_(clock), irq_(irq), timer_(clock.make_timer("pit", [this] { on_timer(); })) {
   channels_[2] = speaker_channel();
 }
 

@@ -1,5 +1,6 @@
-// The interval timer of a PC (Intel 8254) and port 0x61, which gates its speaker channel. Channel 0 pulses IRQ 0 each time
-// its output rises; ticks that come while an earlier one has not been served are lost, as the controllers lose them.
+// The interval timer of a PC (Intel 8254) and port 0x61, which gates its speaker channel. Channel 0 pulses IRQ 0 each
+// time its output rises; ticks that come while an earlier one has not been served are lost, as the controllers lose
+// them.
 #pragma once
 
 #include <array>
@@ -55,7 +56,9 @@ class Pit final : public Device, public IrqLine::Receiver {
     Pit& pit_;
   };
 
-  [[nodiscard]] uint64_t tick() const { return Clock::scale(clock_.now_ns(), kFrequencyHz, Clock::kNanosecondsPerSecond); }
+  [[nodiscard]] uint64_t tick() const {
+    return Clock::scale(clock_.now_ns(), kFrequencyHz, Clock::kNanosecondsPerSecond);
+  }
   void write_control(uint8_t value, uint64_t tick) REQUIRES(mutex_);
   void schedule(uint64_t tick) REQUIRES(mutex_);
   void on_timer();

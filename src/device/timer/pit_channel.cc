@@ -91,13 +91,16 @@ void PitChannel::take_over_count(uint64_t tick) {
   next_reload_ = 0;
 }
 
-uint64_t PitChannel::elapsed(uint64_t tick) const { return running_ ? tick - start_tick_ : held_ticks_; }
+uint64_t PitChannel::elapsed(uint64_t tick) const {
+  return running_ ? tick - start_tick_ : held_ticks_;
+}
 
 uint32_t PitChannel::count(uint64_t tick) const {
   const uint64_t passed = elapsed(tick);
   if (mode_ == 2) return static_cast<uint32_t>(reload_ - passed % reload_);
   if (mode_ == 3) {
-    // Counts by two from the even part of the count, once for each half; the high half of an odd count is longer by one.
+    // Counts by two from the even part of the count, once for each half; the high half of an odd count is longer by
+    // one.
     const auto place = static_cast<uint32_t>(passed % reload_);
     const uint32_t high_half = (reload_ + 1) / 2;
     return (reload_ & ~1u) - 2 * (place < high_half ? place : place - high_half);
@@ -109,11 +112,16 @@ uint32_t PitChannel::count(uint64_t tick) const {
 bool PitChannel::output(uint64_t tick) const {
   const uint64_t passed = elapsed(tick);
   switch (mode_) {
-    case 0: return loaded_ && passed >= reload_;
-    case 1: return !running_ || passed >= reload_;
-    case 2: return !running_ || passed % reload_ != reload_ - 1;
-    case 3: return !running_ || passed % reload_ < (reload_ + 1) / 2;
-    default: return !running_ || passed != reload_;
+    case 0:
+      return loaded_ && passed >= reload_;
+    case 1:
+      return !running_ || passed >= reload_;
+    case 2:
+      return !running_ || passed % reload_ != reload_ - 1;
+    case 3:
+      return !running_ || passed % reload_ < (reload_ + 1) / 2;
+    default:
+      return !running_ || passed != reload_;
   }
 }
 

@@ -1,5 +1,5 @@
-// One channel of the 8254 as a function of its clock's ticks (Intel 8254 data sheet): what it counts, what its output shows
-// and when that rises next. It owns no timer and no lock, and a tick is any monotonic number of 1/1193182 s.
+// One channel of the 8254 as a function of its clock's ticks (Intel 8254 data sheet): what it counts, what its output
+// shows and when that rises next. It owns no timer and no lock, and a tick is any monotonic number of 1/1193182 s.
 #pragma once
 
 #include <cstdint>
@@ -48,12 +48,12 @@ class PitChannel {
   Access access_ = kLowThenHigh;
   bool gate_ = true;
 
-  bool loaded_ = false;              // a count has been written since the control word
-  bool running_ = false;             // counts with the ticks
-  uint32_t reload_ = 65'536;         // 1 to modulus()
-  uint32_t next_reload_ = 0;         // waits for the end of the period; 0: none
-  uint64_t start_tick_ = 0;          // while running
-  uint64_t held_ticks_ = 0;          // counted before the gate closed, while not running
+  bool loaded_ = false;       // a count has been written since the control word
+  bool running_ = false;      // counts with the ticks
+  uint32_t reload_ = 65'536;  // 1 to modulus()
+  uint32_t next_reload_ = 0;  // waits for the end of the period; 0: none
+  uint64_t start_tick_ = 0;   // while running
+  uint64_t held_ticks_ = 0;   // counted before the gate closed, while not running
 
   uint8_t written_low_ = 0;
   bool writes_high_ = false;

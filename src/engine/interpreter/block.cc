@@ -21,14 +21,20 @@ decoder::DecodeMode decode_mode(ModeBits mode) {
   return mode.code32() ? decoder::DecodeMode::kProtected32 : decoder::DecodeMode::kProtected16;
 }
 
-void raise_invalid_opcode(Cpu&, const Op&) { raise(kInvalidOpcode); }
-void raise_too_long(Cpu&, const Op&) { raise(kGeneralProtection, 0); }
+void raise_invalid_opcode(Cpu&, const Op&) {
+  raise(kInvalidOpcode);
+}
+void raise_too_long(Cpu&, const Op&) {
+  raise(kGeneralProtection, 0);
+}
 
 bool same_bytes(const Cpu& cpu, uint64_t physical, const uint8_t* bytes, size_t size) {
   return std::memcmp(cpu.memory->host_base() + physical, bytes, size) == 0;
 }
 
-uint64_t run_context_linear(const Cpu& cpu, uint64_t linear) { return cpu.mode.code64() ? linear : static_cast<uint32_t>(linear); }
+uint64_t run_context_linear(const Cpu& cpu, uint64_t linear) {
+  return cpu.mode.code64() ? linear : static_cast<uint32_t>(linear);
+}
 
 }  // namespace
 
@@ -72,7 +78,8 @@ bool BlockCache::is_current(Cpu& cpu, Block& block) {
   const unsigned in_first = crosses ? static_cast<unsigned>(kPageSize - (block.physical & kOffsetMask)) : block.length;
   const uint32_t first_version = map.page(block.physical).version.load();
   const uint32_t second_version = crosses ? map.page(block.second_page).version.load() : 0;
-  if (crosses && first_version == block.first_version && second_version == block.second_version && !block.is_shared) return true;
+  if (crosses && first_version == block.first_version && second_version == block.second_version && !block.is_shared)
+    return true;
 
   ++cpu.counters.blocks_stale;
   // Registered again before the bytes are compared, see code_map.h.
@@ -120,7 +127,8 @@ Block* BlockCache::find(Cpu& cpu, uint64_t linear) {
     found = block;
     break;
   }
-  if (found != nullptr && found->version->load(std::memory_order_acquire) != found->made_at_version && !is_current(cpu, *found)) {
+  if (found != nullptr && found->version->load(std::memory_order_acquire) != found->made_at_version &&
+      !is_current(cpu, *found)) {
     forget(found);
     found = nullptr;
   }

@@ -1,8 +1,9 @@
 // Blocks of pre-decoded instructions and the cache of one vCPU that holds them, found by physical address and mode.
 //
-// Code that changes: every page has a version in the engine's CodeMap. A block remembers the version it was made under and the
-// bytes it was made from; run from a page whose version has moved, it compares the bytes first. Writers move the version
-// after the write (code_map.h), so no block ever runs on after its bytes have changed and the processor had to notice.
+// Code that changes: every page has a version in the engine's CodeMap. A block remembers the version it was made under
+// and the bytes it was made from; run from a page whose version has moved, it compares the bytes first. Writers move
+// the version after the write (code_map.h), so no block ever runs on after its bytes have changed and the processor had
+// to notice.
 #pragma once
 
 #include <array>
@@ -39,7 +40,7 @@ struct Block {
 
   // What it is.
   ModeBits mode{};
-  bool is_shared = false;     // other vCPUs may still write to its page without telling; see made_at_epoch
+  bool is_shared = false;  // other vCPUs may still write to its page without telling; see made_at_epoch
   uint64_t physical = 0;
   uint64_t second_page = kNoPage;  // physical page of its last bytes, when its only instruction crosses a page
   uint32_t first_version = 0, second_version = 0;  // with second_page, instead of made_at_version
@@ -52,7 +53,8 @@ class BlockCache {
  public:
   explicit BlockCache(const decoder::DecodeOptions& options) : options_(options) {}
 
-  // The block at this linear address (canonical, within the limit of CS), made when there is none. Faults of the fetch are thrown.
+  // The block at this linear address (canonical, within the limit of CS), made when there is none. Faults of the fetch
+  // are thrown.
   Block* find(Cpu& cpu, uint64_t linear);
   // The block that was found there last, without any check but the one for run_context.
   [[nodiscard]] Block* remembered(uint64_t linear, uint64_t run_context) const {
@@ -61,8 +63,8 @@ class BlockCache {
   }
   // True when the block still stands for the bytes in memory.
   [[nodiscard]] bool is_current(Cpu& cpu, Block& block);
-  // One instruction, not kept: for single steps, for code outside of RAM, and where CS's limit may cut an instruction off.
-  // Valid until the next call.
+  // One instruction, not kept: for single steps, for code outside of RAM, and where CS's limit may cut an instruction
+  // off. Valid until the next call.
   Block* make_single(Cpu& cpu, uint64_t linear);
   // Number of times that everything was thrown away; blocks got before are gone then.
   [[nodiscard]] uint64_t flush_count() const { return flush_count_; }

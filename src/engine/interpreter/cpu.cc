@@ -5,7 +5,9 @@
 
 namespace bulkhead::engine {
 
-void raise(Vector vector) { throw GuestFault{.vector = vector}; }
+void raise(Vector vector) {
+  throw GuestFault{.vector = vector};
+}
 void raise(Vector vector, uint32_t error_code) {
   throw GuestFault{.vector = vector, .has_error_code = true, .error_code = error_code};
 }
@@ -38,7 +40,8 @@ ModeBits compute_mode(const Cpu& cpu) {
   } else {
     if (is_protected && (cs.attributes & (1u << 14)) != 0) bits |= ModeBits::kCode32;
     if ((ss.attributes & (1u << 14)) != 0 && !cpu.virtual8086()) bits |= ModeBits::kStack32;
-    constexpr uint32_t kWritableData = 0x92, kMask = cpu::Segment::kUnusable | 0x9E;  // present, S, data, expand-up, writable
+    constexpr uint32_t kWritableData = 0x92,
+                       kMask = cpu::Segment::kUnusable | 0x9E;  // present, S, data, expand-up, writable
     bool flat = is_protected;
     for (const auto segment : {cpu::kEs, cpu::kSs, cpu::kDs}) {
       const cpu::Segment& cached = cpu.segments[segment];
@@ -79,7 +82,7 @@ void update_mode(Cpu& cpu) {
     cpu.rights = mmu::Rights::kUser;
   } else {
     cpu.rights = smap && (cpu.system_flags & kFlagAlignmentCheck) == 0 ? mmu::Rights::kSupervisorNoUserData
-                                                                      : mmu::Rights::kSupervisor;
+                                                                       : mmu::Rights::kSupervisor;
   }
   cpu.attention_mask = ~0u;
   if ((cpu.system_flags & kFlagInterrupt) == 0) cpu.attention_mask &= ~uint32_t{kAttentionInterrupt};
@@ -90,8 +93,8 @@ void update_mode(Cpu& cpu) {
 }
 
 void set_system_flags(Cpu& cpu, uint32_t flags) {
-  constexpr uint32_t kSettable = kFlagTrap | kFlagInterrupt | kFlagDirection | kFlagIopl | kFlagNestedTask | kFlagResume |
-                                 kFlagVirtual8086 | kFlagAlignmentCheck | kFlagVirtualInterrupt |
+  constexpr uint32_t kSettable = kFlagTrap | kFlagInterrupt | kFlagDirection | kFlagIopl | kFlagNestedTask |
+                                 kFlagResume | kFlagVirtual8086 | kFlagAlignmentCheck | kFlagVirtualInterrupt |
                                  kFlagVirtualInterruptPending | kFlagId;
   const uint32_t changed = (cpu.system_flags ^ flags) & kSettable;
   cpu.system_flags = flags & kSettable;

@@ -1,10 +1,10 @@
 // One vCPU as the interpreter works on it: registers, the block being run, and its wires. Instruction handlers are free
-// functions on this struct, so everything they need is public. Nothing here knows host threads or devices; those are behind
-// cpu::Vcpu (engine/soft_vcpu.h) and cpu::CpuIo.
+// functions on this struct, so everything they need is public. Nothing here knows host threads or devices; those are
+// behind cpu::Vcpu (engine/soft_vcpu.h) and cpu::CpuIo.
 //
-// Faults: whatever can fault throws GuestFault *before* the instruction has changed anything (memory operands are probed for
-// writing before a read-modify-write; multi-part accesses check every part first). The run loop catches it, sets RIP to the
-// faulting instruction and delivers the exception. These exceptions never leave engine/.
+// Faults: whatever can fault throws GuestFault *before* the instruction has changed anything (memory operands are
+// probed for writing before a read-modify-write; multi-part accesses check every part first). The run loop catches it,
+// sets RIP to the faulting instruction and delivers the exception. These exceptions never leave engine/.
 //
 // Memory is reached through engine/mmu/access.h, system operations through engine/interpreter/system/system.h.
 #pragma once
@@ -28,9 +28,24 @@ class BlockCache;
 class SoftVcpu;
 
 enum Vector : uint8_t {
-  kDivideError = 0, kDebug = 1, kNmi = 2, kBreakpoint = 3, kOverflow = 4, kBoundRange = 5, kInvalidOpcode = 6,
-  kDeviceNotAvailable = 7, kDoubleFault = 8, kInvalidTss = 10, kSegmentNotPresent = 11, kStackFault = 12,
-  kGeneralProtection = 13, kPageFault = 14, kX87Error = 16, kAlignmentCheck = 17, kMachineCheck = 18, kSimdError = 19,
+  kDivideError = 0,
+  kDebug = 1,
+  kNmi = 2,
+  kBreakpoint = 3,
+  kOverflow = 4,
+  kBoundRange = 5,
+  kInvalidOpcode = 6,
+  kDeviceNotAvailable = 7,
+  kDoubleFault = 8,
+  kInvalidTss = 10,
+  kSegmentNotPresent = 11,
+  kStackFault = 12,
+  kGeneralProtection = 13,
+  kPageFault = 14,
+  kX87Error = 16,
+  kAlignmentCheck = 17,
+  kMachineCheck = 18,
+  kSimdError = 19,
 };
 
 struct GuestFault {
@@ -47,7 +62,8 @@ struct GuestFault {
 // Arithmetic flags as LAHF and SETO leave them in AX: bits 15:8 = SF ZF 0 AF 0 PF 1 CF, bit 0 = OF. One 16-bit store an
 // instruction, no laziness: the host's ALU has computed them anyway.
 struct ArithmeticFlags {
-  static constexpr uint16_t kCarry = 0x0100, kParity = 0x0400, kAdjust = 0x1000, kZero = 0x4000, kSign = 0x8000, kOverflow = 1;
+  static constexpr uint16_t kCarry = 0x0100, kParity = 0x0400, kAdjust = 0x1000, kZero = 0x4000, kSign = 0x8000,
+                            kOverflow = 1;
   uint16_t ax = 0x0200;
   [[nodiscard]] bool carry() const { return ax & kCarry; }
   [[nodiscard]] bool parity() const { return ax & kParity; }
@@ -62,39 +78,74 @@ struct ArithmeticFlags {
 
 // RFLAGS bits other than the arithmetic six.
 enum RflagsBit : uint32_t {
-  kFlagTrap = 1 << 8, kFlagInterrupt = 1 << 9, kFlagDirection = 1 << 10, kFlagIopl = 3 << 12, kFlagNestedTask = 1 << 14,
-  kFlagResume = 1 << 16, kFlagVirtual8086 = 1 << 17, kFlagAlignmentCheck = 1 << 18, kFlagVirtualInterrupt = 1 << 19,
-  kFlagVirtualInterruptPending = 1 << 20, kFlagId = 1 << 21,
+  kFlagTrap = 1 << 8,
+  kFlagInterrupt = 1 << 9,
+  kFlagDirection = 1 << 10,
+  kFlagIopl = 3 << 12,
+  kFlagNestedTask = 1 << 14,
+  kFlagResume = 1 << 16,
+  kFlagVirtual8086 = 1 << 17,
+  kFlagAlignmentCheck = 1 << 18,
+  kFlagVirtualInterrupt = 1 << 19,
+  kFlagVirtualInterruptPending = 1 << 20,
+  kFlagId = 1 << 21,
 };
 
 enum Cr0Bit : uint64_t {
-  kCr0Pe = 1, kCr0Mp = 2, kCr0Em = 4, kCr0Ts = 8, kCr0Et = 16, kCr0Ne = 32, kCr0Wp = 1 << 16, kCr0Am = 1 << 18,
-  kCr0Nw = 1 << 29, kCr0Cd = 1 << 30, kCr0Pg = 1ull << 31,
+  kCr0Pe = 1,
+  kCr0Mp = 2,
+  kCr0Em = 4,
+  kCr0Ts = 8,
+  kCr0Et = 16,
+  kCr0Ne = 32,
+  kCr0Wp = 1 << 16,
+  kCr0Am = 1 << 18,
+  kCr0Nw = 1 << 29,
+  kCr0Cd = 1 << 30,
+  kCr0Pg = 1ull << 31,
 };
 enum Cr4Bit : uint64_t {
-  kCr4Vme = 1, kCr4Pvi = 2, kCr4Tsd = 4, kCr4De = 8, kCr4Pse = 16, kCr4Pae = 32, kCr4Mce = 64, kCr4Pge = 128, kCr4Pce = 256,
-  kCr4Osfxsr = 1 << 9, kCr4Osxmmexcpt = 1 << 10, kCr4Umip = 1 << 11, kCr4Fsgsbase = 1 << 16, kCr4Pcide = 1 << 17,
-  kCr4Osxsave = 1 << 18, kCr4Smep = 1 << 20, kCr4Smap = 1 << 21,
+  kCr4Vme = 1,
+  kCr4Pvi = 2,
+  kCr4Tsd = 4,
+  kCr4De = 8,
+  kCr4Pse = 16,
+  kCr4Pae = 32,
+  kCr4Mce = 64,
+  kCr4Pge = 128,
+  kCr4Pce = 256,
+  kCr4Osfxsr = 1 << 9,
+  kCr4Osxmmexcpt = 1 << 10,
+  kCr4Umip = 1 << 11,
+  kCr4Fsgsbase = 1 << 16,
+  kCr4Pcide = 1 << 17,
+  kCr4Osxsave = 1 << 18,
+  kCr4Smep = 1 << 20,
+  kCr4Smap = 1 << 21,
 };
 enum EferBit : uint64_t { kEferSce = 1, kEferLme = 1 << 8, kEferLma = 1 << 10, kEferNxe = 1 << 11 };
 
 // Everything that decides how bytes decode and which handlers run; blocks are keyed by (physical address, mode).
 struct ModeBits {
   enum : uint32_t {
-    kCode16 = 0, kCode32 = 1, kCode64 = 2, kCodeMask = 3,
-    kStack32 = 1 << 2,       // SS.B outside 64-bit mode
-    kProtected = 1 << 3,     // CR0.PE and not virtual-8086
+    kCode16 = 0,
+    kCode32 = 1,
+    kCode64 = 2,
+    kCodeMask = 3,
+    kStack32 = 1 << 2,    // SS.B outside 64-bit mode
+    kProtected = 1 << 3,  // CR0.PE and not virtual-8086
     kVirtual8086 = 1 << 4,
-    kLongMode = 1 << 5,      // EFER.LMA
-    kCplShift = 6, kCplMask = 3 << 6,
-    kFlat = 1 << 8,          // outside 64-bit mode: CS, SS, DS and ES have base 0, limit 4 GiB - 1 and may be read and written
-    kX87Off = 1 << 9,        // CR0.EM or CR0.TS: x87 raises #NM
-    kTaskSwitched = 1 << 10, // CR0.TS: SSE and AVX raise #NM
-    kEmulation = 1 << 11,    // CR0.EM: MMX and SSE raise #UD
-    kSse = 1 << 12,          // CR4.OSFXSR and not CR0.EM
-    kAvx = 1 << 13,          // CR4.OSXSAVE and XCR0 has SSE and AVX
-    kWaitTraps = 1 << 14,    // CR0.MP and CR0.TS: WAIT raises #NM
-    kXsave = 1 << 15,        // CR4.OSXSAVE
+    kLongMode = 1 << 5,  // EFER.LMA
+    kCplShift = 6,
+    kCplMask = 3 << 6,
+    kFlat = 1 << 8,  // outside 64-bit mode: CS, SS, DS and ES have base 0, limit 4 GiB - 1 and may be read and written
+    kX87Off = 1 << 9,         // CR0.EM or CR0.TS: x87 raises #NM
+    kTaskSwitched = 1 << 10,  // CR0.TS: SSE and AVX raise #NM
+    kEmulation = 1 << 11,     // CR0.EM: MMX and SSE raise #UD
+    kSse = 1 << 12,           // CR4.OSFXSR and not CR0.EM
+    kAvx = 1 << 13,           // CR4.OSXSAVE and XCR0 has SSE and AVX
+    kWaitTraps = 1 << 14,     // CR0.MP and CR0.TS: WAIT raises #NM
+    kXsave = 1 << 15,         // CR4.OSXSAVE
   };
   uint32_t value = 0;
   [[nodiscard]] bool has(uint32_t bits) const { return (value & bits) != 0; }
@@ -109,17 +160,22 @@ struct ModeBits {
 // Looked at between blocks. The first six are set by any thread, the last by the vCPU itself.
 enum Attention : uint32_t {
   kAttentionInterrupt = 1,  // the level of the INTR pin; counts only while Cpu::attention_mask has it
-  kAttentionNmi = 2, kAttentionInit = 4, kAttentionSipi = 8, kAttentionStop = 16,
+  kAttentionNmi = 2,
+  kAttentionInit = 4,
+  kAttentionSipi = 8,
+  kAttentionStop = 16,
   kAttentionFlush = 32,  // another thread asks for TLB entries to be dropped, or for a pause
-  kAttentionTrap = 64,   // single step, breakpoints armed, pending debug exception, or an interrupt shadow to count down
+  kAttentionTrap = 64,  // single step, breakpoints armed, pending debug exception, or an interrupt shadow to count down
 };
 
 struct alignas(64) Cpu {
-  // --- registers; the first two rows are addressed by byte offset from gpr (see op.h), so they stay first and in order ---
+  // --- registers; the first two rows are addressed by byte offset from gpr (see op.h), so they stay first and in order
+  // ---
   std::array<uint64_t, 16> gpr{};
   uint64_t zero = 0;       // always 0: the base or index that an address does not have
   uint64_t block_rip = 0;  // RIP of the first instruction of the block under way (offset within CS)
-  uint64_t rip = 0;  // between blocks: the next instruction. Inside a block: what follows the block, until a transfer sets it.
+  uint64_t rip =
+      0;  // between blocks: the next instruction. Inside a block: what follows the block, until a transfer sets it.
   ArithmeticFlags flags;
   uint8_t cpl = 0;
   uint32_t system_flags = 0;  // RFLAGS without the arithmetic six and bit 1; change through set_system_flags()
@@ -146,13 +202,13 @@ struct alignas(64) Cpu {
   cpu::Activity activity = cpu::Activity::kRunning;
   mmu::Rights rights = mmu::Rights::kSupervisor;         // of accesses at the present CPL
   mmu::Rights system_rights = mmu::Rights::kSupervisor;  // of the processor's own accesses
-  bool checks_every_access = false;     // alignment checking or data breakpoints: no TLB hit counts
-  bool stepping = false;                // TF, code breakpoints or a debugger: one instruction at a time
-  uint64_t pending_debug = 0;           // DR6 bits of data and I/O breakpoints hit by the instruction under way
+  bool checks_every_access = false;                      // alignment checking or data breakpoints: no TLB hit counts
+  bool stepping = false;                      // TF, code breakpoints or a debugger: one instruction at a time
+  uint64_t pending_debug = 0;                 // DR6 bits of data and I/O breakpoints hit by the instruction under way
   uint64_t physical_mask = (1ull << 40) - 1;  // MAXPHYADDR ones
   uint32_t index = 0;
-  uint64_t write_epoch = 0;  // the engine's, when write entries were last dropped
-  bool step_trap = false;    // the instruction under way ends in a single-step trap; event delivery calls that off
+  uint64_t write_epoch = 0;   // the engine's, when write entries were last dropped
+  bool step_trap = false;     // the instruction under way ends in a single-step trap; event delivery calls that off
   bool debugger_hit = false;  // a data point of the debugger was hit by the instruction under way
   uint64_t debugger_skips_at_count = ~0ull;  // the debugger goes on from its breakpoint at this instruction count
 
@@ -164,14 +220,15 @@ struct alignas(64) Cpu {
   // MSRs, model, cold state: see cpu::State for names. Its copies of what stands above are stale while the vCPU runs.
   cpu::State cold{};
 
-  // x87, MMX, SSE and AVX live in XSAVE standard format, so that FXSAVE and XSAVE are copies and the host's own instructions
-  // can load them. XMM i at xsave + 160 + 16 i, high halves of YMM i at xsave + 576 + 16 i, MXCSR at xsave + 24.
+  // x87, MMX, SSE and AVX live in XSAVE standard format, so that FXSAVE and XSAVE are copies and the host's own
+  // instructions can load them. XMM i at xsave + 160 + 16 i, high halves of YMM i at xsave + 576 + 16 i, MXCSR at xsave
+  // + 24.
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
-  uint32_t pause_count = 0;  // PAUSEs ever: how long a spinning vCPU has kept its host core
+  uint32_t pause_count = 0;        // PAUSEs ever: how long a spinning vCPU has kept its host core
   uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
-  // Values of instruction_count at which the shadow of STI or MOV SS, and RFLAGS.RF, still hold: both last one instruction, so
-  // nobody has to clear them.
+  // Values of instruction_count at which the shadow of STI or MOV SS, and RFLAGS.RF, still hold: both last one
+  // instruction, so nobody has to clear them.
   uint64_t shadow_at_count = ~0ull, stack_shadow_at_count = ~0ull, resume_at_count = ~0ull;
 
   struct Counters {
@@ -203,7 +260,8 @@ struct alignas(64) Cpu {
   }
 };
 
-// Byte offsets from Cpu::gpr, as Op wants them. Cpu is not of standard layout, but both compilers lay it out as written.
+// Byte offsets from Cpu::gpr, as Op wants them. Cpu is not of standard layout, but both compilers lay it out as
+// written.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
 static_assert(offsetof(Cpu, gpr) == 0);

@@ -9,8 +9,12 @@ namespace {
 
 enum class Condition : uint8_t { kExecute = 0, kWrite = 1, kPort = 2, kReadWrite = 3 };
 
-bool is_enabled(const Cpu& cpu, unsigned index) { return (cpu.dr7 >> (index * 2) & 3) != 0; }
-Condition condition_of(const Cpu& cpu, unsigned index) { return static_cast<Condition>(cpu.dr7 >> (16 + index * 4) & 3); }
+bool is_enabled(const Cpu& cpu, unsigned index) {
+  return (cpu.dr7 >> (index * 2) & 3) != 0;
+}
+Condition condition_of(const Cpu& cpu, unsigned index) {
+  return static_cast<Condition>(cpu.dr7 >> (16 + index * 4) & 3);
+}
 unsigned length_of(const Cpu& cpu, unsigned index) {
   constexpr unsigned kLengths[] = {1, 2, 8, 4};
   return kLengths[cpu.dr7 >> (18 + index * 4) & 3];
@@ -22,7 +26,9 @@ const cpu::DebugRequest& debugger_of(const Cpu& cpu) {
   return cpu.vcpu != nullptr ? cpu.vcpu->debug() : kNone;
 }
 
-bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) { return a - b < b_size || b - a < a_size; }
+bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) {
+  return a - b < b_size || b - a < a_size;
+}
 
 }  // namespace
 
@@ -30,12 +36,14 @@ void update_watching(Cpu& cpu) {
   const cpu::DebugRequest& debugger = debugger_of(cpu);
   bool data = false;
   for (unsigned i = 0; i < 4 && (cpu.dr7 & 0xFF) != 0; ++i) {
-    data |= is_enabled(cpu, i) && condition_of(cpu, i) != Condition::kExecute && condition_of(cpu, i) != Condition::kPort;
+    data |=
+        is_enabled(cpu, i) && condition_of(cpu, i) != Condition::kExecute && condition_of(cpu, i) != Condition::kPort;
   }
   for (const auto& point : debugger.points) data |= point.kind != cpu::DebugRequest::Point::Kind::kExecute;
   const bool alignment = cpu.cpl == 3 && (cpu.cr0 & kCr0Am) != 0 && (cpu.system_flags & kFlagAlignmentCheck) != 0;
   cpu.checks_every_access = data || alignment;
-  cpu.stepping = (cpu.system_flags & kFlagTrap) != 0 || (cpu.dr7 & 0xFF) != 0 || debugger.single_step || !debugger.points.empty();
+  cpu.stepping =
+      (cpu.system_flags & kFlagTrap) != 0 || (cpu.dr7 & 0xFF) != 0 || debugger.single_step || !debugger.points.empty();
   if (cpu.stepping) cpu.attention.fetch_or(kAttentionTrap);
 }
 

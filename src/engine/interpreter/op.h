@@ -1,5 +1,5 @@
-// One pre-decoded instruction of a block: its handler and its operands in the form that the handler wants them. Made once by
-// prepare() (engine/interpreter/integer/select_handler.h), run many times; constant while the block lives.
+// One pre-decoded instruction of a block: its handler and its operands in the form that the handler wants them. Made
+// once by prepare() (engine/interpreter/integer/select_handler.h), run many times; constant while the block lives.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@ namespace bulkhead::engine {
 struct Cpu;
 struct Op;
 
-// Carries the instruction out. May throw GuestFault, before any change. A handler whose instruction transfers control (and a
-// repeated string instruction, which may have to come back) sets cpu.rip; the others leave it to the run loop.
+// Carries the instruction out. May throw GuestFault, before any change. A handler whose instruction transfers control
+// (and a repeated string instruction, which may have to come back) sets cpu.rip; the others leave it to the run loop.
 using Handler = void (*)(Cpu&, const Op&);
 
 struct Op {
@@ -26,8 +26,8 @@ struct Op {
 
   // General registers as byte offsets from Cpu::gpr (AH is 1): ModRM.reg, ModRM.rm or opcode register, VEX.vvvv.
   uint8_t reg = 0, rm = 0, vvvv = 0;
-  // The address is [base] + ([index] << scale_log2) + displacement; base and index as offsets from Cpu::gpr, an absent one
-  // is the offset of Cpu::zero, RIP-relative the one of Cpu::block_rip.
+  // The address is [base] + ([index] << scale_log2) + displacement; base and index as offsets from Cpu::gpr, an absent
+  // one is the offset of Cpu::zero, RIP-relative the one of Cpu::block_rip.
   uint8_t base = 0, index = 0, scale_log2 = 0;
   uint8_t segment = cpu::kDs;
   bool ends_block = false;  // no instruction may follow this one in its block

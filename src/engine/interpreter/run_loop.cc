@@ -35,7 +35,8 @@ void check_rip(const Cpu& cpu) {
   cpu.block_begin = op;
   cpu.block_end = op + block.op_count;
   cpu.rip += block.length;
-  if (!cpu.mode.code64()) [[unlikely]] cpu.rip = static_cast<uint32_t>(cpu.rip);
+  if (!cpu.mode.code64()) [[unlikely]]
+    cpu.rip = static_cast<uint32_t>(cpu.rip);
   do {
     cpu.op = op;
     op->handler(cpu, *op);
@@ -81,7 +82,8 @@ void run_blocks(Cpu& cpu) {
     if (block == nullptr) {
       block = cpu.blocks->remembered(linear, cpu.run_context);
       // A link that is of no use any more makes room; one that is stays, or returns would thrash them.
-      if (block != nullptr && previous != nullptr && previous->links[previous->last_link ^ 1].run_context != cpu.run_context) {
+      if (block != nullptr && previous != nullptr &&
+          previous->links[previous->last_link ^ 1].run_context != cpu.run_context) {
         link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
       }
     }
@@ -92,7 +94,8 @@ void run_blocks(Cpu& cpu) {
         previous = nullptr;
       }
       const bool is_kept = block->made_at_version != Block::kAlwaysCheck;
-      if (previous != nullptr && is_kept) link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
+      if (previous != nullptr && is_kept)
+        link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
       previous = is_kept ? block : nullptr;
     } else {
       previous = block;
@@ -193,7 +196,10 @@ void take_init(Cpu& cpu) {
 
 void take_sipi(Cpu& cpu) {
   const uint8_t vector = cpu.vcpu->sipi_vector();
-  cpu.segments[cpu::kCs] = {.base = uint64_t{vector} << 12, .limit = 0xFFFF, .selector = static_cast<uint16_t>(vector << 8), .attributes = 0x9B};
+  cpu.segments[cpu::kCs] = {.base = uint64_t{vector} << 12,
+                            .limit = 0xFFFF,
+                            .selector = static_cast<uint16_t>(vector << 8),
+                            .attributes = 0x9B};
   cpu.rip = 0;
   cpu.activity = Activity::kRunning;
   update_mode(cpu);
@@ -242,7 +248,8 @@ std::optional<StopReason> attend(Cpu& cpu) {
   if (cpu.activity == Activity::kWaitForSipi) return std::nullopt;
   const uint32_t attention = cpu.attention.load();
 
-  const bool shadow = cpu.shadow_at_count == cpu.instruction_count || cpu.stack_shadow_at_count == cpu.instruction_count;
+  const bool shadow =
+      cpu.shadow_at_count == cpu.instruction_count || cpu.stack_shadow_at_count == cpu.instruction_count;
   if ((attention & kAttentionNmi) != 0 && !cpu.nmi_blocked && !shadow) {
     cpu.attention.fetch_and(~uint32_t{kAttentionNmi});
     cpu.activity = Activity::kRunning;
@@ -259,7 +266,8 @@ std::optional<StopReason> attend(Cpu& cpu) {
   }
   if (cpu.activity != Activity::kRunning) return std::nullopt;
   refresh_trap_attention(cpu);
-  // One step where every step is looked at, in a shadow, and where a request cannot be met now: there is always progress.
+  // One step where every step is looked at, in a shadow, and where a request cannot be met now: there is always
+  // progress.
   if (cpu.stepping || wants_attention(cpu)) return step(cpu);
   return std::nullopt;
 }

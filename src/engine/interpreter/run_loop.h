@@ -1,5 +1,5 @@
-// Runs a vCPU block after block, and between blocks looks at what wants attention: requests from other threads, interrupts, traps,
-// single steps. The order of events is that of Intel SDM 3, table 6-2.
+// Runs a vCPU block after block, and between blocks looks at what wants attention: requests from other threads,
+// interrupts, traps, single steps. The order of events is that of Intel SDM 3, table 6-2.
 #pragma once
 
 #include "cpu/model.h"

@@ -46,7 +46,8 @@ cpu::State save_state(const Cpu& cpu) {
   state.dr6 = cpu.dr6;
   state.dr7 = cpu.dr7;
   state.activity = cpu.activity;
-  state.interrupt_shadow = cpu.shadow_at_count == cpu.instruction_count || cpu.stack_shadow_at_count == cpu.instruction_count;
+  state.interrupt_shadow =
+      cpu.shadow_at_count == cpu.instruction_count || cpu.stack_shadow_at_count == cpu.instruction_count;
   state.nmi_blocked = cpu.nmi_blocked;
   state.nmi_pending = (cpu.attention.load() & kAttentionNmi) != 0;
   state.instruction_count = cpu.instruction_count;
@@ -90,7 +91,8 @@ void load_state(Cpu& cpu, const cpu::State& state) {
   if ((state.cr0 & kCr0Pe) == 0) {
     cpu.cpl = 0;
   } else {
-    cpu.cpl = (state.rflags & kFlagVirtual8086) != 0 ? 3 : static_cast<uint8_t>(state.segments[cpu::kSs].attributes >> 5 & 3);
+    cpu.cpl =
+        (state.rflags & kFlagVirtual8086) != 0 ? 3 : static_cast<uint8_t>(state.segments[cpu::kSs].attributes >> 5 & 3);
   }
   cpu.tlb.flush_all();
   cpu.tlb.switch_pcid((state.cr4 & kCr4Pcide) != 0 ? static_cast<uint16_t>(state.cr3 & 0xFFF) : uint16_t{0});

@@ -13,9 +13,10 @@ namespace {
   raise(segment == cpu::kSs ? kStackFault : kGeneralProtection, 0);
 }
 
-// One page's worth of an access. Fills the TLB when the page is RAM. What a page fault is thrown from is inlined into the functions
-// that handlers call: each frame between throw and catch costs some 300 ns.
-[[gnu::always_inline]] inline AccessPiece check_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access, mmu::Rights rights) {
+// One page's worth of an access. Fills the TLB when the page is RAM. What a page fault is thrown from is inlined into
+// the functions that handlers call: each frame between throw and catch costs some 300 ns.
+[[gnu::always_inline]] inline AccessPiece check_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access,
+                                                      mmu::Rights rights) {
   using mmu::WalkAccess;
   const bool writes = access == MemoryAccess::kWrite || access == MemoryAccess::kReadWrite;
   const uint64_t page = linear & ~(kPageSize - 1);
@@ -23,13 +24,17 @@ namespace {
   memory::GuestMemory& memory = *cpu.memory;
 
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear, rights);
-  const uint64_t tag = writes ? entry.tag_write : access == MemoryAccess::kRead ? entry.tag_read : entry.tag_execute & ~0xFFFull;
+  const uint64_t tag = writes                          ? entry.tag_write
+                       : access == MemoryAccess::kRead ? entry.tag_read
+                                                       : entry.tag_execute & ~0xFFFull;
   if (tag == page) {
     auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
     return {.host = host, .physical = static_cast<uint64_t>(host - memory.host_base()), .size = size};
   }
 
-  const auto walk_access = writes ? WalkAccess::kWrite : access == MemoryAccess::kRead ? WalkAccess::kRead : WalkAccess::kExecute;
+  const auto walk_access = writes                          ? WalkAccess::kWrite
+                           : access == MemoryAccess::kRead ? WalkAccess::kRead
+                                                           : WalkAccess::kExecute;
   const mmu::PageMapping mapping = mmu::walk(cpu, linear, walk_access, rights);
   AccessPiece piece{.physical = mapping.physical + page_offset, .size = size};
   if (!memory.is_ram({mapping.physical}, kPageSize)) return piece;
@@ -37,24 +42,28 @@ namespace {
 
   std::atomic<uint8_t>& flags = memory.page_flags(mapping.physical >> kPageShift);
   uint8_t present_flags = flags.load(std::memory_order_relaxed);
-  if (writes && (present_flags & memory::kPageDirty) == 0) present_flags = flags.fetch_or(memory::kPageDirty) | memory::kPageDirty;
+  if (writes && (present_flags & memory::kPageDirty) == 0)
+    present_flags = flags.fetch_or(memory::kPageDirty) | memory::kPageDirty;
   piece.holds_code = (present_flags & memory::kPageCode) != 0;
   const mmu::PageRights allowed = mmu::rights_of(cpu, mapping, rights);
   cpu.tlb.fill(rights, {.linear = page,
                         .host = reinterpret_cast<uint64_t>(memory.host_base() + mapping.physical),
                         .read = allowed.read,
-                        .write = allowed.write && mapping.dirty && (present_flags & memory::kPageDirty) != 0 && !piece.holds_code,
+                        .write = allowed.write && mapping.dirty && (present_flags & memory::kPageDirty) != 0 &&
+                                 !piece.holds_code,
                         .execute = allowed.execute,
                         .global = mapping.global,
                         .page_shift = mapping.page_shift});
   return piece;
 }
 
-[[gnu::noinline]] AccessPiece check_second_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access, mmu::Rights rights) {
+[[gnu::noinline]] AccessPiece check_second_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access,
+                                                 mmu::Rights rights) {
   return check_piece(cpu, linear, size, access, rights);
 }
 
-[[gnu::always_inline]] inline CheckedAccess check_pieces(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access, mmu::Rights rights) {
+[[gnu::always_inline]] inline CheckedAccess check_pieces(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access,
+                                                         mmu::Rights rights) {
   CheckedAccess checked;
   const auto in_first = static_cast<unsigned>(std::min<uint64_t>(size, kPageSize - (linear & (kPageSize - 1))));
   checked.pieces[checked.count++] = check_piece(cpu, linear, in_first, access, rights);
@@ -74,10 +83,17 @@ void check_alignment(const Cpu& cpu, uint64_t linear, unsigned size) {
 
 void copy_in(const uint8_t* host, uint8_t* out, unsigned size) {
   switch (size) {
-    case 1: store(out, load_word<uint8_t>(host)); return;
-    case 2: store(out, load_word<uint16_t>(host)); return;
-    case 4: store(out, load_word<uint32_t>(host)); return;
-    default: break;
+    case 1:
+      store(out, load_word<uint8_t>(host));
+      return;
+    case 2:
+      store(out, load_word<uint16_t>(host));
+      return;
+    case 4:
+      store(out, load_word<uint32_t>(host));
+      return;
+    default:
+      break;
   }
   unsigned done = 0;
   for (; done + 8 <= size; done += 8) store(out + done, load_word<uint64_t>(host + done));
@@ -86,10 +102,17 @@ void copy_in(const uint8_t* host, uint8_t* out, unsigned size) {
 
 void copy_out(uint8_t* host, const uint8_t* in, unsigned size) {
   switch (size) {
-    case 1: store_word<uint8_t>(host, load<uint8_t>(in)); return;
-    case 2: store_word<uint16_t>(host, load<uint16_t>(in)); return;
-    case 4: store_word<uint32_t>(host, load<uint32_t>(in)); return;
-    default: break;
+    case 1:
+      store_word<uint8_t>(host, load<uint8_t>(in));
+      return;
+    case 2:
+      store_word<uint16_t>(host, load<uint16_t>(in));
+      return;
+    case 4:
+      store_word<uint32_t>(host, load<uint32_t>(in));
+      return;
+    default:
+      break;
   }
   unsigned done = 0;
   for (; done + 8 <= size; done += 8) store_word<uint64_t>(host + done, load<uint64_t>(in + done));
@@ -98,7 +121,8 @@ void copy_out(uint8_t* host, const uint8_t* in, unsigned size) {
 
 }  // namespace
 
-uint64_t linear_address_checked(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, unsigned size, MemoryAccess access) {
+uint64_t linear_address_checked(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, unsigned size,
+                                MemoryAccess access) {
   const cpu::Segment& cached = cpu.segments[segment];
   if (cpu.mode.code64()) return segment < cpu::kFs ? offset : offset + cached.base;
   const uint32_t type = cached.attributes & 15;
@@ -124,18 +148,21 @@ uint64_t linear_address_checked(Cpu& cpu, cpu::SegmentRegister segment, uint64_t
 
 namespace {
 
-[[gnu::always_inline]] inline CheckedAccess check_here(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size,
-                                                       MemoryAccess access) {
+[[gnu::always_inline]] inline CheckedAccess check_here(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear,
+                                                       unsigned size, MemoryAccess access) {
   if (cpu.mode.code64() && (!is_canonical(linear) || !is_canonical(linear + size - 1))) raise_segment(segment);
-  if (cpu.checks_every_access) [[unlikely]] check_alignment(cpu, linear, size);
+  if (cpu.checks_every_access) [[unlikely]]
+    check_alignment(cpu, linear, size);
   CheckedAccess checked = check_pieces(cpu, linear, size, access, cpu.rights);
-  if (cpu.checks_every_access && access != MemoryAccess::kExecute) [[unlikely]] note_data_access(cpu, linear, size, access != MemoryAccess::kRead);
+  if (cpu.checks_every_access && access != MemoryAccess::kExecute) [[unlikely]]
+    note_data_access(cpu, linear, size, access != MemoryAccess::kRead);
   return checked;
 }
 
 }  // namespace
 
-CheckedAccess check_access(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size, MemoryAccess access) {
+CheckedAccess check_access(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size,
+                           MemoryAccess access) {
   return check_here(cpu, segment, linear, size, access);
 }
 

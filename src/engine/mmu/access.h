@@ -2,8 +2,8 @@
 // address, alignment, paging) and throws GuestFault before anything has been read, written or told to a device.
 // An access within one page of RAM is one host instruction; others are split, all parts checked first.
 //
-// T is an unsigned integer of 1, 2, 4 or 8 bytes, or a trivially copyable struct of up to 64 bytes (read and written in pieces
-// of 8 or less; no order is promised between them).
+// T is an unsigned integer of 1, 2, 4 or 8 bytes, or a trivially copyable struct of up to 64 bytes (read and written in
+// pieces of 8 or less; no order is promised between them).
 //
 //   read<T>, write<T>        by segment and offset, any mode; offsets are already truncated to the address size
 //   read_linear, write_...   by linear address (64-bit mode: offset + FS/GS base); the segment only chooses #SS or #GP
@@ -24,13 +24,14 @@ namespace bulkhead::engine {
 
 enum class MemoryAccess : uint8_t { kRead, kWrite, kReadWrite, kExecute };
 
-// Linear address of an access of `size` bytes; #GP or #SS when the segment does not allow it. In 64-bit mode only adds the FS
-// or GS base and leaves canonical addresses to the access itself.
-uint64_t linear_address_checked(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, unsigned size, MemoryAccess access);
+// Linear address of an access of `size` bytes; #GP or #SS when the segment does not allow it. In 64-bit mode only adds
+// the FS or GS base and leaves canonical addresses to the access itself.
+uint64_t linear_address_checked(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, unsigned size,
+                                MemoryAccess access);
 
 template <MemoryAccess kAccess>
-[[nodiscard, gnu::always_inline]] inline uint64_t linear_address(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset,
-                                                                unsigned size) {
+[[nodiscard, gnu::always_inline]] inline uint64_t linear_address(Cpu& cpu, cpu::SegmentRegister segment,
+                                                                 uint64_t offset, unsigned size) {
   if (cpu.mode.code64()) [[likely]] {
     return segment < cpu::kFs ? offset : offset + cpu.segments[segment].base;
   }
@@ -65,7 +66,8 @@ void read_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, void* ou
 void write_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, const void* in, unsigned size);
 
 // Never null: spares the callers the question that they have just asked the tag.
-[[nodiscard, gnu::always_inline, gnu::returns_nonnull]] inline uint8_t* host_of(uint64_t linear, const mmu::TlbEntry& entry) {
+[[nodiscard, gnu::always_inline, gnu::returns_nonnull]] inline uint8_t* host_of(uint64_t linear,
+                                                                                const mmu::TlbEntry& entry) {
   auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
   if (host == nullptr) __builtin_unreachable();
   return host;
@@ -73,12 +75,14 @@ void write_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, const v
 // Host address of [linear, linear + size) by the TLB alone, nullptr when it does not know.
 [[nodiscard, gnu::always_inline]] inline uint8_t* find_readable(const Cpu& cpu, uint64_t linear, unsigned size) {
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear);
-  if (linear - entry.tag_read <= kPageSize - size) [[likely]] return host_of(linear, entry);
+  if (linear - entry.tag_read <= kPageSize - size) [[likely]]
+    return host_of(linear, entry);
   return nullptr;
 }
 [[nodiscard, gnu::always_inline]] inline uint8_t* find_writable(const Cpu& cpu, uint64_t linear, unsigned size) {
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear);
-  if (linear - entry.tag_write <= kPageSize - size) [[likely]] return host_of(linear, entry);
+  if (linear - entry.tag_write <= kPageSize - size) [[likely]]
+    return host_of(linear, entry);
   return nullptr;
 }
 
@@ -96,7 +100,8 @@ template <typename T>
 
 template <typename T>
 [[nodiscard, gnu::always_inline]] inline T read_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear) {
-  if (const uint8_t* host = find_readable(cpu, linear, sizeof(T))) [[likely]] return load_word<T>(host);
+  if (const uint8_t* host = find_readable(cpu, linear, sizeof(T))) [[likely]]
+    return load_word<T>(host);
   return read_word_slow<T>(cpu, segment, linear);
 }
 
@@ -121,19 +126,21 @@ inline void write(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, const
 
 // Throws what a later write would throw; then that write cannot fail.
 inline void probe_write_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size) {
-  if (find_writable(cpu, linear, size) != nullptr) [[likely]] return;
+  if (find_writable(cpu, linear, size) != nullptr) [[likely]]
+    return;
   (void)check_access(cpu, segment, linear, size, MemoryAccess::kWrite);
 }
 inline void probe_write(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, unsigned size) {
   probe_write_linear(cpu, segment, linear_address<MemoryAccess::kWrite>(cpu, segment, offset, size), size);
 }
 inline void probe_read_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size) {
-  if (find_readable(cpu, linear, size) != nullptr) [[likely]] return;
+  if (find_readable(cpu, linear, size) != nullptr) [[likely]]
+    return;
   (void)check_access(cpu, segment, linear, size, MemoryAccess::kRead);
 }
 
-// operate(T* host) reads and writes *host with single host instructions. Where the operand is not within one page of RAM it
-// gets a copy, written back afterwards. It must not throw after it has changed the vCPU's registers.
+// operate(T* host) reads and writes *host with single host instructions. Where the operand is not within one page of
+// RAM it gets a copy, written back afterwards. It must not throw after it has changed the vCPU's registers.
 template <typename T, typename Operate>
 [[gnu::noinline]] void update_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, Operate&& operate) {
   const CheckedAccess access = check_access(cpu, segment, linear, sizeof(T), MemoryAccess::kReadWrite);
@@ -148,7 +155,8 @@ template <typename T, typename Operate>
   perform_write(cpu, access, &copy);
 }
 template <typename T, typename Operate>
-[[gnu::always_inline]] inline void update_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, Operate&& operate) {
+[[gnu::always_inline]] inline void update_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear,
+                                                 Operate&& operate) {
   if (uint8_t* host = find_writable(cpu, linear, sizeof(T))) [[likely]] {
     operate(reinterpret_cast<T*>(host));
     return;
@@ -198,7 +206,8 @@ template <typename T, typename Operate>
 }
 template <typename T, typename Operate>
 inline void update_locked(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, Operate&& operate) {
-  update_locked_linear<T>(cpu, segment, linear_address<MemoryAccess::kReadWrite>(cpu, segment, offset, sizeof(T)), operate);
+  update_locked_linear<T>(cpu, segment, linear_address<MemoryAccess::kReadWrite>(cpu, segment, offset, sizeof(T)),
+                          operate);
 }
 
 // Bytes of any length up to 4096 (FXSAVE, XSAVE, environment images). All checked before the first is touched.
@@ -227,9 +236,12 @@ inline void write_system(Cpu& cpu, uint64_t linear, const std::type_identity_t<T
 // RSP with the part that the stack-address size covers replaced.
 inline void set_stack_pointer(Cpu& cpu, uint64_t value) {
   uint64_t& rsp = cpu.gpr[cpu::kRsp];
-  if (cpu.mode.stack64()) [[likely]] rsp = value;
-  else if (cpu.mode.stack32()) rsp = static_cast<uint32_t>(value);
-  else rsp = (rsp & ~0xFFFFull) | (value & 0xFFFF);
+  if (cpu.mode.stack64()) [[likely]]
+    rsp = value;
+  else if (cpu.mode.stack32())
+    rsp = static_cast<uint32_t>(value);
+  else
+    rsp = (rsp & ~0xFFFFull) | (value & 0xFFFF);
 }
 template <typename T>
 inline void push(Cpu& cpu, std::type_identity_t<T> value) {

@@ -18,10 +18,14 @@ template <typename T>
 [[nodiscard, gnu::always_inline]] inline T load_word(const void* from) {
   if constexpr (std::is_integral_v<T>) {
     T value;
-    if constexpr (sizeof(T) == 1) asm volatile("movb %1, %0" : "=q"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
-    if constexpr (sizeof(T) == 2) asm volatile("movw %1, %0" : "=r"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
-    if constexpr (sizeof(T) == 4) asm volatile("movl %1, %0" : "=r"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
-    if constexpr (sizeof(T) == 8) asm volatile("movq %1, %0" : "=r"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
+    if constexpr (sizeof(T) == 1)
+      asm volatile("movb %1, %0" : "=q"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
+    if constexpr (sizeof(T) == 2)
+      asm volatile("movw %1, %0" : "=r"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
+    if constexpr (sizeof(T) == 4)
+      asm volatile("movl %1, %0" : "=r"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
+    if constexpr (sizeof(T) == 8)
+      asm volatile("movq %1, %0" : "=r"(value) : "m"(static_cast<const UnalignedWord<T>*>(from)->value));
     return value;
   } else if constexpr (sizeof(T) == 16) {
     using Vector = long long __attribute__((vector_size(16), aligned(1), may_alias));
@@ -47,10 +51,14 @@ template <typename T>
 template <typename T>
 [[gnu::always_inline]] inline void store_word(void* to, const std::type_identity_t<T>& value) {
   if constexpr (std::is_integral_v<T>) {
-    if constexpr (sizeof(T) == 1) asm volatile("movb %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "q"(value));
-    if constexpr (sizeof(T) == 2) asm volatile("movw %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "r"(value));
-    if constexpr (sizeof(T) == 4) asm volatile("movl %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "r"(value));
-    if constexpr (sizeof(T) == 8) asm volatile("movq %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "r"(value));
+    if constexpr (sizeof(T) == 1)
+      asm volatile("movb %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "q"(value));
+    if constexpr (sizeof(T) == 2)
+      asm volatile("movw %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "r"(value));
+    if constexpr (sizeof(T) == 4)
+      asm volatile("movl %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "r"(value));
+    if constexpr (sizeof(T) == 8)
+      asm volatile("movq %1, %0" : "=m"(static_cast<UnalignedWord<T>*>(to)->value) : "r"(value));
   } else if constexpr (sizeof(T) == 16) {
     using Vector = long long __attribute__((vector_size(16), aligned(1), may_alias));
     Vector vector;

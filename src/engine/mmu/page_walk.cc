@@ -6,9 +6,22 @@ namespace bulkhead::engine::mmu {
 namespace {
 
 enum PteBit : uint64_t {
-  kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 32, kDirty = 64, kPageSizeBit = 128, kGlobal = 256, kNoExecute = 1ull << 63,
+  kPresent = 1,
+  kWritable = 2,
+  kUser = 4,
+  kAccessed = 32,
+  kDirty = 64,
+  kPageSizeBit = 128,
+  kGlobal = 256,
+  kNoExecute = 1ull << 63,
 };
-enum PageFaultBit : uint32_t { kFaultPresent = 1, kFaultWrite = 2, kFaultUser = 4, kFaultReserved = 8, kFaultFetch = 16 };
+enum PageFaultBit : uint32_t {
+  kFaultPresent = 1,
+  kFaultWrite = 2,
+  kFaultUser = 4,
+  kFaultReserved = 8,
+  kFaultFetch = 16
+};
 
 constexpr uint64_t kFrameMask = 0x000F'FFFF'FFFF'F000;
 
@@ -140,8 +153,9 @@ bool set_bits(Cpu& cpu, const Step& step, unsigned size, uint64_t bits) {
                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
   } else {
     auto expected = static_cast<uint32_t>(step.value);
-    done = __atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(host), &expected,
-                                       expected | static_cast<uint32_t>(bits), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    done =
+        __atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(host), &expected,
+                                    expected | static_cast<uint32_t>(bits), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
   }
   const uint8_t flags = cpu.memory->page_flags(step.address >> kPageShift).load(std::memory_order_relaxed);
   if ((flags & (memory::kPageDirty | memory::kPageCode)) != memory::kPageDirty) {
@@ -162,7 +176,8 @@ uint32_t fault_code(const Cpu& cpu, WalkAccess access, Rights rights) {
 
 PageRights rights_of(const Cpu& cpu, const PageMapping& mapping, Rights rights) {
   if (rights == Rights::kUser) {
-    return {.read = mapping.user, .write = mapping.user && mapping.writable, .execute = mapping.user && mapping.executable};
+    return {
+        .read = mapping.user, .write = mapping.user && mapping.writable, .execute = mapping.user && mapping.executable};
   }
   const bool data = !mapping.user || rights == Rights::kSupervisor;
   return {.read = data,
@@ -208,7 +223,8 @@ bool load_pdptes(Cpu& cpu, uint64_t cr3) {
   std::array<uint64_t, 4> entries{};
   for (unsigned i = 0; i < 4; ++i) {
     entries[i] = read_entry(cpu, (cr3 & 0xFFFF'FFE0) + i * 8, 8);
-    const uint64_t reserved = ~(cpu.physical_mask & kFrameMask) & ~uint64_t{0xE19};  // P, PWT, PCD and ignored 11:9 are free
+    const uint64_t reserved =
+        ~(cpu.physical_mask & kFrameMask) & ~uint64_t{0xE19};  // P, PWT, PCD and ignored 11:9 are free
     if ((entries[i] & kPresent) != 0 && (entries[i] & reserved) != 0) return false;
   }
   cpu.pdptes = entries;

@@ -1,4 +1,5 @@
-// From a linear address to a physical one by the guest's page tables: 32-bit paging, PAE, 4-level. Intel SDM 3, chapter 4.
+// From a linear address to a physical one by the guest's page tables: 32-bit paging, PAE, 4-level. Intel SDM 3,
+// chapter 4.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,8 @@ namespace {
 
 using testing::Machine;
 
-constexpr uint64_t kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 32, kDirty = 64, kLarge = 128, kNoExecute = 1ull << 63;
+constexpr uint64_t kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 32, kDirty = 64, kLarge = 128,
+                   kNoExecute = 1ull << 63;
 constexpr uint32_t kFaultPresent = 1, kFaultWrite = 2, kFaultUser = 4, kFaultReserved = 8, kFaultFetch = 16;
 
 class PageWalk : public ::testing::Test {

@@ -9,7 +9,9 @@ constexpr uint64_t kOffsetMask = kPageSize - 1;
 
 // A page whose number differs from every page of this slot in its lowest bit: an address of the slot is at least a page
 // above it, or below it and wraps. So it never hits, whatever the guest uses as an address.
-constexpr uint64_t unreachable_tag(size_t slot) { return static_cast<uint64_t>(slot ^ 1) << kPageShift; }
+constexpr uint64_t unreachable_tag(size_t slot) {
+  return static_cast<uint64_t>(slot ^ 1) << kPageShift;
+}
 
 }  // namespace
 
@@ -48,7 +50,8 @@ void Tlb::fill(Rights rights, const Fill& fill) {
   const uint64_t unreachable = unreachable_tag(slot);
   entry.tag_read = fill.read ? fill.linear : unreachable;
   entry.tag_write = fill.write ? fill.linear : unreachable;
-  entry.tag_execute = (fill.execute ? fill.linear : unreachable) | kEntryUsed | (fill.global ? uint64_t{kEntryGlobal} : 0) |
+  entry.tag_execute = (fill.execute ? fill.linear : unreachable) | kEntryUsed |
+                      (fill.global ? uint64_t{kEntryGlobal} : 0) |
                       (fill.page_shift > kPageShift ? uint64_t{kEntryLarge} : 0);
   entry.delta = fill.host - fill.linear;
   if (fill.page_shift == 30) {

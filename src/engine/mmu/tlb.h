@@ -52,8 +52,8 @@ class Tlb {
   }
 
   struct Fill {
-    uint64_t linear = 0;      // page address
-    uint64_t host = 0;        // page address
+    uint64_t linear = 0;  // page address
+    uint64_t host = 0;    // page address
     bool read = false, write = false, execute = false, global = false;
     uint8_t page_shift = 12;  // of the page as the page tables have it: 12, 21, 22 or 30
   };
@@ -61,10 +61,10 @@ class Tlb {
 
   // PCIDs share nothing but what flush_page and flush_all reach. Without PCIDs everything is PCID 0.
   void switch_pcid(uint16_t pcid);
-  void flush_all();                      // global entries too
-  void flush_all_but_global();           // every PCID
-  void flush_pcid(uint16_t pcid);        // but global
-  void flush_page(uint64_t linear);      // in every PCID, global too
+  void flush_all();                  // global entries too
+  void flush_all_but_global();       // every PCID
+  void flush_pcid(uint16_t pcid);    // but global
+  void flush_page(uint64_t linear);  // in every PCID, global too
   // The page may not be written through any entry from now on.
   void drop_writes_to(uint64_t host_page);
   void drop_all_writes();

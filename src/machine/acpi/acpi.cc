@@ -72,8 +72,8 @@ Fadt make_fadt() {
   fadt.century = kCenturyIndex;
   fadt.boot_architecture = kHasLegacyDevices | kHas8042 | kNoVga | kNoAspm;
   // The power button is the fixed one, in PM1.
-  fadt.flags = kWbinvdWorks | kC1OnAllProcessors | kNoFixedSleepButton | kNoFixedRtcWake | kTimerIs32Bits |
-               kHasResetRegister;
+  fadt.flags =
+      kWbinvdWorks | kC1OnAllProcessors | kNoFixedSleepButton | kNoFixedRtcWake | kTimerIs32Bits | kHasResetRegister;
   fadt.reset_register = io_register(kResetPort, 1, kByte);
   fadt.reset_value = kResetValue;
   fadt.minor_version = kFadtMinorVersion;
@@ -145,7 +145,8 @@ TableSet make_tables(const BoardDescription& board) {
   set.add_pointer(File::kTables, fadt_at + offsetof(Fadt, x_dsdt), 8, File::kTables, dsdt_at);
 
   const std::initializer_list<uint32_t> listed{fadt_at, set.add_table(make_madt(board)),
-                                               set.add_table(bytes_of(make_mcfg())), set.add_table(bytes_of(make_hpet()))};
+                                               set.add_table(bytes_of(make_mcfg())),
+                                               set.add_table(bytes_of(make_hpet()))};
   std::vector<uint8_t> xsdt = bytes_of(make_header("XSDT", 1));
   xsdt.resize(xsdt.size() + listed.size() * sizeof(uint64_t));
   const uint32_t xsdt_at = set.add_table(std::move(xsdt));

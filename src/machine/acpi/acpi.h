@@ -1,5 +1,6 @@
-// Describes the board to the operating system by ACPI 6.5 tables: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET and DSDT. It only
-// says what the board wires; constants that both need stand in machine/board/address_map.h and the devices' headers.
+// Describes the board to the operating system by ACPI 6.5 tables: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET and DSDT. It
+// only says what the board wires; constants that both need stand in machine/board/address_map.h and the devices'
+// headers.
 #pragma once
 
 #include <array>

@@ -69,7 +69,8 @@ TEST(AcpiTables, AreReachableFromTheRootPointerWithRightChecksums) {
   EXPECT_EQ(sum(reader.placed().rsdp), 0);
   EXPECT_EQ(reader.all().size(), 6u);
   for (const ByteSpan table : reader.all()) EXPECT_EQ(sum(table), 0);
-  for (const char* signature : {"FACP", "APIC", "MCFG", "HPET"}) EXPECT_FALSE(reader.find(signature).empty()) << signature;
+  for (const char* signature : {"FACP", "APIC", "MCFG", "HPET"})
+    EXPECT_FALSE(reader.find(signature).empty()) << signature;
 }
 
 TEST(AcpiTables, FadtPointsToFacsAndDsdtAndNamesTheResetRegister) {
@@ -116,7 +117,9 @@ TEST(AcpiTables, TheLoaderScriptGivesTheSameTables) {
   unsigned allocations = 0;
   for (size_t at = 0; at < script.size(); at += 128) {
     switch (load<uint32_t>(&script[at])) {
-      case 1: ++allocations; break;
+      case 1:
+        ++allocations;
+        break;
       case 2: {
         const auto offset = load<uint32_t>(&script[at + 116]);
         const MutableByteSpan field = MutableByteSpan(file(at + 4)).subspan(offset, script[at + 120]);
@@ -130,7 +133,8 @@ TEST(AcpiTables, TheLoaderScriptGivesTheSameTables) {
             in[offset] - sum(ByteSpan(in).subspan(load<uint32_t>(&script[at + 64]), load<uint32_t>(&script[at + 68]))));
         break;
       }
-      default: FAIL() << "command " << load<uint32_t>(&script[at]);
+      default:
+        FAIL() << "command " << load<uint32_t>(&script[at]);
     }
   }
   EXPECT_EQ(allocations, 2u);

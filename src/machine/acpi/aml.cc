@@ -32,7 +32,9 @@ enum Opcode : uint8_t {
   kExtendedDevice = 0x82,
 };
 
-void append(Code& to, const Code& code) { to.insert(to.end(), code.begin(), code.end()); }
+void append(Code& to, const Code& code) {
+  to.insert(to.end(), code.begin(), code.end());
+}
 
 template <typename T>
 void append_number(Code& to, T value) {
@@ -129,7 +131,9 @@ Code string(std::string_view text) {
   return code;
 }
 
-Code buffer(ByteSpan bytes) { return term({kBuffer}, integer(bytes.size()), {Code(bytes.begin(), bytes.end())}); }
+Code buffer(ByteSpan bytes) {
+  return term({kBuffer}, integer(bytes.size()), {Code(bytes.begin(), bytes.end())});
+}
 
 Code package(const std::vector<Code>& elements) {
   CHECK(elements.size() <= UINT8_MAX, "an AML package has at most 255 elements");
@@ -149,11 +153,17 @@ Code eisa_id(std::string_view text) {
   return code;
 }
 
-Code argument(unsigned number) { return {static_cast<uint8_t>(kArgument0 + number)}; }
+Code argument(unsigned number) {
+  return {static_cast<uint8_t>(kArgument0 + number)};
+}
 
-Code name(std::string_view object, const Code& value) { return join({{kName}, path(object), value}); }
+Code name(std::string_view object, const Code& value) {
+  return join({{kName}, path(object), value});
+}
 
-Code scope(std::string_view object, const std::vector<Code>& terms) { return term({kScope}, path(object), terms); }
+Code scope(std::string_view object, const std::vector<Code>& terms) {
+  return term({kScope}, path(object), terms);
+}
 
 Code device(std::string_view object, const std::vector<Code>& terms) {
   return term({kExtended, kExtendedDevice}, path(object), terms);
@@ -164,10 +174,16 @@ Code method(std::string_view object, unsigned argument_count, Serialized seriali
   return term({kMethod}, join({path(object), {flags}}), terms);
 }
 
-Code store_to(const Code& value, const Code& target) { return join({{kStore}, value, target}); }
+Code store_to(const Code& value, const Code& target) {
+  return join({{kStore}, value, target});
+}
 
-Code if_then(const Code& condition, const std::vector<Code>& terms) { return term({kIf}, condition, terms); }
+Code if_then(const Code& condition, const std::vector<Code>& terms) {
+  return term({kIf}, condition, terms);
+}
 
-Code return_value(const Code& value) { return join({{kReturn}, value}); }
+Code return_value(const Code& value) {
+  return join({{kReturn}, value});
+}
 
 }  // namespace bulkhead::machine::acpi::aml

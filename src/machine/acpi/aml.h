@@ -1,5 +1,5 @@
-// Builds ACPI Machine Language (ACPI 6.5, chapter 20): each function gives the bytes of one term, so nesting calls reads
-// like ASL. It only builds; nothing here reads AML.
+// Builds ACPI Machine Language (ACPI 6.5, chapter 20): each function gives the bytes of one term, so nesting calls
+// reads like ASL. It only builds; nothing here reads AML.
 #pragma once
 
 #include <cstdint>

@@ -51,14 +51,18 @@ Code io_ports(uint16_t first, uint8_t count) {
   return bytes_of(static_cast<uint8_t>(kIoPort), kDecodes16, first, first, kAlignment, count);
 }
 
-Code isa_irq(unsigned irq) { return bytes_of(static_cast<uint8_t>(kIrqWithoutFlags), static_cast<uint16_t>(1u << irq)); }
+Code isa_irq(unsigned irq) {
+  return bytes_of(static_cast<uint8_t>(kIrqWithoutFlags), static_cast<uint16_t>(1u << irq));
+}
 
 Code fixed_memory(uint32_t address, uint32_t size) {
   constexpr uint8_t kReadWrite = 1;
   return bytes_of(static_cast<uint8_t>(kFixedMemory32), uint16_t{9}, kReadWrite, address, size);
 }
 
-Code bus_numbers(uint16_t first, uint16_t count) { return window<uint16_t>(kAddressSpace16, kBusNumbers, 0, first, count); }
+Code bus_numbers(uint16_t first, uint16_t count) {
+  return window<uint16_t>(kAddressSpace16, kBusNumbers, 0, first, count);
+}
 
 // A window that ends with the port space has a length of 0x10000 at most when it starts at 0, which no caller asks for.
 Code io_window(uint16_t first, uint32_t count) {

@@ -1,4 +1,5 @@
-// The DSDT: the root bus with its windows and interrupt routing, the devices that no bus can find by itself, and soft-off.
+// The DSDT: the root bus with its windows and interrupt routing, the devices that no bus can find by itself, and
+// soft-off.
 #include <fmt/format.h>
 
 #include "device/timer/acpi_pm.h"
@@ -38,7 +39,8 @@ Code root_bus(const BoardDescription& board) {
       io_window(0xD00, 0x10000 - 0xD00),
       memory_window32(static_cast<uint32_t>(kPciWindow32Start), static_cast<uint32_t>(kPciWindow32Size)),
   };
-  if (board.pci_window64.size != 0) windows.push_back(memory_window64(board.pci_window64.start, board.pci_window64.size));
+  if (board.pci_window64.size != 0)
+    windows.push_back(memory_window64(board.pci_window64.start, board.pci_window64.size));
 
   std::array<uint32_t, kPciGsiCount> with_io_apic{};
   std::array<uint32_t, kPciGsiCount> with_pic{};
@@ -46,19 +48,19 @@ Code root_bus(const BoardDescription& board) {
     with_io_apic[line] = kFirstPciGsi + line;
     with_pic[line] = board.pci_isa_irqs[line];
   }
-  return device("PCI0", {
-                            // Plain PCI: the functions have no PCI Express capability, and there is no _OSC to negotiate.
-                            name("_HID", eisa_id("PNP0A03")),
-                            name("_UID", integer(0)),
-                            name("_BBN", integer(0)),
-                            name("_SEG", integer(0)),
-                            name("_CRS", resources(windows)),
-                            name("PRTP", routing_table(with_pic)),
-                            name("PRTA", routing_table(with_io_apic)),
-                            method("_PRT", 0, Serialized::kNo,
-                                   {if_then(path(kInterruptModel), {return_value(path("PRTA"))}),
-                                    return_value(path("PRTP"))}),
-                        });
+  return device("PCI0",
+                {
+                    // Plain PCI: the functions have no PCI Express capability, and there is no _OSC to negotiate.
+                    name("_HID", eisa_id("PNP0A03")),
+                    name("_UID", integer(0)),
+                    name("_BBN", integer(0)),
+                    name("_SEG", integer(0)),
+                    name("_CRS", resources(windows)),
+                    name("PRTP", routing_table(with_pic)),
+                    name("PRTA", routing_table(with_io_apic)),
+                    method("_PRT", 0, Serialized::kNo,
+                           {if_then(path(kInterruptModel), {return_value(path("PRTA"))}), return_value(path("PRTP"))}),
+                });
 }
 
 // Where configuration space and the chipset's own ports lie, so that nothing is placed there.

@@ -9,15 +9,17 @@
 namespace bulkhead::machine::acpi {
 namespace {
 
-// The commands of the table loader that SeaBIOS and OVMF run (the layout is that of QEMU's bios-linker-loader): 128 bytes
-// each, the unused rest zero.
+// The commands of the table loader that SeaBIOS and OVMF run (the layout is that of QEMU's bios-linker-loader): 128
+// bytes each, the unused rest zero.
 constexpr size_t kCommandSize = 128;
 constexpr size_t kFileNameSize = 56;
 enum Command : uint32_t { kAllocate = 1, kAddPointer = 2, kAddChecksum = 3 };
 enum Zone : uint8_t { kHighZone = 1, kFirstMegabyteZone = 2 };
 constexpr uint32_t kRsdpAlignment = 16;
 
-std::string_view file_name(File file) { return file == File::kRsdp ? kRsdpFileName : kTablesFileName; }
+std::string_view file_name(File file) {
+  return file == File::kRsdp ? kRsdpFileName : kTablesFileName;
+}
 
 class CommandWriter {
  public:
@@ -76,7 +78,8 @@ void TableSet::add_pointer(File in, uint32_t offset, uint8_t size, File target, 
 }
 
 void TableSet::add_checksum(File in, uint32_t offset, uint32_t start, uint32_t length) {
-  CHECK(range_fits(start, length, bytes(in).size()) && offset - start < length, "an ACPI checksum outside of its range");
+  CHECK(range_fits(start, length, bytes(in).size()) && offset - start < length,
+        "an ACPI checksum outside of its range");
   bytes(in)[offset] = 0;
   checksums_.push_back({in, offset, start, length});
 }
@@ -103,13 +106,20 @@ TableSet::Placed TableSet::place(uint64_t rsdp_address, uint64_t tables_address)
 
 std::vector<uint8_t> TableSet::loader_script() const {
   std::vector<uint8_t> script;
-  CommandWriter(script, kAllocate).name(File::kRsdp).number(kRsdpAlignment).number(static_cast<uint8_t>(kFirstMegabyteZone));
+  CommandWriter(script, kAllocate)
+      .name(File::kRsdp)
+      .number(kRsdpAlignment)
+      .number(static_cast<uint8_t>(kFirstMegabyteZone));
   CommandWriter(script, kAllocate)
       .name(File::kTables)
       .number(spec::acpi::kFacsAlignment)
       .number(static_cast<uint8_t>(kHighZone));
   for (const Pointer& pointer : pointers_) {
-    CommandWriter(script, kAddPointer).name(pointer.in).name(pointer.target).number(pointer.offset).number(pointer.size);
+    CommandWriter(script, kAddPointer)
+        .name(pointer.in)
+        .name(pointer.target)
+        .number(pointer.offset)
+        .number(pointer.size);
   }
   for (const Checksum& checksum : checksums_) {
     CommandWriter(script, kAddChecksum)

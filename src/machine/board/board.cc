@@ -105,8 +105,8 @@ void Machine::Board::map_legacy_devices() {
 Result<> Machine::Board::add_virtio_devices() {
   using namespace device::virtio;
   for (size_t i = 0; i < wires.disks.size(); ++i) {
-    TRY(add_virtio(std::make_unique<BlockModel>(fmt::format("virtio-block{}", i), wires.disks[i].disk,
-                                                wires.disks[i].serial)));
+    TRY(add_virtio(
+        std::make_unique<BlockModel>(fmt::format("virtio-block{}", i), wires.disks[i].disk, wires.disks[i].serial)));
   }
   if (wires.virtio_console != nullptr) {
     TRY(add_virtio(std::make_unique<ConsoleModel>("virtio-console0", *wires.virtio_console)));
@@ -116,7 +116,8 @@ Result<> Machine::Board::add_virtio_devices() {
 
 Result<> Machine::Board::add_virtio(std::unique_ptr<device::virtio::Model> model) {
   std::string name(model->name());
-  auto device = TRY_IN(name, device::virtio::PciTransport::create(std::move(model), wires.memory, interrupts.messages()));
+  auto device =
+      TRY_IN(name, device::virtio::PciTransport::create(std::move(model), wires.memory, interrupts.messages()));
   TRY(pci.add(*device, std::move(name)));
   virtio_devices.push_back(std::move(device));
   return {};

@@ -36,7 +36,9 @@ Result<> write(memory::GuestMemory& memory, std::string_view what, uint64_t addr
   return {};
 }
 
-std::vector<uint8_t> to_vector(ByteSpan bytes) { return {bytes.begin(), bytes.end()}; }
+std::vector<uint8_t> to_vector(ByteSpan bytes) {
+  return {bytes.begin(), bytes.end()};
+}
 
 }  // namespace
 
@@ -49,7 +51,9 @@ Firmware::Firmware(const acpi::BoardDescription& board, const smbios::Descriptio
       acpi_tables_(acpi::make_tables(board)),
       smbios_tables_(smbios::make_tables(identity, memory)) {}
 
-uint64_t Firmware::rsdp_address() const { return kRsdpAddress; }
+uint64_t Firmware::rsdp_address() const {
+  return kRsdpAddress;
+}
 
 void Firmware::describe(device::FwCfg& fw_cfg) const {
   using namespace spec::fw_cfg;
@@ -111,7 +115,8 @@ Result<> Firmware::write_tables() const {
   data.memory_kib = static_cast<uint16_t>(kExtendedBiosDataStart / 1024);
   TRY(write(memory_, "BIOS data area", kBiosDataAddress, kBiosDataAddress + 0x100, as_bytes(data)));
   // The extended area begins with its own size in KiB.
-  return write(memory_, "extended BIOS data area", kExtendedBiosDataStart, kVideoMemoryStart, std::array<uint8_t, 1>{1});
+  return write(memory_, "extended BIOS data area", kExtendedBiosDataStart, kVideoMemoryStart,
+               std::array<uint8_t, 1>{1});
 }
 
 // PCI lines and the SCI are levels at the PIC; the edge/level control registers say so, one bit an input.
@@ -127,7 +132,8 @@ void Firmware::set_up_cmos(device::legacy::Rtc& rtc) const {
   constexpr uint64_t k64Kibibytes = 1 << 16;
   // Number of bytes and what they hold, least significant first.
   const auto set = [&](uint8_t index, unsigned size, uint64_t value) {
-    for (unsigned i = 0; i < size; ++i) rtc.set_memory(static_cast<uint8_t>(index + i), static_cast<uint8_t>(value >> (8 * i)));
+    for (unsigned i = 0; i < size; ++i)
+      rtc.set_memory(static_cast<uint8_t>(index + i), static_cast<uint8_t>(value >> (8 * i)));
   };
   const uint64_t low = memory_.low_size();
   const uint64_t above_1_mib = std::min<uint64_t>((low - kMebibyte) / 1024, UINT16_MAX);

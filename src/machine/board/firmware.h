@@ -1,5 +1,5 @@
-// What firmware would have done before an operating system starts: tables in RAM and in fw_cfg, the BIOS data area, and the
-// few chipset settings that kernels take for granted. A machine booted directly has no other firmware.
+// What firmware would have done before an operating system starts: tables in RAM and in fw_cfg, the BIOS data area, and
+// the few chipset settings that kernels take for granted. A machine booted directly has no other firmware.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The interrupt controllers and what connects them to the vCPUs: the PIC pair, the I/O APIC, a local APIC for each vCPU (or
-// the host kernel's in their place), the wires of the devices, and each vCPU's pins and way to the board.
+// The interrupt controllers and what connects them to the vCPUs: the PIC pair, the I/O APIC, a local APIC for each vCPU
+// (or the host kernel's in their place), the wires of the devices, and each vCPU's pins and way to the board.
 #pragma once
 
 #include <atomic>

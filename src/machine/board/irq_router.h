@@ -1,6 +1,6 @@
-// The wires between devices and interrupt controllers. Each source has a wire of its own; sources that share an input are
-// OR-ed before it. ISA interrupts go to the PIC and the I/O APIC, whose input for the timer is 2; PCI lines go to an
-// I/O APIC input of their own and, for systems that use the PIC, share ISA inputs there.
+// The wires between devices and interrupt controllers. Each source has a wire of its own; sources that share an input
+// are OR-ed before it. ISA interrupts go to the PIC and the I/O APIC, whose input for the timer is 2; PCI lines go to
+// an I/O APIC input of their own and, for systems that use the PIC, share ISA inputs there.
 #pragma once
 
 #include <array>

@@ -38,13 +38,21 @@ Machine::Machine(std::unique_ptr<Board> board) : board_(std::move(board)) {}
 
 Machine::~Machine() = default;
 
-void Machine::connect_vcpu(uint32_t index, cpu::Vcpu& vcpu) { board_->interrupts.pins(index).connect(vcpu); }
+void Machine::connect_vcpu(uint32_t index, cpu::Vcpu& vcpu) {
+  board_->interrupts.pins(index).connect(vcpu);
+}
 
-void Machine::set_doorbell_host(DoorbellHost& host) { board_->pci.set_doorbell_host(host); }
+void Machine::set_doorbell_host(DoorbellHost& host) {
+  board_->pci.set_doorbell_host(host);
+}
 
-uint32_t Machine::vcpu_count() const { return board_->interrupts.vcpu_count(); }
+uint32_t Machine::vcpu_count() const {
+  return board_->interrupts.vcpu_count();
+}
 
-cpu::CpuIo& Machine::cpu_io(uint32_t index) { return board_->interrupts.cpu_port(index); }
+cpu::CpuIo& Machine::cpu_io(uint32_t index) {
+  return board_->interrupts.cpu_port(index);
+}
 
 Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
   Board& board = *board_;
@@ -54,8 +62,8 @@ Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
   TRY(board.firmware.write_tables());
   TRY(board.pci.assign_resources(board.wires.memory));
 
-  const boot::Started started = TRY(boot::load_kernel(
-      kernel, {board.wires.memory, board.firmware.memory_map(), board.firmware.rsdp_address()}));
+  const boot::Started started =
+      TRY(boot::load_kernel(kernel, {board.wires.memory, board.firmware.memory_map(), board.firmware.rsdp_address()}));
   for (uint32_t i = 0; i < vcpu_count(); ++i) {
     cpu::Vcpu* vcpu = board.interrupts.pins(i).vcpu();
     if (vcpu == nullptr) continue;
@@ -67,13 +75,21 @@ Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
   return started.protocol;
 }
 
-void Machine::pause() { board_->pause(); }
+void Machine::pause() {
+  board_->pause();
+}
 
-void Machine::resume() { board_->resume(); }
+void Machine::resume() {
+  board_->resume();
+}
 
-void Machine::press_power_button() { board_->power_management.press_power_button(); }
+void Machine::press_power_button() {
+  board_->power_management.press_power_button();
+}
 
-void Machine::raise_nmi() { board_->interrupts.raise_nmi(); }
+void Machine::raise_nmi() {
+  board_->interrupts.raise_nmi();
+}
 
 void Machine::save_state(StateWriter& writer) const {
   const AtRest rest(*board_);
@@ -102,7 +118,9 @@ Result<> Machine::restore_state(const StateReader& reader) {
   return {};
 }
 
-device::interrupt::IoApic& Machine::io_apic() { return board_->interrupts.io_apic(); }
+device::interrupt::IoApic& Machine::io_apic() {
+  return board_->interrupts.io_apic();
+}
 
 std::vector<std::string> Machine::describe_bus() const {
   std::vector<std::string> lines;

@@ -1,5 +1,5 @@
-// The PC: every device, wired. It owns the devices, the bus and the ways in of its vCPUs; it owns no thread, no vCPU and
-// nothing of the host, all of which come in through its Wires. Built once and never changed; a reset puts it back.
+// The PC: every device, wired. It owns the devices, the bus and the ways in of its vCPUs; it owns no thread, no vCPU
+// and nothing of the host, all of which come in through its Wires. Built once and never changed; a reset puts it back.
 //
 //   auto machine = TRY(Machine::create(config, wires));
 //   machine->connect_vcpu(i, vcpu);            // each, before anything runs
@@ -38,10 +38,10 @@ struct DiskWires {
 };
 
 struct MachineConfig {
-  uint32_t vcpu_count = 1;          // 1 to kMaximumVcpuCount
-  std::array<uint8_t, 16> uuid{};   // what SMBIOS says; bytes as a UUID is written
-  std::string serial_number;        // the same; the VM's name is a good one
-  bool debug_exit = false;          // the debug-exit port at 0xF4
+  uint32_t vcpu_count = 1;         // 1 to kMaximumVcpuCount
+  std::array<uint8_t, 16> uuid{};  // what SMBIOS says; bytes as a UUID is written
+  std::string serial_number;       // the same; the VM's name is a good one
+  bool debug_exit = false;         // the debug-exit port at 0xF4
 };
 
 // What the machine is connected to. Everything outlives it.
@@ -66,14 +66,15 @@ class Machine {
 
   // Gives the vCPU its pins; it must outlive the machine's last use. Once for each, before start().
   void connect_vcpu(uint32_t index, cpu::Vcpu& vcpu);
-  // Has an engine ring the devices' doorbells without the board; it must outlive the machine's last use. Before start().
+  // Has an engine ring the devices' doorbells without the board; it must outlive the machine's last use. Before
+  // start().
   void set_doorbell_host(DoorbellHost& host);
   [[nodiscard]] uint32_t vcpu_count() const;
   // For the vCPU's own thread.
   [[nodiscard]] cpu::CpuIo& cpu_io(uint32_t index);
 
-  // Power-on and reset, while no vCPU runs: resets every device, sets up what firmware would, loads the kernel and gives
-  // each vCPU its first state. Answers by which protocol the kernel starts.
+  // Power-on and reset, while no vCPU runs: resets every device, sets up what firmware would, loads the kernel and
+  // gives each vCPU its first state. Answers by which protocol the kernel starts.
   Result<boot::Protocol> start(const boot::Request& kernel);
 
   // As by the front panel; from any thread.
@@ -85,8 +86,8 @@ class Machine {
   void pause();
   void resume();
 
-  // All devices, while no vCPU runs; one that is not paused is for as long as this takes. vCPUs and RAM are saved by the
-  // VMM, and restored before this. An error leaves a machine that must be started anew.
+  // All devices, while no vCPU runs; one that is not paused is for as long as this takes. vCPUs and RAM are saved by
+  // the VMM, and restored before this. An error leaves a machine that must be started anew.
   void save_state(StateWriter& writer) const;
   Result<> restore_state(const StateReader& reader);
 

@@ -94,7 +94,9 @@ struct Pc {
                   .value();
     for (uint32_t i = 0; i < vcpus.size(); ++i) machine->connect_vcpu(i, vcpus[i]);
   }
-  Result<boot::Protocol> start() { return machine->start({.kernel_name = "tiny", .kernel = kernel, .command_line = "hello"}); }
+  Result<boot::Protocol> start() {
+    return machine->start({.kernel_name = "tiny", .kernel = kernel, .command_line = "hello"});
+  }
 
   void out8(uint16_t port, uint8_t value) { machine->cpu_io(0).write_port(port, 1, value); }
   void out32(uint16_t port, uint32_t value) { machine->cpu_io(0).write_port(port, 4, value); }
@@ -120,9 +122,19 @@ struct Pc {
   }
   // As after a BIOS: PIC vectors from 0x20 on, only the timer unmasked; the PIT at 1000 Hz.
   void program_timer() {
-    for (const auto& [port, value] : std::initializer_list<std::pair<uint16_t, uint8_t>>{
-             {0x20, 0x11}, {0x21, 0x20}, {0x21, 0x04}, {0x21, 0x01}, {0xA0, 0x11}, {0xA1, 0x28}, {0xA1, 0x02}, {0xA1, 0x01},
-             {0x21, 0xFE}, {0xA1, 0xFF}, {0x43, 0x34}, {0x40, 0xA9}, {0x40, 0x04}}) {
+    for (const auto& [port, value] : std::initializer_list<std::pair<uint16_t, uint8_t>>{{0x20, 0x11},
+                                                                                         {0x21, 0x20},
+                                                                                         {0x21, 0x04},
+                                                                                         {0x21, 0x01},
+                                                                                         {0xA0, 0x11},
+                                                                                         {0xA1, 0x28},
+                                                                                         {0xA1, 0x02},
+                                                                                         {0xA1, 0x01},
+                                                                                         {0x21, 0xFE},
+                                                                                         {0xA1, 0xFF},
+                                                                                         {0x43, 0x34},
+                                                                                         {0x40, 0xA9},
+                                                                                         {0x40, 0x04}}) {
       out8(port, value);
     }
   }

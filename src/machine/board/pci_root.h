@@ -1,5 +1,5 @@
-// The PCI root of the board: the bus with its host bridge, the two ways into configuration space, and the mapping of BARs
-// onto the board's bus as the guest moves them.
+// The PCI root of the board: the bus with its host bridge, the two ways into configuration space, and the mapping of
+// BARs onto the board's bus as the guest moves them.
 #pragma once
 
 #include <string>

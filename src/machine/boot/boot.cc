@@ -17,9 +17,12 @@ Result<Protocol> detect_content(const Request& request) {
 
 Result<cpu::State> load_by(Protocol protocol, const Request& request, const Surroundings& surroundings) {
   switch (protocol) {
-    case Protocol::kPvh: return load_pvh(request, surroundings);
-    case Protocol::kMultiboot: return load_multiboot(request, surroundings);
-    default: return load_linux(request, surroundings, protocol);
+    case Protocol::kPvh:
+      return load_pvh(request, surroundings);
+    case Protocol::kMultiboot:
+      return load_multiboot(request, surroundings);
+    default:
+      return load_linux(request, surroundings, protocol);
   }
 }
 
@@ -27,11 +30,16 @@ Result<cpu::State> load_by(Protocol protocol, const Request& request, const Surr
 
 std::string_view protocol_name(Protocol protocol) {
   switch (protocol) {
-    case Protocol::kAutomatic: return "automatic";
-    case Protocol::kLinux64: return "linux64";
-    case Protocol::kLinux32: return "linux32";
-    case Protocol::kPvh: return "pvh";
-    case Protocol::kMultiboot: return "multiboot";
+    case Protocol::kAutomatic:
+      return "automatic";
+    case Protocol::kLinux64:
+      return "linux64";
+    case Protocol::kLinux32:
+      return "linux32";
+    case Protocol::kPvh:
+      return "pvh";
+    case Protocol::kMultiboot:
+      return "multiboot";
   }
   return "unknown";
 }
@@ -43,8 +51,7 @@ Result<Protocol> detect(const Request& request) {
 
 Result<Started> load_kernel(const Request& request, const Surroundings& surroundings) {
   const Protocol protocol = TRY(detect(request));
-  cpu::State state =
-      TRY_IN(fmt::format("kernel '{}'", request.kernel_name), load_by(protocol, request, surroundings));
+  cpu::State state = TRY_IN(fmt::format("kernel '{}'", request.kernel_name), load_by(protocol, request, surroundings));
   return Started{protocol, state};
 }
 

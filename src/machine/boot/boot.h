@@ -1,6 +1,6 @@
-// Starts an operating system without firmware: finds out what kind of kernel a file is, puts it with its modules, command
-// line and tables into RAM, and says how the bootstrap processor begins. The files are foreign bytes: every bound is
-// checked, and each error names the file.
+// Starts an operating system without firmware: finds out what kind of kernel a file is, puts it with its modules,
+// command line and tables into RAM, and says how the bootstrap processor begins. The files are foreign bytes: every
+// bound is checked, and each error names the file.
 #pragma once
 
 #include <string>
@@ -16,11 +16,11 @@
 namespace bulkhead::machine::boot {
 
 enum class Protocol : uint8_t {
-  kAutomatic,   // by content; a bzImage by its 64-bit entry where it has one
-  kLinux64,     // bzImage, 64-bit entry
-  kLinux32,     // bzImage, 32-bit entry
-  kPvh,         // ELF with Xen's PHYS32_ENTRY note
-  kMultiboot,   // Multiboot 1
+  kAutomatic,  // by content; a bzImage by its 64-bit entry where it has one
+  kLinux64,    // bzImage, 64-bit entry
+  kLinux32,    // bzImage, 32-bit entry
+  kPvh,        // ELF with Xen's PHYS32_ENTRY note
+  kMultiboot,  // Multiboot 1
 };
 std::string_view protocol_name(Protocol protocol);
 

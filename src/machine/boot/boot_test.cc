@@ -20,7 +20,9 @@ using Bytes = std::vector<uint8_t>;
 constexpr uint64_t kRamSize = 64ull << 20;
 constexpr uint64_t kRsdp = 0xE'0000;
 
-void append(Bytes& to, ByteSpan bytes) { to.insert(to.end(), bytes.begin(), bytes.end()); }
+void append(Bytes& to, ByteSpan bytes) {
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
 
 class BootTest : public testing::Test {
  protected:
@@ -306,7 +308,8 @@ TEST_F(BootTest, EveryTruncationOfAnElfFileIsRefused) {
 // --- Multiboot
 
 Bytes multiboot_header(uint32_t flags) {
-  const spec::multiboot::Header header{spec::multiboot::kHeaderMagic, flags, 0u - spec::multiboot::kHeaderMagic - flags};
+  const spec::multiboot::Header header{spec::multiboot::kHeaderMagic, flags,
+                                       0u - spec::multiboot::kHeaderMagic - flags};
   Bytes bytes;
   append(bytes, as_bytes(header));
   return bytes;
@@ -386,7 +389,8 @@ TEST(MemoryMap, HasRamBelowAndAboveTheHole) {
   for (const MemoryRange& range : map) {
     EXPECT_GE(range.start, end);
     end = range.start + range.size;
-    EXPECT_EQ(memory->is_ram({range.start}, range.size), range.type == MemoryType::kRam || range.start < kHighMemoryStart);
+    EXPECT_EQ(memory->is_ram({range.start}, range.size),
+              range.type == MemoryType::kRam || range.start < kHighMemoryStart);
   }
 }
 

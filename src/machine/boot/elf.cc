@@ -23,8 +23,8 @@ Result<> parse_notes(ByteSpan bytes, uint64_t alignment, ElfImage& image) {
     const uint64_t name_at = at + sizeof header;
     const uint64_t descriptor_at = align_up(name_at + header.name_size, unit);
     if (!range_fits(descriptor_at, header.descriptor_size, bytes.size())) {
-      return fail("note at {:#x} of its segment says {} + {} bytes but the segment has {}", at, uint32_t{header.name_size},
-                  uint32_t{header.descriptor_size}, bytes.size());
+      return fail("note at {:#x} of its segment says {} + {} bytes but the segment has {}", at,
+                  uint32_t{header.name_size}, uint32_t{header.descriptor_size}, bytes.size());
     }
     if (image.notes.size() == kMaximumNotes) return fail("more than {} notes", kMaximumNotes);
     const auto* name = reinterpret_cast<const char*>(bytes.data() + name_at);
@@ -91,11 +91,15 @@ const ElfImage::Note* ElfImage::find_note(std::string_view name, uint32_t type) 
 Result<ElfImage> parse_elf(ByteSpan file) {
   if (!looks_like_elf(file)) return fail("not an ELF file");
   const auto identification = load<Identification>(file.data());
-  if (identification.data != kLittleEndian) return fail("ELF data encoding {} is not little-endian", identification.data);
+  if (identification.data != kLittleEndian)
+    return fail("ELF data encoding {} is not little-endian", identification.data);
   switch (identification.file_class) {
-    case kClass32: return parse_class<Header32, ProgramHeader32>(file);
-    case kClass64: return parse_class<Header64, ProgramHeader64>(file);
-    default: return fail("ELF class {} is neither 32 nor 64-bit", identification.file_class);
+    case kClass32:
+      return parse_class<Header32, ProgramHeader32>(file);
+    case kClass64:
+      return parse_class<Header64, ProgramHeader64>(file);
+    default:
+      return fail("ELF class {} is neither 32 nor 64-bit", identification.file_class);
   }
 }
 

@@ -1,5 +1,5 @@
-// The processor as boot protocols want it at a kernel's first instruction: flat segments, in protected or long mode. Also
-// writes what that state needs in RAM: a descriptor table and, for long mode, page tables.
+// The processor as boot protocols want it at a kernel's first instruction: flat segments, in protected or long mode.
+// Also writes what that state needs in RAM: a descriptor table and, for long mode, page tables.
 #pragma once
 
 #include <cstdint>

@@ -20,7 +20,9 @@ constexpr uint16_t kVersionWithRsdpAddress = 0x020E;
 // Our own bound on a command line, so that it fits the boot data area.
 constexpr uint32_t kMaximumCommandLine = 0xFFFF;
 
-std::string version_text(uint16_t version) { return fmt::format("{}.{:02}", version >> 8, version & 0xFF); }
+std::string version_text(uint16_t version) {
+  return fmt::format("{}.{:02}", version >> 8, version & 0xFF);
+}
 
 // Where the header of a version ends, counted from its start: what stands behind is not the header's.
 size_t header_size(uint16_t version) {
@@ -48,7 +50,8 @@ Result<uint64_t> place_kernel(const LinuxImage& image, Placement& placement) {
     return fail("not relocatable, and its {} bytes at {:#x} do not fit into RAM", size, preferred);
   }
   if (header.kernel_alignment == 0 || !std::has_single_bit(header.kernel_alignment)) {
-    return fail("setup header says an alignment of {:#x}, which is not a power of two", uint32_t{header.kernel_alignment});
+    return fail("setup header says an alignment of {:#x}, which is not a power of two",
+                uint32_t{header.kernel_alignment});
   }
   return placement.place_lowest(
       {"the kernel", size, header.kernel_alignment, kHighLoadAddress, memory::GuestMemory::kHoleEnd});
@@ -62,8 +65,9 @@ Result<> place_initrd(const Request& request, const Surroundings& surroundings, 
   }
   const Module& initrd = request.modules.front();
   const uint64_t limit = std::min<uint64_t>(uint64_t{header.initrd_addr_max} + 1, memory::GuestMemory::kHoleEnd);
-  const uint64_t address = TRY_IN(fmt::format("initrd '{}'", initrd.name),
-                                  placement.place_highest({"the initrd", initrd.bytes.size(), kPageSize, kHighLoadAddress, limit}));
+  const uint64_t address =
+      TRY_IN(fmt::format("initrd '{}'", initrd.name),
+             placement.place_highest({"the initrd", initrd.bytes.size(), kPageSize, kHighLoadAddress, limit}));
   TRY(write_ram(surroundings.memory, address, initrd.bytes));
   header.ramdisk_image = static_cast<uint32_t>(address);
   header.ramdisk_size = static_cast<uint32_t>(initrd.bytes.size());
@@ -75,7 +79,8 @@ Result<uint64_t> write_zero_page(const SetupHeader& header, const Surroundings& 
   params.header = header;
   if (header.version >= kVersionWithRsdpAddress) params.acpi_rsdp_address = surroundings.rsdp_address;
   for (const MemoryRange& range : surroundings.map) {
-    if (params.e820_entry_count == kMaximumE820Entries) return fail("the memory map has more than {} ranges", kMaximumE820Entries);
+    if (params.e820_entry_count == kMaximumE820Entries)
+      return fail("the memory map has more than {} ranges", kMaximumE820Entries);
     params.e820_table[params.e820_entry_count++] = {range.start, range.size, static_cast<uint32_t>(range.type)};
   }
   const uint64_t address =
@@ -101,15 +106,16 @@ bool linux_has_64_bit_entry(ByteSpan kernel) {
 Result<LinuxImage> parse_linux(ByteSpan kernel) {
   if (!looks_like_linux(kernel)) return fail("not a bzImage: no 'HdrS' in its setup header");
   constexpr size_t kVersionOffset = kSetupHeaderOffset + offsetof(SetupHeader, version);
-  if (kernel.size() < kVersionOffset + sizeof(uint16_t)) return fail("ends within its setup header ({} bytes)", kernel.size());
+  if (kernel.size() < kVersionOffset + sizeof(uint16_t))
+    return fail("ends within its setup header ({} bytes)", kernel.size());
   const auto version = load<uint16_t>(&kernel[kVersionOffset]);
   if (version < kOldestVersion) {
     return fail("boot protocol {} is older than {}", version_text(version), version_text(kOldestVersion));
   }
   const size_t header_end = kSetupHeaderOffset + header_size(version);
   if (kernel.size() < header_end) {
-    return fail("setup header of boot protocol {} ends at {:#x} but the file has {} bytes", version_text(version), header_end,
-                kernel.size());
+    return fail("setup header of boot protocol {} ends at {:#x} but the file has {} bytes", version_text(version),
+                header_end, kernel.size());
   }
   LinuxImage image;
   std::memcpy(&image.header, &kernel[kSetupHeaderOffset], header_size(version));
@@ -136,7 +142,8 @@ Result<cpu::State> load_linux(const Request& request, const Surroundings& surrou
   const LinuxImage image = TRY(parse_linux(request.kernel));
   SetupHeader header = image.header;
   if (entry == Protocol::kLinux64 && !has_64_bit_entry(header)) {
-    return fail("no 64-bit entry (boot protocol {}, xloadflags {:#x})", version_text(header.version), uint16_t{header.xloadflags});
+    return fail("no 64-bit entry (boot protocol {}, xloadflags {:#x})", version_text(header.version),
+                uint16_t{header.xloadflags});
   }
   const uint32_t command_line_limit = std::min(uint32_t{header.cmdline_size}, kMaximumCommandLine);
   if (request.command_line.size() > command_line_limit) {

@@ -1,4 +1,5 @@
-// What a guest is told about its memory before it runs anything: the E820 map, in whatever clothes a boot protocol wants.
+// What a guest is told about its memory before it runs anything: the E820 map, in whatever clothes a boot protocol
+// wants.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Kernels of the Multiboot Specification 0.6.96 (version 1): 32-bit ELF, or any file whose header carries load addresses.
+// Kernels of the Multiboot Specification 0.6.96 (version 1): 32-bit ELF, or any file whose header carries load
+// addresses.
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -30,9 +31,11 @@ std::optional<size_t> find_header(ByteSpan kernel) {
 }
 
 // Files whose header says where they go (the specification's "a.out kludge"). Gives the entry.
-Result<uint64_t> load_by_addresses(ByteSpan kernel, size_t header_at, memory::GuestMemory& memory, Placement& placement) {
+Result<uint64_t> load_by_addresses(ByteSpan kernel, size_t header_at, memory::GuestMemory& memory,
+                                   Placement& placement) {
   if (!range_fits(header_at + sizeof(Header), sizeof(AddressFields), kernel.size())) {
-    return fail("Multiboot header at {:#x} announces address fields beyond the file ({} bytes)", header_at, kernel.size());
+    return fail("Multiboot header at {:#x} announces address fields beyond the file ({} bytes)", header_at,
+                kernel.size());
   }
   const auto fields = load<AddressFields>(&kernel[header_at + sizeof(Header)]);
   const uint64_t before = uint64_t{fields.header_address} - fields.load_address;
@@ -64,7 +67,7 @@ Result<uint64_t> load_by_addresses(ByteSpan kernel, size_t header_at, memory::Gu
 }
 
 Result<uint64_t> load_image(const Request& request, const Surroundings& surroundings, size_t header_at,
-                             Placement& placement) {
+                            Placement& placement) {
   const auto header = load<Header>(&request.kernel[header_at]);
   if (const uint32_t unknown = header.flags & kDemandMask & ~kKnownDemands; unknown != 0) {
     return fail("Multiboot header demands what is not offered here (flags {:#x})", unknown);
@@ -129,7 +132,9 @@ Result<> place_memory_map(const Surroundings& surroundings, Placement& placement
 
 }  // namespace
 
-bool looks_like_multiboot(ByteSpan kernel) { return find_header(kernel).has_value(); }
+bool looks_like_multiboot(ByteSpan kernel) {
+  return find_header(kernel).has_value();
+}
 
 Result<cpu::State> load_multiboot(const Request& request, const Surroundings& surroundings) {
   const auto header_at = find_header(request.kernel);
@@ -141,9 +146,8 @@ Result<cpu::State> load_multiboot(const Request& request, const Surroundings& su
   TRY(place_modules(request, surroundings, placement, info));
   TRY(place_memory_map(surroundings, placement, info));
   info.flags |= kInfoCommandLine | kInfoBootLoaderName;
-  info.command_line = static_cast<uint32_t>(
-      TRY(place_string(surroundings.memory, placement, "the command line",
-                       with_file_name(request.kernel_name, request.command_line))));
+  info.command_line = static_cast<uint32_t>(TRY(place_string(
+      surroundings.memory, placement, "the command line", with_file_name(request.kernel_name, request.command_line))));
   info.boot_loader_name =
       static_cast<uint32_t>(TRY(place_string(surroundings.memory, placement, "the loader's name", kLoaderName)));
   const uint32_t info_address = TRY(place(surroundings, placement, "the boot information", as_bytes(info)));

@@ -15,7 +15,8 @@ using namespace spec::pvh;
 
 Result<uint64_t> find_entry(const ElfImage& image) {
   const ElfImage::Note* note = image.find_note(kNoteName, kNotePhys32Entry);
-  if (note == nullptr) return fail("ELF file without a PVH entry (note 'Xen', type {}) or a Multiboot header", kNotePhys32Entry);
+  if (note == nullptr)
+    return fail("ELF file without a PVH entry (note 'Xen', type {}) or a Multiboot header", kNotePhys32Entry);
   if (note->descriptor.size() != 4 && note->descriptor.size() != 8) {
     return fail("PVH entry note has {} bytes, not 4 or 8", note->descriptor.size());
   }
@@ -41,11 +42,11 @@ Result<std::vector<spec::pvh::ModuleEntry>> place_modules(const Request& request
   std::vector<spec::pvh::ModuleEntry> entries;
   for (const Module& module : request.modules) {
     const std::string context = fmt::format("module '{}'", module.name);
-    const uint64_t address = TRY_IN(
-        context, placement.place_highest({"the module", module.bytes.size(), kPageSize, 0, memory::GuestMemory::kHoleEnd}));
+    const uint64_t address = TRY_IN(context, placement.place_highest({"the module", module.bytes.size(), kPageSize, 0,
+                                                                      memory::GuestMemory::kHoleEnd}));
     TRY_IN(context, write_ram(surroundings.memory, address, module.bytes));
-    const uint64_t text = TRY_IN(
-        context, place_string(surroundings.memory, placement, "the module's command line", module.command_line));
+    const uint64_t text =
+        TRY_IN(context, place_string(surroundings.memory, placement, "the module's command line", module.command_line));
     entries.push_back({address, module.bytes.size(), text, 0});
   }
   return entries;
@@ -68,12 +69,15 @@ Result<cpu::State> load_pvh(const Request& request, const Surroundings& surround
   info.magic = kStartMagic;
   info.version = kStartVersion;
   info.module_count = static_cast<uint32_t>(modules.size());
-  if (!modules.empty()) info.module_list_address = TRY(place_table(surroundings, placement, "the module list", modules));
-  info.command_line_address = TRY(place_string(surroundings.memory, placement, "the command line", request.command_line));
+  if (!modules.empty())
+    info.module_list_address = TRY(place_table(surroundings, placement, "the module list", modules));
+  info.command_line_address =
+      TRY(place_string(surroundings.memory, placement, "the command line", request.command_line));
   info.rsdp_address = surroundings.rsdp_address;
   info.memory_map_address = TRY(place_table(surroundings, placement, "the memory map", map));
   info.memory_map_count = static_cast<uint32_t>(map.size());
-  const uint64_t info_address = TRY(place_table(surroundings, placement, "the start info", std::vector<StartInfo>{info}));
+  const uint64_t info_address =
+      TRY(place_table(surroundings, placement, "the start info", std::vector<StartInfo>{info}));
 
   cpu::State state = TRY(make_protected_mode_state(surroundings.memory, placement, entry));
   state.gpr[cpu::kRbx] = info_address;

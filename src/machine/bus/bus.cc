@@ -131,7 +131,8 @@ uint32_t Bus::Reader::read_port(uint16_t port, unsigned size) {
   for (unsigned i = 0; i < size; ++i) {
     const uint32_t at = uint32_t{port} + i;
     const PortRange* range = at < PortMap::kPortCount ? map_.ports->find(at) : nullptr;
-    const uint32_t byte = range == nullptr ? 0xFF : range->target->read_port(static_cast<uint16_t>(at - range->first), 1);
+    const uint32_t byte =
+        range == nullptr ? 0xFF : range->target->read_port(static_cast<uint16_t>(at - range->first), 1);
     value |= (byte & 0xFF) << (8 * i);
   }
   return value;

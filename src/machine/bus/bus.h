@@ -1,5 +1,5 @@
-// Port and memory space of the board. Who answers where may change at any time (a guest moves a BAR); accesses go on beside
-// it: each reader keeps the last picture it took and looks only at a counter to learn that there is a newer one.
+// Port and memory space of the board. Who answers where may change at any time (a guest moves a BAR); accesses go on
+// beside it: each reader keeps the last picture it took and looks only at a counter to learn that there is a newer one.
 // An access never blocks on a lock of the bus and never reaches two owners of one address.
 #pragma once
 
@@ -21,16 +21,16 @@ class Bus {
   Bus(const Bus&) = delete;
   Bus& operator=(const Bus&) = delete;
 
-  // False and nothing changed when the range is empty, leaves its space or overlaps another owner's. The target must live
-  // as long as the bus: an access that began before an unmap may still reach it.
+  // False and nothing changed when the range is empty, leaves its space or overlaps another owner's. The target must
+  // live as long as the bus: an access that began before an unmap may still reach it.
   [[nodiscard]] bool map_ports(std::string owner, uint32_t first, uint32_t count, device::PortIo& target);
   [[nodiscard]] bool map_mmio(std::string owner, GuestAddress first, uint64_t size, device::Mmio& target);
   // False when no range starts there.
   bool unmap_ports(uint32_t first);
   bool unmap_mmio(GuestAddress first);
 
-  // Puts these in the place of all movable ranges in one step, so that nobody sees half of a change. One that overlaps a
-  // fixed range or an earlier one of the list answers nowhere.
+  // Puts these in the place of all movable ranges in one step, so that nobody sees half of a change. One that overlaps
+  // a fixed range or an earlier one of the list answers nowhere.
   void replace_movable(const std::vector<PortRange>& ports, const std::vector<MmioRange>& mmio);
 
   // The present picture, for descriptions of the board and tests.
@@ -50,7 +50,8 @@ class Bus {
 
    private:
     void catch_up() {
-      if (bus_.generation_.load(std::memory_order_acquire) != generation_) [[unlikely]] refresh();
+      if (bus_.generation_.load(std::memory_order_acquire) != generation_) [[unlikely]]
+        refresh();
     }
     void refresh();
     // Calls visit(range or nullptr, offset in it, offset in the access, piece size) for each piece of an access.

@@ -1,5 +1,5 @@
-// What answers where in port and memory space: an immutable picture of the board at one moment. Readers share it without a
-// lock; a change makes a new picture (machine/bus/bus.h). It never holds two owners of one address.
+// What answers where in port and memory space: an immutable picture of the board at one moment. Readers share it
+// without a lock; a change makes a new picture (machine/bus/bus.h). It never holds two owners of one address.
 #pragma once
 
 #include <array>
@@ -13,7 +13,8 @@
 
 namespace bulkhead::machine {
 
-// Fixed ranges are the board's own; movable ones are BARs, which a guest may put anywhere and which yield to fixed ones.
+// Fixed ranges are the board's own; movable ones are BARs, which a guest may put anywhere and which yield to fixed
+// ones.
 enum class RangeKind : uint8_t { kFixed, kMovable };
 
 struct PortRange {

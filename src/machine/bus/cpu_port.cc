@@ -11,8 +11,8 @@ size_t CpuPort::bytes_in_apic_page(uint64_t address, size_t size, uint64_t& offs
   return std::min<uint64_t>(size, device::interrupt::LocalApic::kPageSize - offset);
 }
 
-// Accesses are taken to belong to the APIC by their first byte: one that begins before its page and reaches into it never
-// touches a register.
+// Accesses are taken to belong to the APIC by their first byte: one that begins before its page and reaches into it
+// never touches a register.
 void CpuPort::read_memory(GuestAddress address, MutableByteSpan out) {
   uint64_t offset = 0;
   const size_t in_page = bytes_in_apic_page(address.value, out.size(), offset);
@@ -58,7 +58,9 @@ void CpuPort::set_tsc_offset(uint64_t offset) {
   if (apic_ != nullptr) apic_->set_tsc_offset(offset);
 }
 
-uint8_t CpuPort::read_task_priority() { return apic_ != nullptr ? apic_->read_task_priority() : 0; }
+uint8_t CpuPort::read_task_priority() {
+  return apic_ != nullptr ? apic_->read_task_priority() : 0;
+}
 
 void CpuPort::write_task_priority(uint8_t priority) {
   if (apic_ != nullptr) apic_->write_task_priority(priority);

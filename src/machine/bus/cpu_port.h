@@ -1,5 +1,5 @@
-// One vCPU's way to the board: its own local APIC where that is, the bus for the rest. Its local APIC may live in the host
-// kernel instead, which then answers for it; interrupts of the PIC still come through here.
+// One vCPU's way to the board: its own local APIC where that is, the bus for the rest. Its local APIC may live in the
+// host kernel instead, which then answers for it; interrupts of the PIC still come through here.
 #pragma once
 
 #include "cpu/cpu_io.h"

@@ -29,7 +29,9 @@ enum Type : uint8_t {
   kEndType = 127,
 };
 // Handles are free to choose: the type, and a number where there are several.
-constexpr uint16_t handle_of(Type type, unsigned number = 0) { return static_cast<uint16_t>(type << 8 | number); }
+constexpr uint16_t handle_of(Type type, unsigned number = 0) {
+  return static_cast<uint16_t>(type << 8 | number);
+}
 
 // The strings of one structure; each field that names one is filled with its number.
 class Strings {

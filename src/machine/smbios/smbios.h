@@ -1,5 +1,5 @@
-// Describes the machine for inventory (dmidecode, installers, licence managers) by SMBIOS 3.0 structures: what it is called,
-// its processors and its memory. Only built, never parsed back.
+// Describes the machine for inventory (dmidecode, installers, licence managers) by SMBIOS 3.0 structures: what it is
+// called, its processors and its memory. Only built, never parsed back.
 #pragma once
 
 #include <array>

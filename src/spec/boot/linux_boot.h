@@ -10,7 +10,7 @@ inline constexpr uint16_t kBootFlag = 0xAA55;
 inline constexpr uint32_t kHeaderMagic = 0x5372'6448;  // "HdrS"
 inline constexpr size_t kSetupHeaderOffset = 0x1F1;    // in the file and in the zero page
 inline constexpr size_t kSectorSize = 512;
-inline constexpr uint32_t kDefaultSetupSectors = 4;    // what 0 in setup_sects means
+inline constexpr uint32_t kDefaultSetupSectors = 4;  // what 0 in setup_sects means
 inline constexpr uint32_t kEntry64Offset = 0x200;
 inline constexpr uint64_t kHighLoadAddress = 0x10'0000;
 
@@ -47,21 +47,21 @@ struct [[gnu::packed]] SetupHeader {
   uint8_t ext_loader_ver;
   uint8_t ext_loader_type;
   uint32_t cmd_line_ptr;
-  uint32_t initrd_addr_max;       // 2.03: the highest byte that may be used
-  uint32_t kernel_alignment;      // 2.05
-  uint8_t relocatable_kernel;     // 2.05
-  uint8_t min_alignment;          // 2.10, a power of two
-  uint16_t xloadflags;            // 2.12
-  uint32_t cmdline_size;          // 2.06, without the terminating zero
-  uint32_t hardware_subarch;      // 2.07
+  uint32_t initrd_addr_max;    // 2.03: the highest byte that may be used
+  uint32_t kernel_alignment;   // 2.05
+  uint8_t relocatable_kernel;  // 2.05
+  uint8_t min_alignment;       // 2.10, a power of two
+  uint16_t xloadflags;         // 2.12
+  uint32_t cmdline_size;       // 2.06, without the terminating zero
+  uint32_t hardware_subarch;   // 2.07
   uint64_t hardware_subarch_data;
-  uint32_t payload_offset;        // 2.08, from the start of the protected-mode code
+  uint32_t payload_offset;  // 2.08, from the start of the protected-mode code
   uint32_t payload_length;
-  uint64_t setup_data;            // 2.09
-  uint64_t pref_address;          // 2.10
-  uint32_t init_size;             // 2.10: bytes needed from the run-time start address on
-  uint32_t handover_offset;       // 2.11
-  uint32_t kernel_info_offset;    // 2.15
+  uint64_t setup_data;          // 2.09
+  uint64_t pref_address;        // 2.10
+  uint32_t init_size;           // 2.10: bytes needed from the run-time start address on
+  uint32_t handover_offset;     // 2.11
+  uint32_t kernel_info_offset;  // 2.15
 };
 static_assert(offsetof(SetupHeader, header) == 0x202 - kSetupHeaderOffset);
 static_assert(offsetof(SetupHeader, init_size) == 0x260 - kSetupHeaderOffset);

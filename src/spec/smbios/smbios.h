@@ -1,5 +1,5 @@
-// SMBIOS 3.0 (DMTF DSP0134): the structures that the board shows, layouts only. A string field is the 1-based number of a
-// string after the structure, 0 for none.
+// SMBIOS 3.0 (DMTF DSP0134): the structures that the board shows, layouts only. A string field is the 1-based number of
+// a string after the structure, 0 for none.
 #pragma once
 
 #include <cstdint>

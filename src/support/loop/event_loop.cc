@@ -9,7 +9,9 @@ namespace bulkhead {
 namespace {
 
 // The upper half of epoll's user data guards against an event of a closed descriptor whose number was used again.
-uint64_t pack(int fd, uint64_t generation) { return static_cast<uint32_t>(fd) | (generation << 32); }
+uint64_t pack(int fd, uint64_t generation) {
+  return static_cast<uint32_t>(fd) | (generation << 32);
+}
 
 }  // namespace
 
@@ -87,7 +89,8 @@ int EventLoop::timeout_ms() const {
   return static_cast<int>(std::clamp<int64_t>(left_ms, 0, 3'600'000));
 }
 
-// Only what was due and posted at the start of the round runs in it, so that work which adds work cannot starve the rest.
+// Only what was due and posted at the start of the round runs in it, so that work which adds work cannot starve the
+// rest.
 void EventLoop::run_timers() {
   const auto now = std::chrono::steady_clock::now();
   const TimerId first_new = next_timer_;

@@ -1,5 +1,6 @@
-// Saved state: a tree of named fields, the same for checkpoints and migration. A writer builds it; a reader hands it out
-// with a range check on every value, because a stream is hostile until validated (and a device's validate() comes after).
+// Saved state: a tree of named fields, the same for checkpoints and migration. A writer builds it; a reader hands it
+// out with a range check on every value, because a stream is hostile until validated (and a device's validate() comes
+// after).
 //
 //   StateWriter writer(/*version=*/1);          StateReader reader = TRY(StateReader::parse(bytes, "pit"));
 //   writer.put("reload", reload_);           reload_ = TRY(reader.get("reload", 0x10000));

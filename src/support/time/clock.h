@@ -12,12 +12,13 @@ namespace bulkhead {
 
 // One-shot. The callback runs with no lock of the clock held, on a thread of the clock's choosing, possibly once more
 // after disarm() has returned: take your own lock and look again. Destruction waits for a callback under way (unless
-// it is called from that callback). arm() and disarm() never run the callback themselves, so they may be called with the
-// lock held that the callback takes; destruction may not.
+// it is called from that callback). arm() and disarm() never run the callback themselves, so they may be called with
+// the lock held that the callback takes; destruction may not.
 class Timer {
  public:
   virtual ~Timer() = default;
-  // deadline_ns in the terms of Clock::now_ns(); one in the past fires as soon as possible. Replaces an earlier deadline.
+  // deadline_ns in the terms of Clock::now_ns(); one in the past fires as soon as possible. Replaces an earlier
+  // deadline.
   virtual void arm(uint64_t deadline_ns) = 0;
   virtual void disarm() = 0;
 };
@@ -32,8 +33,8 @@ class Clock {
   // The time stamp counter before any guest offset: now_ns() x tsc_hz() / 10^9, but at its full resolution.
   [[nodiscard]] virtual uint64_t tsc() const = 0;
   [[nodiscard]] virtual uint64_t tsc_hz() const = 0;
-  // What added to the host's TSC register gives tsc(), when this clock runs on it now. A processor that shows its guest the
-  // host's TSC plus an offset (KVM) then agrees with this clock to the tick.
+  // What added to the host's TSC register gives tsc(), when this clock runs on it now. A processor that shows its guest
+  // the host's TSC plus an offset (KVM) then agrees with this clock to the tick.
   [[nodiscard]] virtual std::optional<uint64_t> host_tsc_offset() const { return std::nullopt; }
   // Nanoseconds since 1970-01-01 UTC; only the RTC and kvm-clock's wall clock ask.
   [[nodiscard]] virtual uint64_t wall_ns() const = 0;

@@ -39,7 +39,8 @@ class FakeClock final : public Clock {
     now_ns_ = std::max(now_ns_, target_ns);
   }
   [[nodiscard]] size_t armed_count() const {
-    return static_cast<size_t>(std::count_if(timers_.begin(), timers_.end(), [](auto* timer) { return timer->armed_; }));
+    return static_cast<size_t>(
+        std::count_if(timers_.begin(), timers_.end(), [](auto* timer) { return timer->armed_; }));
   }
 
  private:

@@ -56,8 +56,8 @@ Sample sample_both() {
 
 struct TscRate {
   uint64_t hz = 0;
-  // Invariant by CPUID, and two measurements agree within 100 ppm, so that a host which steps or slows its counter behind
-  // CPUID's back is found out.
+  // Invariant by CPUID, and two measurements agree within 100 ppm, so that a host which steps or slows its counter
+  // behind CPUID's back is found out.
   bool steady = false;
 };
 
@@ -151,7 +151,9 @@ HostClock::~HostClock() {
   thread_.join();
 }
 
-uint64_t HostClock::counter() const { return uses_host_tsc_ ? read_tsc() : read_host_clock(CLOCK_MONOTONIC); }
+uint64_t HostClock::counter() const {
+  return uses_host_tsc_ ? read_tsc() : read_host_clock(CLOCK_MONOTONIC);
+}
 
 uint64_t HostClock::ns_from_counter(uint64_t counter) const {
   return static_cast<uint64_t>((static_cast<unsigned __int128>(counter) * ns_multiplier_) >> 62);
@@ -163,9 +165,13 @@ uint64_t HostClock::tsc() const {
   return counter() - counter_at_zero_.load(std::memory_order_relaxed);
 }
 
-uint64_t HostClock::now_ns() const { return ns_from_counter(tsc()); }
+uint64_t HostClock::now_ns() const {
+  return ns_from_counter(tsc());
+}
 
-uint64_t HostClock::wall_ns() const { return read_host_clock(CLOCK_REALTIME); }
+uint64_t HostClock::wall_ns() const {
+  return read_host_clock(CLOCK_REALTIME);
+}
 
 std::optional<uint64_t> HostClock::host_tsc_offset() const {
   if (!uses_host_tsc_ || frozen_tsc_.load(std::memory_order_acquire) != kRunning) return std::nullopt;

@@ -1,6 +1,6 @@
 // The Clock of a machine that lives in real time: the host's TSC where it is invariant, else CLOCK_MONOTONIC, less the
-// time the machine stood paused. One thread fires all its timers. It must never run backwards, and never fire a timer of a
-// paused machine.
+// time the machine stood paused. One thread fires all its timers. It must never run backwards, and never fire a timer
+// of a paused machine.
 #pragma once
 
 #include <atomic>

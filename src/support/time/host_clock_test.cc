@@ -36,7 +36,9 @@ constexpr uint64_t kMillisecond = 1'000'000;
 class HostClockTest : public testing::TestWithParam<HostClock::Source> {};
 INSTANTIATE_TEST_SUITE_P(Sources, HostClockTest,
                          testing::Values(HostClock::Source::kBest, HostClock::Source::kMonotonic),
-                         [](const auto& info) { return info.param == HostClock::Source::kBest ? "Best" : "Monotonic"; });
+                         [](const auto& info) {
+                           return info.param == HostClock::Source::kBest ? "Best" : "Monotonic";
+                         });
 
 TEST_P(HostClockTest, StandsAtZeroUntilResumed) {
   HostClock clock(GetParam());

@@ -14,7 +14,7 @@ namespace {
 template <typename T>
 Result<> check_file(const Setting<T>& setting, const std::string& path, int access_mode) {
   if (::access(path.c_str(), access_mode) != 0) return fail_errno(errno, "{}", setting.label(path));
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
     return fail("{}: is a directory", setting.label(path));
   }
@@ -47,9 +47,12 @@ Result<> apply(const Key& key, VmConfig& config, const std::string& value, const
 
 std::string_view to_string(EngineName name) {
   switch (name) {
-    case EngineName::kAuto: return "auto";
-    case EngineName::kKvm: return "kvm";
-    case EngineName::kSoft: return "soft";
+    case EngineName::kAuto:
+      return "auto";
+    case EngineName::kKvm:
+      return "kvm";
+    case EngineName::kSoft:
+      return "soft";
   }
   return "";
 }

@@ -1,5 +1,5 @@
-// What a VM is made of, as its user asked for it: read from vm.yaml and then from flags, which win. Every value knows where it
-// was written, so that a wrong one is reported in a single line with its place, its value and what is allowed.
+// What a VM is made of, as its user asked for it: read from vm.yaml and then from flags, which win. Every value knows
+// where it was written, so that a wrong one is reported in a single line with its place, its value and what is allowed.
 #pragma once
 
 #include <cstdint>

@@ -96,18 +96,14 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
       {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},
-      {"kind: VirtualMachine\nspec:\n  cpus: 17",
-       "vm.yaml:3: spec.cpus '17': allowed: a whole number from 1 to 16"},
-      {"kind: VirtualMachine\nspec:\n  cpus: two",
-       "vm.yaml:3: spec.cpus 'two': allowed: a whole number from 1 to 16"},
+      {"kind: VirtualMachine\nspec:\n  cpus: 17", "vm.yaml:3: spec.cpus '17': allowed: a whole number from 1 to 16"},
+      {"kind: VirtualMachine\nspec:\n  cpus: two", "vm.yaml:3: spec.cpus 'two': allowed: a whole number from 1 to 16"},
       {"kind: VirtualMachine\nspec:\n  memory: 12Q",
        "vm.yaml:3: spec.memory '12Q': not a size; allowed: a whole number and K, M, G or T, like 512M or 2G"},
-      {"kind: VirtualMachine\nspec:\n  memory: 8M",
-       "vm.yaml:3: spec.memory '8M': allowed: whole MiB from 16M to 1T"},
+      {"kind: VirtualMachine\nspec:\n  memory: 8M", "vm.yaml:3: spec.memory '8M': allowed: whole MiB from 16M to 1T"},
       {"kind: VirtualMachine\nspec:\n  memory: 99999999999G",
        "vm.yaml:3: spec.memory '99999999999G': larger than 64 bits hold"},
-      {"kind: VirtualMachine\nspec:\n  engine: tcg",
-       "vm.yaml:3: spec.engine 'tcg': allowed: auto, kvm or soft"},
+      {"kind: VirtualMachine\nspec:\n  engine: tcg", "vm.yaml:3: spec.engine 'tcg': allowed: auto, kvm or soft"},
       {"kind: VirtualMachine\nspec:\n  cpu-model: core2",
        "vm.yaml:3: spec.cpu-model 'core2': allowed: x86-64-v1, x86-64-v2, x86-64-v3, host"},
       {"kind: VirtualMachine\nspec:\n  boot: {protocol: efi}",
@@ -164,8 +160,9 @@ TEST(Config, NamesAMissingFileByItsPlace) {
 TEST(Config, RefusesASecondStdio) {
   auto config = parse_config("kind: VirtualMachine\nspec:\n  serial: [stdio, stdio]", "vm.yaml", "").value();
   ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
-  EXPECT_EQ(check_config(config).error().message,
-            "vm.yaml:3: spec.serial[1] 'stdio': vm.yaml:3: spec.serial[0] has the terminal already; allowed: one stdio");
+  EXPECT_EQ(
+      check_config(config).error().message,
+      "vm.yaml:3: spec.serial[1] 'stdio': vm.yaml:3: spec.serial[0] has the terminal already; allowed: one stdio");
 }
 
 TEST(Config, TraceTakesSeveralNames) {
@@ -180,7 +177,8 @@ TEST(ConfigValues, SizesAreExact) {
   EXPECT_EQ(parse_size("1K").value(), 1024u);
   EXPECT_EQ(parse_size("3GiB").value(), 3ull << 30);
   EXPECT_EQ(parse_size("1TB").value(), 1ull << 40);
-  for (const char* wrong : {"", "M", "-1", "1.5G", "1 G", "0x10", "1GG", "16777216T", "1m"}) EXPECT_FALSE(parse_size(wrong));
+  for (const char* wrong : {"", "M", "-1", "1.5G", "1 G", "0x10", "1GG", "16777216T", "1m"})
+    EXPECT_FALSE(parse_size(wrong));
   EXPECT_EQ(format_size(1536ull << 20), "1536M");
 }
 

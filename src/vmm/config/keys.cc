@@ -110,7 +110,8 @@ Result<> add_module(VmConfig& config, const std::string& value, const Origin& or
 }
 
 Result<> add_disk(VmConfig& config, const std::string& value, const Origin& origin) {
-  if (config.disks.size() >= VmConfig::kMaximumDisks) return fail("more than the {} disks allowed", VmConfig::kMaximumDisks);
+  if (config.disks.size() >= VmConfig::kMaximumDisks)
+    return fail("more than the {} disks allowed", VmConfig::kMaximumDisks);
   DiskConfig disk;
   std::string path = value;
   if (path.ends_with(",ro")) {
@@ -175,7 +176,9 @@ constexpr Key kKeys[] = {
 
 }  // namespace
 
-std::span<const Key> all_keys() { return kKeys; }
+std::span<const Key> all_keys() {
+  return kKeys;
+}
 
 const Key* find_key(std::string_view path) {
   const auto found = std::ranges::find(kKeys, path, &Key::path);

@@ -1,5 +1,5 @@
-// Reads vm.yaml. The file may come from anywhere: its size, depth, nodes and aliases are bounded before a tree is built, and
-// an exception of yaml-cpp does not leave this file.
+// Reads vm.yaml. The file may come from anywhere: its size, depth, nodes and aliases are bounded before a tree is
+// built, and an exception of yaml-cpp does not leave this file.
 #include <algorithm>
 #include <set>
 #include <sstream>
@@ -36,8 +36,7 @@ class Limits final : public YAML::EventHandler {
     node(mark);
   }
   void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t, const std::string&) override { node(mark); }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
-                       YAML::EmitterStyle::value) override {
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
     enter(mark);
   }
   void OnSequenceEnd() override { --depth_; }
@@ -71,7 +70,9 @@ class Reader {
   }
 
  private:
-  [[nodiscard]] std::string at(const YAML::Node& node) const { return fmt::format("{}:{}", name_, node.Mark().line + 1); }
+  [[nodiscard]] std::string at(const YAML::Node& node) const {
+    return fmt::format("{}:{}", name_, node.Mark().line + 1);
+  }
 
   // The keys that may stand directly under a path.
   static std::string allowed_under(const std::string& prefix) {
@@ -95,7 +96,8 @@ class Reader {
     return {};
   }
 
-  Result<> value(const YAML::Node& key_node, const YAML::Node& node, const std::string& path, const std::string& prefix) {
+  Result<> value(const YAML::Node& key_node, const YAML::Node& node, const std::string& path,
+                 const std::string& prefix) {
     const std::string section = path + ".";
     const bool is_section =
         std::ranges::any_of(all_keys(), [&](const Key& key) { return key.path.starts_with(section); });

@@ -1,5 +1,5 @@
-// The two engines behind one door: what each can do here, and the making of a VM's vCPUs on it. Nothing else in vmm/ knows
-// which one runs.
+// The two engines behind one door: what each can do here, and the making of a VM's vCPUs on it. Nothing else in vmm/
+// knows which one runs.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,6 @@
-// Which engine a VM gets. "auto" takes KVM only when a probe guest proves that hardware carries it out: some hosts offer a
-// /dev/kvm that emulates every instruction of a guest's kernel, and there our own engine is faster and more exact.
+// Which engine a VM gets. "auto" takes KVM only when a probe guest proves that hardware carries it out: some hosts
+// offer a /dev/kvm that emulates every instruction of a guest's kernel, and there our own engine is faster and more
+// exact.
 #pragma once
 
 #include <functional>

@@ -13,6 +13,8 @@ Result<> probe_hardware() {
 
 }  // namespace
 
-EngineSources EngineSources::of_this_host() { return {open_kvm_backend, make_soft_backend, probe_hardware}; }
+EngineSources EngineSources::of_this_host() {
+  return {open_kvm_backend, make_soft_backend, probe_hardware};
+}
 
 }  // namespace bulkhead::vmm

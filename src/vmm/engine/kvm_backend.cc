@@ -46,9 +46,10 @@ class KvmVmEngine final : public VmEngine {
       made->vcpus_.push_back(TRY(made->machine_->create_vcpu(i, options.leaves.back())));
     }
     made->emulator_ = TRY(InstructionEmulator::create(parts, std::move(options)));
-    made->machine_->set_fallback([emulator = made->emulator_.get()](uint32_t vcpu_index, cpu::State& state, cpu::CpuIo& io) {
-      return emulator->step(vcpu_index, state, io);
-    });
+    made->machine_->set_fallback(
+        [emulator = made->emulator_.get()](uint32_t vcpu_index, cpu::State& state, cpu::CpuIo& io) {
+          return emulator->step(vcpu_index, state, io);
+        });
     return made;
   }
   cpu::Vcpu& vcpu(uint32_t index) override { return *vcpus_[index]; }

@@ -35,6 +35,8 @@ class SoftBackend final : public EngineBackend {
 
 }  // namespace
 
-std::unique_ptr<EngineBackend> make_soft_backend() { return std::make_unique<SoftBackend>(); }
+std::unique_ptr<EngineBackend> make_soft_backend() {
+  return std::make_unique<SoftBackend>();
+}
 
 }  // namespace bulkhead::vmm

@@ -1,5 +1,5 @@
-// Framing of gdb's remote protocol ("$data#checksum", acknowledgements, the interrupt byte) and its hexadecimal. The peer is
-// foreign: a packet longer than kMaximumPacket is dropped, never grown.
+// Framing of gdb's remote protocol ("$data#checksum", acknowledgements, the interrupt byte) and its hexadecimal. The
+// peer is foreign: a packet longer than kMaximumPacket is dropped, never grown.
 #pragma once
 
 #include <cstdint>

@@ -70,7 +70,8 @@ std::vector<RegisterInfo> make_table(Architecture architecture) {
   for (uint8_t i = 0; i < 8; ++i) {
     const uint8_t number = is_64 ? static_cast<uint8_t>(kOrder64[i]) : i;
     const bool pointer = number == cpu::kRsp || number == cpu::kRbp;
-    add(std::string(is_64 ? "r" : "e") + kNames[number], word, pointer ? "data_ptr" : integer, kCore, Source::kGpr, number);
+    add(std::string(is_64 ? "r" : "e") + kNames[number], word, pointer ? "data_ptr" : integer, kCore, Source::kGpr,
+        number);
   }
   for (uint8_t i = 8; is_64 && i < 16; ++i) add(fmt::format("r{}", i), 8, integer, kCore, Source::kGpr, i);
   add(is_64 ? "rip" : "eip", word, "code_ptr", kCore, Source::kRip, 0);
@@ -96,11 +97,16 @@ std::vector<RegisterInfo> make_table(Architecture architecture) {
 
 uint64_t* control_register(cpu::State& state, uint8_t number) {
   switch (number) {
-    case 0: return &state.cr0;
-    case 2: return &state.cr2;
-    case 3: return &state.cr3;
-    case 4: return &state.cr4;
-    default: return &state.cr8;
+    case 0:
+      return &state.cr0;
+    case 2:
+      return &state.cr2;
+    case 3:
+      return &state.cr3;
+    case 4:
+      return &state.cr4;
+    default:
+      return &state.cr8;
   }
 }
 
@@ -121,25 +127,38 @@ uint8_t abridged_tag(uint64_t tag) {
 // The integer registers; those of 10 and 16 bytes are copied.
 uint64_t read_integer(const RegisterInfo& info, const cpu::State& state) {
   switch (info.source) {
-    case Source::kGpr: return state.gpr[info.index];
-    case Source::kRip: return state.rip;
-    case Source::kFlags: return state.rflags;
-    case Source::kSegment: return state.segments[info.index].selector;
-    case Source::kSegmentBase: return state.segments[info.index].base;
-    case Source::kControl: return *control_register(const_cast<cpu::State&>(state), info.index);
-    case Source::kEfer: return state.efer;
-    case Source::kMxcsr: return load<uint32_t>(&state.xsave[kMxcsr]);
+    case Source::kGpr:
+      return state.gpr[info.index];
+    case Source::kRip:
+      return state.rip;
+    case Source::kFlags:
+      return state.rflags;
+    case Source::kSegment:
+      return state.segments[info.index].selector;
+    case Source::kSegmentBase:
+      return state.segments[info.index].base;
+    case Source::kControl:
+      return *control_register(const_cast<cpu::State&>(state), info.index);
+    case Source::kEfer:
+      return state.efer;
+    case Source::kMxcsr:
+      return load<uint32_t>(&state.xsave[kMxcsr]);
     case Source::kFpu:
       if (info.index == kFtag) return full_tag(state.xsave[kFtw]);
       return load_little(ByteSpan(state.xsave).subspan(kFpu[info.index].offset, kFpu[info.index].size));
     case Source::kSt:
-    case Source::kXmm: break;
+    case Source::kXmm:
+      break;
   }
   return 0;
 }
 
-size_t area_offset(const RegisterInfo& info) { return (info.source == Source::kSt ? kSt0 : kXmm0) + 16u * info.index; }
-bool is_wide(const RegisterInfo& info) { return info.source == Source::kSt || info.source == Source::kXmm; }
+size_t area_offset(const RegisterInfo& info) {
+  return (info.source == Source::kSt ? kSt0 : kXmm0) + 16u * info.index;
+}
+bool is_wide(const RegisterInfo& info) {
+  return info.source == Source::kSt || info.source == Source::kXmm;
+}
 
 }  // namespace
 
@@ -186,16 +205,31 @@ std::vector<uint8_t> read_register(const RegisterInfo& info, const cpu::State& s
 void write_register(const RegisterInfo& info, ByteSpan bytes, cpu::State& state) {
   const uint64_t value = load_little(bytes);
   switch (info.source) {
-    case Source::kGpr: state.gpr[info.index] = value; break;
-    case Source::kRip: state.rip = value; break;
+    case Source::kGpr:
+      state.gpr[info.index] = value;
+      break;
+    case Source::kRip:
+      state.rip = value;
+      break;
     // Bit 1 is always set (SDM 1, 3.4.3).
-    case Source::kFlags: state.rflags = (value & 0x3F'7FD5) | 2; break;
+    case Source::kFlags:
+      state.rflags = (value & 0x3F'7FD5) | 2;
+      break;
     // A selector alone would contradict the cached descriptor; the guest's own code loads segments.
-    case Source::kSegment: break;
-    case Source::kSegmentBase: state.segments[info.index].base = value; break;
-    case Source::kControl: *control_register(state, info.index) = value; break;
-    case Source::kEfer: state.efer = value; break;
-    case Source::kMxcsr: store(&state.xsave[kMxcsr], static_cast<uint32_t>(value)); break;
+    case Source::kSegment:
+      break;
+    case Source::kSegmentBase:
+      state.segments[info.index].base = value;
+      break;
+    case Source::kControl:
+      *control_register(state, info.index) = value;
+      break;
+    case Source::kEfer:
+      state.efer = value;
+      break;
+    case Source::kMxcsr:
+      store(&state.xsave[kMxcsr], static_cast<uint32_t>(value));
+      break;
     case Source::kFpu: {
       const uint64_t stored = info.index == kFtag ? abridged_tag(value) : value;
       store_little(MutableByteSpan(state.xsave).subspan(kFpu[info.index].offset, kFpu[info.index].size), stored);

@@ -1,5 +1,5 @@
-// gdb's view of a vCPU's registers: their order, sizes and description (target.xml) for x86-64 and for i386, as the vCPU was
-// when the debugger connected. gdb cannot follow a change between the two; it has to connect again.
+// gdb's view of a vCPU's registers: their order, sizes and description (target.xml) for x86-64 and for i386, as the
+// vCPU was when the debugger connected. gdb cannot follow a change between the two; it has to connect again.
 #pragma once
 
 #include <span>
@@ -17,9 +17,7 @@ enum class Architecture : uint8_t { kI386, kX86_64 };
 Architecture architecture_of(const cpu::State& state);
 
 struct RegisterInfo {
-  enum class Source : uint8_t {
-    kGpr, kRip, kFlags, kSegment, kSt, kFpu, kXmm, kMxcsr, kSegmentBase, kControl, kEfer
-  };
+  enum class Source : uint8_t { kGpr, kRip, kFlags, kSegment, kSt, kFpu, kXmm, kMxcsr, kSegmentBase, kControl, kEfer };
   std::string name;
   uint8_t size;  // bytes
   const char* type;

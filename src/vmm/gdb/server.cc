@@ -31,7 +31,8 @@ Result<Fd> listen_unix(const std::string& path) {
   }
   std::memcpy(address.sun_path, path.c_str(), path.size());
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || ::listen(fd.get(), 1) != 0) {
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      ::listen(fd.get(), 1) != 0) {
     return fail_errno(errno, "listen");
   }
   return fd;
@@ -46,8 +47,7 @@ Result<Fd> listen_tcp(const std::string& text) {
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   // No host means this machine only: a debugger owns the guest.
-  const int error =
-      ::getaddrinfo(host.empty() ? "localhost" : host.c_str(), text.c_str() + colon + 1, &hints, &found);
+  const int error = ::getaddrinfo(host.empty() ? "localhost" : host.c_str(), text.c_str() + colon + 1, &hints, &found);
   if (error != 0) return fail("{}", ::gai_strerror(error));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, ::freeaddrinfo);
   Fd fd(::socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, found->ai_protocol));
@@ -168,7 +168,9 @@ class Server::Listener {
 Server::Server(std::unique_ptr<Listener> listener) : listener_(std::move(listener)) {}
 Server::~Server() = default;
 
-void Server::finish(const Outcome& outcome) { listener_->finish(outcome.exit_status()); }
+void Server::finish(const Outcome& outcome) {
+  listener_->finish(outcome.exit_status());
+}
 
 Result<std::unique_ptr<Server>> Server::create(const std::string& address, Vm& vm) {
   const bool is_path = address.find('/') != std::string::npos;

@@ -1,5 +1,5 @@
-// Lets a debugger reach a VM: listens at HOST:PORT or on a Unix socket, one debugger at a time, on a thread of its own. The VM
-// is held from the beginning until the first debugger lets it run; when one leaves, the VM runs on.
+// Lets a debugger reach a VM: listens at HOST:PORT or on a Unix socket, one debugger at a time, on a thread of its own.
+// The VM is held from the beginning until the first debugger lets it run; when one leaves, the VM runs on.
 #pragma once
 
 #include <memory>

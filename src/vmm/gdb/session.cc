@@ -11,11 +11,19 @@ constexpr int kSigInt = 2, kSigTrap = 5;
 // A memory packet has two digits a byte.
 constexpr uint64_t kMaximumMemory = kMaximumPacket / 2 - 64;
 
-Session::Reply text(std::string packet) { return {std::move(packet), false}; }
-Session::Reply ok() { return text("OK"); }
+Session::Reply text(std::string packet) {
+  return {std::move(packet), false};
+}
+Session::Reply ok() {
+  return text("OK");
+}
 // Numbers as errno has them; gdb prints them and no more.
-Session::Reply error(int number) { return text(fmt::format("E{:02x}", number)); }
-Session::Reply unknown() { return text(""); }
+Session::Reply error(int number) {
+  return text(fmt::format("E{:02x}", number));
+}
+Session::Reply unknown() {
+  return text("");
+}
 
 constexpr int kBadPacket = 22, kBadAddress = 14, kRefused = 1;
 
@@ -38,32 +46,46 @@ Session::Reply Session::handle(std::string_view packet) {
   if (packet.empty()) return unknown();
   const std::string_view rest = packet.substr(1);
   switch (packet.front()) {
-    case '?': return text(stop_reply(kSigTrap));
-    case 'g': return read_registers();
-    case 'G': return write_registers(rest);
+    case '?':
+      return text(stop_reply(kSigTrap));
+    case 'g':
+      return read_registers();
+    case 'G':
+      return write_registers(rest);
     case 'p':
-    case 'P': return register_access(packet);
-    case 'm': return read_memory(rest);
-    case 'M': return write_memory(rest, false);
-    case 'X': return write_memory(rest, true);
+    case 'P':
+      return register_access(packet);
+    case 'm':
+      return read_memory(rest);
+    case 'M':
+      return write_memory(rest, false);
+    case 'X':
+      return write_memory(rest, true);
     case 'Z':
-    case 'z': return change_point(packet);
-    case 'H': return select_thread(rest);
+    case 'z':
+      return change_point(packet);
+    case 'H':
+      return select_thread(rest);
     case 'T': {
       std::string_view id = rest;
       return take_thread(id) ? ok() : error(kBadPacket);
     }
-    case 'c': return resume(std::nullopt, std::nullopt);
-    case 's': return resume(current_, current_);
+    case 'c':
+      return resume(std::nullopt, std::nullopt);
+    case 's':
+      return resume(current_, current_);
     case 'q':
-    case 'Q': return query(packet);
+    case 'Q':
+      return query(packet);
     case 'D': {
       points_.clear();
       Reply reply = ok();
       reply.close = true;
       return reply;
     }
-    case 'k': target_.quit(); return {std::nullopt, true};
+    case 'k':
+      target_.quit();
+      return {std::nullopt, true};
     case 'v':
       if (packet == "vCont?") return text("vCont;c;C;s;S");
       if (packet.starts_with("vCont;")) return continue_by(packet.substr(6));
@@ -72,7 +94,8 @@ Session::Reply Session::handle(std::string_view packet) {
         return {"OK", true};
       }
       return unknown();
-    default: return unknown();
+    default:
+      return unknown();
   }
 }
 
@@ -257,7 +280,7 @@ Session::Reply Session::resume(std::optional<uint32_t> stepped, std::optional<ui
   for (const Point& point : points_) {
     using Kind = cpu::DebugRequest::Point::Kind;
     const bool execute = point.kind == PointKind::kSoftware || point.kind == PointKind::kHardware;
-    request.points.push_back({execute                          ? Kind::kExecute
+    request.points.push_back({execute                           ? Kind::kExecute
                               : point.kind == PointKind::kWrite ? Kind::kWrite
                                                                 : Kind::kReadWrite,
                               point.address, point.size});
@@ -301,8 +324,11 @@ std::string Session::stop_detail() {
     if (point.kind == PointKind::kHardware) return "hwbreak:;";
   }
   if (stepping_ || watched_.empty()) return {};
-  const Point& first = *std::ranges::find_if(points_, [](const Point& point) { return point.kind >= PointKind::kWrite; });
-  const char* const name = first.kind == PointKind::kWrite ? "watch" : first.kind == PointKind::kRead ? "rwatch" : "awatch";
+  const Point& first =
+      *std::ranges::find_if(points_, [](const Point& point) { return point.kind >= PointKind::kWrite; });
+  const char* const name = first.kind == PointKind::kWrite  ? "watch"
+                           : first.kind == PointKind::kRead ? "rwatch"
+                                                            : "awatch";
   return fmt::format("{}:{:x};", name, first.address);
 }
 

@@ -1,5 +1,5 @@
-// One debugger's conversation: a packet in, an answer out. It knows the protocol and nothing of sockets, threads or the VM,
-// which it reaches through Target; so it is tested without any of them.
+// One debugger's conversation: a packet in, an answer out. It knows the protocol and nothing of sockets, threads or the
+// VM, which it reaches through Target; so it is tested without any of them.
 #pragma once
 
 #include <optional>
@@ -23,8 +23,8 @@ class Target {
   // By linear address, as the vCPU's page tables are now; false when a byte is not mapped to RAM.
   virtual bool read_memory(uint32_t vcpu, uint64_t address, MutableByteSpan out) = 0;
   virtual bool write_memory(uint32_t vcpu, uint64_t address, ByteSpan in) = 0;
-  // Runs until something calls Session::stopped(). points hold for all vCPUs; stepped executes one instruction; with only,
-  // the other vCPUs stay where they are.
+  // Runs until something calls Session::stopped(). points hold for all vCPUs; stepped executes one instruction; with
+  // only, the other vCPUs stay where they are.
   struct Resume {
     std::vector<cpu::DebugRequest::Point> points;
     std::optional<uint32_t> stepped;

@@ -8,7 +8,9 @@
 namespace bulkhead::vmm::gdb {
 namespace {
 
-ByteSpan bytes_of(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+ByteSpan bytes_of(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 TEST(GdbPacket, ReadsPacketsHoweverTheyAreCut) {
   PacketReader reader;

@@ -6,7 +6,9 @@
 
 namespace bulkhead::vmm::gdb {
 
-uint32_t VmTarget::vcpu_count() { return vm_.vcpu_count(); }
+uint32_t VmTarget::vcpu_count() {
+  return vm_.vcpu_count();
+}
 
 cpu::State VmTarget::get_state(uint32_t vcpu) {
   cpu::State state;
@@ -66,9 +68,15 @@ Result<> VmTarget::resume(const Resume& resume) {
   return {};
 }
 
-void VmTarget::interrupt() { vm_.driver().hold(StateDriver::Holder::kDebugger); }
-void VmTarget::reset() { vm_.driver().reset(); }
-void VmTarget::quit() { vm_.driver().quit(); }
+void VmTarget::interrupt() {
+  vm_.driver().hold(StateDriver::Holder::kDebugger);
+}
+void VmTarget::reset() {
+  vm_.driver().reset();
+}
+void VmTarget::quit() {
+  vm_.driver().quit();
+}
 
 void VmTarget::let_go() {
   vm_.driver().hold(StateDriver::Holder::kDebugger);

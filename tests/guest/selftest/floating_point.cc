@@ -25,7 +25,9 @@ uint32_t mxcsr() {
   asm volatile("stmxcsr %0" : "=m"(value));
   return value;
 }
-void set_mxcsr(uint32_t value) { asm volatile("ldmxcsr %0" ::"m"(value)); }
+void set_mxcsr(uint32_t value) {
+  asm volatile("ldmxcsr %0" ::"m"(value));
+}
 
 }  // namespace
 
@@ -44,8 +46,10 @@ void test_floating_point() {
   set_mxcsr(0x1F80);
   opaque(opaque(1.0) / opaque(0.0));
   expect_bits("division-by-zero flag", mxcsr() & 0x3F, 0x04);
-  for (const auto& [mode, known] : {std::pair{0x1F80u, 0x3FD5555555555555ull}, {0x3F80u, 0x3FD5555555555555ull},
-                                    {0x5F80u, 0x3FD5555555555556ull}, {0x7F80u, 0x3FD5555555555555ull}}) {
+  for (const auto& [mode, known] : {std::pair{0x1F80u, 0x3FD5555555555555ull},
+                                    {0x3F80u, 0x3FD5555555555555ull},
+                                    {0x5F80u, 0x3FD5555555555556ull},
+                                    {0x7F80u, 0x3FD5555555555555ull}}) {
     set_mxcsr(mode);
     const double third = opaque(opaque(1.0) / opaque(3.0));
     set_mxcsr(0x1F80);

@@ -12,7 +12,9 @@ namespace selftest {
 namespace {
 
 sigjmp_buf faulted;
-void on_fault(int) { siglongjmp(faulted, 1); }
+void on_fault(int) {
+  siglongjmp(faulted, 1);
+}
 
 bool faults(const std::function<void()>& body) {
   if (sigsetjmp(faulted, 1) != 0) return true;
@@ -26,7 +28,8 @@ void test_memory() {
   signal(SIGSEGV, on_fault);
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   constexpr size_t kPages = 2048;
-  auto* memory = static_cast<uint8_t*>(mmap(nullptr, kPages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* memory =
+      static_cast<uint8_t*>(mmap(nullptr, kPages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   expect(memory != MAP_FAILED, "mmap of 8 MiB");
   bool zero = true;
   for (size_t i = 0; i < kPages; ++i) zero &= memory[i * page + i % page] == 0;
@@ -44,7 +47,8 @@ void test_memory() {
   munmap(memory + 6 * page, page);
   expect(faults([&] { (void)*static_cast<volatile uint8_t*>(memory + 6 * page); }), "a read after munmap faults");
 
-  void* moved = mremap(memory + 1024 * page, 1024 * page, 1024 * page, MREMAP_MAYMOVE | MREMAP_FIXED, memory + (1u << 30));
+  void* moved =
+      mremap(memory + 1024 * page, 1024 * page, 1024 * page, MREMAP_MAYMOVE | MREMAP_FIXED, memory + (1u << 30));
   bool kept = moved != MAP_FAILED;
   for (size_t i = 0; kept && i < 1024; ++i) {
     size_t value;
@@ -52,7 +56,8 @@ void test_memory() {
     kept = value == 1024 + i;
   }
   expect(kept, "contents move with mremap");
-  expect(faults([&] { (void)*static_cast<volatile uint8_t*>(memory + 1024 * page); }), "the old place is gone after mremap");
+  expect(faults([&] { (void)*static_cast<volatile uint8_t*>(memory + 1024 * page); }),
+         "the old place is gone after mremap");
   signal(SIGSEGV, SIG_DFL);
 }
 

@@ -1,5 +1,5 @@
-// Code that changes code: in the same page, through another mapping of the same memory, in the very next instruction, and from
-// another thread with the serialisation that the manual asks for (SDM 3, 9.1.3).
+// Code that changes code: in the same page, through another mapping of the same memory, in the very next instruction,
+// and from another thread with the serialisation that the manual asks for (SDM 3, 9.1.3).
 #include <atomic>
 #include <cstring>
 #include <thread>
@@ -25,7 +25,8 @@ void emit(uint8_t* at, uint32_t value) {  // mov eax, value; ret
 
 void test_self_modifying_code() {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  auto* code = static_cast<uint8_t*>(mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* code = static_cast<uint8_t*>(
+      mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   bool right = true;
   for (uint32_t i = 0; i < 20000; ++i) {
     emit(code + 64, i);

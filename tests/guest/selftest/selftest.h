@@ -12,8 +12,12 @@ namespace selftest {
 void expect(bool holds, const std::string& name, const std::string& seen = "");
 
 // Bits of a double or float, for exact comparisons.
-inline uint64_t bits(double value) { return __builtin_bit_cast(uint64_t, value); }
-inline uint32_t bits(float value) { return __builtin_bit_cast(uint32_t, value); }
+inline uint64_t bits(double value) {
+  return __builtin_bit_cast(uint64_t, value);
+}
+inline uint32_t bits(float value) {
+  return __builtin_bit_cast(uint32_t, value);
+}
 
 void test_faults();
 void test_floating_point();

@@ -69,7 +69,8 @@ void wide_compare_exchange(Clock::time_point end) {
         uint8_t done;
         asm volatile("lock cmpxchg16b %1; sete %0"
                      : "=q"(done), "+m"(pair.whole), "+a"(low), "+d"(high)
-                     : "b"(new_low), "c"(new_high) : "cc", "memory");
+                     : "b"(new_low), "c"(new_high)
+                     : "cc", "memory");
         if (!done && low != ~high) torn = true;
       }
     } while (Clock::now() < end);

@@ -1,5 +1,5 @@
-// SSE to AVX2, AES, CRC32, BMI: against answers known beforehand, each only when CPUID shows it; and that what CPUID does not
-// show is refused. Registers must survive switches between processes and threads.
+// SSE to AVX2, AES, CRC32, BMI: against answers known beforehand, each only when CPUID shows it; and that what CPUID
+// does not show is refused. Registers must survive switches between processes and threads.
 #include <csetjmp>
 #include <csignal>
 #include <cstdio>
@@ -49,7 +49,8 @@ __attribute__((target("sse4.2"))) void sse4() {
   for (const char c : {'1', '2', '3', '4', '5', '6', '7', '8', '9'}) crc = _mm_crc32_u8(crc, static_cast<uint8_t>(c));
   expect(~crc == 0xE3069283, "crc32c of 123456789");
   expect(__builtin_popcountll(0xF0F0F0F0F0F0F0F1) == 33, "popcnt");
-  expect_vector("pmulld", _mm_mullo_epi32(_mm_set1_epi32(70000), _mm_set1_epi32(70000)), {0x2410110024101100, 0x2410110024101100});
+  expect_vector("pmulld", _mm_mullo_epi32(_mm_set1_epi32(70000), _mm_set1_epi32(70000)),
+                {0x2410110024101100, 0x2410110024101100});
 }
 
 __attribute__((target("aes"))) void aes() {
@@ -57,7 +58,8 @@ __attribute__((target("aes"))) void aes() {
   uint8_t start[16] = {0x19, 0x3D, 0xE3, 0xBE, 0xA0, 0xF4, 0xE2, 0x2B, 0x9A, 0xC6, 0x8D, 0x2A, 0xE9, 0xF8, 0x48, 0x08};
   uint8_t key[16] = {0xA0, 0xFA, 0xFE, 0x17, 0x88, 0x54, 0x2C, 0xB1, 0x23, 0xA3, 0x39, 0x39, 0x2A, 0x6C, 0x76, 0x05};
   uint8_t known[16] = {0xA4, 0x9C, 0x7F, 0xF2, 0x68, 0x9F, 0x35, 0x2B, 0x6B, 0x5B, 0xEA, 0x43, 0x02, 0x6A, 0x50, 0x49};
-  const __m128i seen = _mm_aesenc_si128(_mm_loadu_si128(reinterpret_cast<__m128i*>(start)), _mm_loadu_si128(reinterpret_cast<__m128i*>(key)));
+  const __m128i seen = _mm_aesenc_si128(_mm_loadu_si128(reinterpret_cast<__m128i*>(start)),
+                                        _mm_loadu_si128(reinterpret_cast<__m128i*>(key)));
   expect(std::memcmp(&seen, known, 16) == 0, "aesenc of FIPS 197's example");
 }
 
@@ -66,7 +68,8 @@ __attribute__((target("avx2,fma,bmi,bmi2"))) void avx2() {
   expect_vector("vpaddq", _mm256_add_epi64(a, b), {11, 12, 13, 14});
   expect_vector("vpermq", _mm256_permute4x64_epi64(a, 0x1B), {4, 3, 2, 1});
   const uint64_t table[] = {100, 200, 300, 400, 500};
-  expect_vector("vpgatherqq", _mm256_i64gather_epi64(reinterpret_cast<const long long*>(table), a, 8), {200, 300, 400, 500});
+  expect_vector("vpgatherqq", _mm256_i64gather_epi64(reinterpret_cast<const long long*>(table), a, 8),
+                {200, 300, 400, 500});
   volatile double x = 1.0 + 0x1p-52;
   const double fused = _mm_cvtsd_f64(_mm_fmsub_sd(_mm_set_sd(x), _mm_set_sd(x), _mm_set_sd(1.0 + 0x1p-51)));
   expect(bits(fused) == bits(0x1p-104), "vfmsub keeps the exact product", std::to_string(bits(fused)));
@@ -85,7 +88,9 @@ __attribute__((target("avx"), noinline)) bool ymm_survives(uint64_t seed, unsign
     const uint64_t in[4] = {seed, seed ^ i, ~seed, seed + i};
     uint64_t out[4];
     asm volatile("vmovdqu %1,%%ymm9; mov $24,%%eax; syscall; vmovdqu %%ymm9,%0"  // sched_yield
-                 : "=m"(out) : "m"(in) : "xmm9", "rax", "rcx", "r11", "memory");
+                 : "=m"(out)
+                 : "m"(in)
+                 : "xmm9", "rax", "rcx", "r11", "memory");
     kept = std::memcmp(in, out, sizeof in) == 0;
   }
   return kept;

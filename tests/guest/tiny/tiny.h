@@ -7,9 +7,15 @@ struct multiboot_info {
   uint32_t flags, mem_lower, mem_upper, boot_device, cmdline;
 };
 
-static inline void out8(uint16_t port, uint8_t value) { __asm__ volatile("outb %0,%1" ::"a"(value), "Nd"(port)); }
-static inline void out16(uint16_t port, uint16_t value) { __asm__ volatile("outw %0,%1" ::"a"(value), "Nd"(port)); }
-static inline void out32(uint16_t port, uint32_t value) { __asm__ volatile("outl %0,%1" ::"a"(value), "Nd"(port)); }
+static inline void out8(uint16_t port, uint8_t value) {
+  __asm__ volatile("outb %0,%1" ::"a"(value), "Nd"(port));
+}
+static inline void out16(uint16_t port, uint16_t value) {
+  __asm__ volatile("outw %0,%1" ::"a"(value), "Nd"(port));
+}
+static inline void out32(uint16_t port, uint32_t value) {
+  __asm__ volatile("outl %0,%1" ::"a"(value), "Nd"(port));
+}
 static inline uint8_t in8(uint16_t port) {
   uint8_t value;
   __asm__ volatile("inb %1,%0" : "=a"(value) : "Nd"(port));

@@ -1,5 +1,5 @@
-// Single ports of a byte each: the POST code (0x80), the debug console (0xE9), the debug exit (0xF4) and the system control
-// port A (0x92). Port 0x80 is also what kernels write to for a delay, so it takes no lock.
+// Single ports of a byte each: the POST code (0x80), the debug console (0xE9), the debug exit (0xF4) and the system
+// control port A (0x92). Port 0x80 is also what kernels write to for a delay, so it takes no lock.
 #pragma once
 
 #include <atomic>
@@ -33,8 +33,8 @@ class PostCodePort final : public Device, public BytePorts {
   std::atomic<uint8_t> code_{0};
 };
 
-// Bytes written go to the stream; a read gives 0xE9, by which a guest finds the port. Output that the stream has no room for
-// waits in a bounded backlog.
+// Bytes written go to the stream; a read gives 0xE9, by which a guest finds the port. Output that the stream has no
+// room for waits in a bounded backlog.
 class DebugConsole final : public Device, public BytePorts {
  public:
   static constexpr uint16_t kPort = 0xE9;

@@ -58,7 +58,9 @@ constexpr uint8_t kIdentity1 = 0xAB, kIdentity2 = 0x83, kIdentity2Translated = 0
 
 }  // namespace
 
-I8042::I8042(IrqLine keyboard_irq, PowerControl& power) : power_(power), irq_(keyboard_irq) { I8042::reset(); }
+I8042::I8042(IrqLine keyboard_irq, PowerControl& power) : power_(power), irq_(keyboard_irq) {
+  I8042::reset();
+}
 
 void I8042::reset() {
   bool changed = false;
@@ -169,35 +171,61 @@ bool I8042::carry_out(uint8_t command) {
   }
   if (command >= kPulseOutput) return (command & kNoReset) == 0;
   switch (command) {
-    case kDisableAuxiliary: r.memory[0] |= kAuxiliaryDisabled; break;
-    case kEnableAuxiliary: r.memory[0] &= static_cast<uint8_t>(~kAuxiliaryDisabled); break;
-    case kTestAuxiliary: answer(kClockStuckLow); break;
+    case kDisableAuxiliary:
+      r.memory[0] |= kAuxiliaryDisabled;
+      break;
+    case kEnableAuxiliary:
+      r.memory[0] &= static_cast<uint8_t>(~kAuxiliaryDisabled);
+      break;
+    case kTestAuxiliary:
+      answer(kClockStuckLow);
+      break;
     case kSelfTest:
       r.memory[0] |= kSystemFlag;
       answer(kSelfTestPassed);
       break;
-    case kTestKeyboard: answer(kLineGood); break;
-    case kDisableKeyboard: r.memory[0] |= kKeyboardDisabled; break;
-    case kEnableKeyboard: r.memory[0] &= static_cast<uint8_t>(~kKeyboardDisabled); break;
-    case kReadInputPort: answer(0x80); break;  // not locked
-    case kReadOutputPort: answer(r.output_port); break;
+    case kTestKeyboard:
+      answer(kLineGood);
+      break;
+    case kDisableKeyboard:
+      r.memory[0] |= kKeyboardDisabled;
+      break;
+    case kEnableKeyboard:
+      r.memory[0] &= static_cast<uint8_t>(~kKeyboardDisabled);
+      break;
+    case kReadInputPort:
+      answer(0x80);
+      break;  // not locked
+    case kReadOutputPort:
+      answer(r.output_port);
+      break;
     case kWriteOutputPort:
     case kEchoKeyboard:
     case kEchoAuxiliary:
-    case kWriteAuxiliary: r.awaited_command = command; break;
-    default: break;
+    case kWriteAuxiliary:
+      r.awaited_command = command;
+      break;
+    default:
+      break;
   }
   return false;
 }
 
 bool I8042::carry_out_with(uint8_t command, uint8_t byte) {
   switch (command) {
-    case kWriteOutputPort: registers_.output_port = byte; return (byte & kNoReset) == 0;
+    case kWriteOutputPort:
+      registers_.output_port = byte;
+      return (byte & kNoReset) == 0;
     // Without an auxiliary port its echo comes back as the keyboard's, by which drivers see that there is none.
     case kEchoKeyboard:
-    case kEchoAuxiliary: answer(byte); return false;
-    case kWriteAuxiliary: return false;
-    default: registers_.memory[command % kMemorySize] = byte; return false;
+    case kEchoAuxiliary:
+      answer(byte);
+      return false;
+    case kWriteAuxiliary:
+      return false;
+    default:
+      registers_.memory[command % kMemorySize] = byte;
+      return false;
   }
 }
 
@@ -215,8 +243,12 @@ void I8042::keyboard_receive(uint8_t byte) {
     return;
   }
   switch (byte) {
-    case kEcho: keyboard_send(kEcho); return;
-    case kResend: keyboard_send(r.last_sent); return;
+    case kEcho:
+      keyboard_send(kEcho);
+      return;
+    case kResend:
+      keyboard_send(r.last_sent);
+      return;
     case kSetLeds:
     case kScanSet:
     case kTypematic:
@@ -239,8 +271,12 @@ void I8042::keyboard_receive(uint8_t byte) {
       r.scan_set = 2;
       keyboard_send(kAcknowledge);
       return;
-    case kEnable: keyboard_send(kAcknowledge); return;
-    default: keyboard_send(byte >= kAllKeysFirst && byte <= kAllKeysLast ? kAcknowledge : kAskAgain); return;
+    case kEnable:
+      keyboard_send(kAcknowledge);
+      return;
+    default:
+      keyboard_send(byte >= kAllKeysFirst && byte <= kAllKeysLast ? kAcknowledge : kAskAgain);
+      return;
   }
 }
 

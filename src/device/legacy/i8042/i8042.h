@@ -1,5 +1,6 @@
-// The keyboard controller of a PC (Intel 8042 as in the IBM AT) and a PS/2 keyboard without keys: enough that an operating
-// system finds both quickly and quietly, and can reset the machine through it. There is no auxiliary (mouse) port.
+// The keyboard controller of a PC (Intel 8042 as in the IBM AT) and a PS/2 keyboard without keys: enough that an
+// operating system finds both quickly and quietly, and can reset the machine through it. There is no auxiliary (mouse)
+// port.
 #pragma once
 
 #include <cstdint>
@@ -35,13 +36,13 @@ class I8042 final : public Device {
   struct Registers {
     std::array<uint8_t, kMemorySize> memory{};  // byte 0 is the command byte
     uint8_t output_port = 0;
-    uint8_t last_output = 0;         // what the data port shows
+    uint8_t last_output = 0;  // what the data port shows
     bool output_full = false;
-    bool last_was_command = false;   // status bit 3
-    uint8_t awaited_command = 0;     // a controller command that waits for its byte; 0: none
-    uint8_t awaited_keyboard = 0;    // as well, of the keyboard
+    bool last_was_command = false;  // status bit 3
+    uint8_t awaited_command = 0;    // a controller command that waits for its byte; 0: none
+    uint8_t awaited_keyboard = 0;   // as well, of the keyboard
     uint8_t scan_set = 2;
-    uint8_t last_sent = 0;           // by the keyboard, for Resend
+    uint8_t last_sent = 0;  // by the keyboard, for Resend
   };
 
   class DataPort final : public BytePorts {
@@ -72,7 +73,7 @@ class I8042 final : public Device {
   void write_data(uint8_t value);
   void write_command(uint8_t value);
 
-  void answer(uint8_t byte) REQUIRES(mutex_);       // by the controller itself
+  void answer(uint8_t byte) REQUIRES(mutex_);  // by the controller itself
   void keyboard_send(uint8_t byte) REQUIRES(mutex_);
   void keyboard_receive(uint8_t byte) REQUIRES(mutex_);
   // True: the machine is to be reset.
@@ -84,7 +85,7 @@ class I8042 final : public Device {
   PowerControl& power_;
   mutable Mutex mutex_;
   Registers registers_ GUARDED_BY(mutex_);
-  std::deque<uint8_t> answers_ GUARDED_BY(mutex_);        // of the controller; go first
+  std::deque<uint8_t> answers_ GUARDED_BY(mutex_);  // of the controller; go first
   std::deque<uint8_t> keyboard_queue_ GUARDED_BY(mutex_);
   LevelOutput irq_;
   DataPort data_port_{*this};

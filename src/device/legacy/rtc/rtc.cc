@@ -88,7 +88,9 @@ int64_t Rtc::second_now() const {
   return static_cast<int64_t>((clock_.wall_ns() + phase_ns_) / Clock::kNanosecondsPerSecond) + offset_s_;
 }
 
-uint64_t Rtc::nanosecond_now() const { return (clock_.wall_ns() + phase_ns_) % Clock::kNanosecondsPerSecond; }
+uint64_t Rtc::nanosecond_now() const {
+  return (clock_.wall_ns() + phase_ns_) % Clock::kNanosecondsPerSecond;
+}
 
 void Rtc::set_time(int64_t second, uint64_t nanosecond) {
   const uint64_t wall_part = clock_.wall_ns() % Clock::kNanosecondsPerSecond;
@@ -98,8 +100,12 @@ void Rtc::set_time(int64_t second, uint64_t nanosecond) {
   seen_second_ = second;
 }
 
-bool Rtc::is_divider_reset() const { return (memory_[kRegisterA] >> kDividerShift & 6) == 6; }
-bool Rtc::is_stopped() const { return (memory_[kRegisterB] & kSet) != 0; }
+bool Rtc::is_divider_reset() const {
+  return (memory_[kRegisterA] >> kDividerShift & 6) == 6;
+}
+bool Rtc::is_stopped() const {
+  return (memory_[kRegisterB] & kSet) != 0;
+}
 
 uint8_t Rtc::encode(uint32_t value) const {
   if ((memory_[kRegisterB] & kBinary) != 0) return static_cast<uint8_t>(value);
@@ -281,8 +287,10 @@ uint8_t Rtc::read_memory(uint8_t index) {
       memory_[kRegisterC] = 0;
       return static_cast<uint8_t>((flags & kEvents) | (interrupt ? kInterrupt : 0));
     }
-    case kRegisterD: return kValid;
-    default: return memory_[index];
+    case kRegisterD:
+      return kValid;
+    default:
+      return memory_[index];
   }
 }
 
@@ -321,8 +329,10 @@ void Rtc::write_memory(uint8_t index, uint8_t value) {
       return;
     }
     case kRegisterC:
-    case kRegisterD: return;
-    default: break;
+    case kRegisterD:
+      return;
+    default:
+      break;
   }
   if (is_time(index) && !is_stopped() && !is_divider_reset()) {
     show_time(second_now());

@@ -1,6 +1,6 @@
-// The real-time clock and its 128 bytes of CMOS memory (Motorola MC146818A data sheet; century in byte 0x32 as the FADT says).
-// Time is the Clock's wall time plus what the guest has set; interrupts are computed when looked at, and the host's timer
-// runs only while one is enabled and has not come yet.
+// The real-time clock and its 128 bytes of CMOS memory (Motorola MC146818A data sheet; century in byte 0x32 as the FADT
+// says). Time is the Clock's wall time plus what the guest has set; interrupts are computed when looked at, and the
+// host's timer runs only while one is enabled and has not come yet.
 #pragma once
 
 #include <array>
@@ -84,8 +84,8 @@ class Rtc final : public Device, public BytePorts, public IrqLine::Receiver {
   // Guest time = (wall_ns + phase_ns_) / 10^9 + offset_s_.
   int64_t offset_s_ GUARDED_BY(mutex_) = 0;
   uint64_t phase_ns_ GUARDED_BY(mutex_) = 0;
-  int64_t seen_second_ GUARDED_BY(mutex_) = 0;    // up to which updates and alarms are in register C
-  uint64_t seen_period_ GUARDED_BY(mutex_) = 0;   // up to which periods are
+  int64_t seen_second_ GUARDED_BY(mutex_) = 0;   // up to which updates and alarms are in register C
+  uint64_t seen_period_ GUARDED_BY(mutex_) = 0;  // up to which periods are
   bool cut_off_ GUARDED_BY(mutex_) = false;
   LevelOutput irq_;
   std::unique_ptr<Timer> timer_;

@@ -8,8 +8,8 @@ namespace bulkhead::device::legacy {
 
 struct CalendarTime {
   int32_t year = 1970;
-  uint32_t month = 1, day = 1;           // from 1
-  uint32_t weekday = 5;                  // 1 = Sunday
+  uint32_t month = 1, day = 1;  // from 1
+  uint32_t weekday = 5;         // 1 = Sunday
   uint32_t hour = 0, minute = 0, second = 0;
 };
 

@@ -55,14 +55,17 @@ void Uart::reset() {
   pump();
 }
 
-bool Uart::has_fifo() const { return (registers_.fifo_control & kFifoEnable) != 0; }
-bool Uart::is_looped() const { return (registers_.modem_control & kLoop) != 0; }
+bool Uart::has_fifo() const {
+  return (registers_.fifo_control & kFifoEnable) != 0;
+}
+bool Uart::is_looped() const {
+  return (registers_.modem_control & kLoop) != 0;
+}
 
-// Input waits in the stream until the driver is there: interrupts on, or polling. Drivers clear the FIFO and read a byte
-// away when they start, and what was typed before would be lost.
+// Input waits in the stream until the driver is there: interrupts on, or polling. Drivers clear the FIFO and read a
+// byte away when they start, and what was typed before would be lost.
 size_t Uart::receive_room() const {
-  const bool wanted =
-      (registers_.interrupt_enable & kEnableData) != 0 || registers_.status_polls >= kPollingReads;
+  const bool wanted = (registers_.interrupt_enable & kEnableData) != 0 || registers_.status_polls >= kPollingReads;
   if (!wanted || is_looped()) return 0;
   const size_t capacity = has_fifo() ? kFifoSize : 1;
   return capacity - std::min(capacity, received_.size());
@@ -197,21 +200,26 @@ uint8_t Uart::read_register(uint16_t offset) {
       received_.erase(received_.begin());
       return byte;
     }
-    case kInterruptEnable: return latch ? static_cast<uint8_t>(registers_.divisor >> 8) : registers_.interrupt_enable;
+    case kInterruptEnable:
+      return latch ? static_cast<uint8_t>(registers_.divisor >> 8) : registers_.interrupt_enable;
     case kIdentity: {
       const uint8_t identity = interrupt_identity();
       if (identity == kIdentityTransmitter) registers_.transmitter_interrupt = false;
       return identity | (has_fifo() ? kIdentityFifo : 0);
     }
-    case kLineControl: return registers_.line_control;
-    case kModemControl: return registers_.modem_control;
+    case kLineControl:
+      return registers_.line_control;
+    case kModemControl:
+      return registers_.modem_control;
     case kLineStatus: {
       const uint8_t status = line_status();
       registers_.overrun = false;
       return status;
     }
-    case kModemStatus: return modem_inputs() | std::exchange(registers_.modem_changes, uint8_t{0});
-    default: return registers_.scratch;
+    case kModemStatus:
+      return modem_inputs() | std::exchange(registers_.modem_changes, uint8_t{0});
+    default:
+      return registers_.scratch;
   }
 }
 
@@ -246,11 +254,20 @@ void Uart::write_register(uint16_t offset, uint8_t value) {
       }
       registers_.interrupt_enable = value & kEnableWritable;
       return;
-    case kIdentity: write_fifo_control(value); return;
-    case kLineControl: registers_.line_control = value; return;
-    case kModemControl: write_modem_control(value); return;
-    case kScratch: registers_.scratch = value; return;
-    default: return;
+    case kIdentity:
+      write_fifo_control(value);
+      return;
+    case kLineControl:
+      registers_.line_control = value;
+      return;
+    case kModemControl:
+      write_modem_control(value);
+      return;
+    case kScratch:
+      registers_.scratch = value;
+      return;
+    default:
+      return;
   }
 }
 

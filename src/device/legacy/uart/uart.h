@@ -1,6 +1,6 @@
-// A serial port: National Semiconductor PC16550D with FIFOs. It has no baud rate: what the guest sends goes to the stream at
-// once, and what the stream has comes when the guest is ready for it. A stream without room holds back THRE; what a driver
-// writes all the same waits in a bounded backlog, so that a slow terminal costs no output.
+// A serial port: National Semiconductor PC16550D with FIFOs. It has no baud rate: what the guest sends goes to the
+// stream at once, and what the stream has comes when the guest is ready for it. A stream without room holds back THRE;
+// what a driver writes all the same waits in a bounded backlog, so that a slow terminal costs no output.
 #pragma once
 
 #include <array>

@@ -241,7 +241,8 @@ TEST_F(UartTest, RestoresInMidWork) {
   EXPECT_EQ(stream.written, "tput");
   other.write_port(kScratch, 1, 0);
   EXPECT_EQ(other.read_port(kIdentity, 1), 0xC4u);
-  for (const char expected : std::string_view("input")) EXPECT_EQ(other.read_port(kData, 1), static_cast<uint32_t>(expected));
+  for (const char expected : std::string_view("input"))
+    EXPECT_EQ(other.read_port(kData, 1), static_cast<uint32_t>(expected));
   EXPECT_FALSE(restore(other, {}));
 }
 

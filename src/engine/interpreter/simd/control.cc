@@ -35,11 +35,16 @@ void zero_registers(Cpu& cpu, const Op&) {
 
 Handler select_control(const decoder::Instruction& instruction) {
   switch (instruction.mnemonic) {
-    case Mnemonic::kLdmxcsr: return instruction.is_vex() ? load_mxcsr<true> : load_mxcsr<false>;
-    case Mnemonic::kStmxcsr: return instruction.is_vex() ? store_mxcsr<true> : store_mxcsr<false>;
-    case Mnemonic::kVzeroupper: return zero_registers<false>;
-    case Mnemonic::kVzeroall: return zero_registers<true>;
-    default: return nullptr;
+    case Mnemonic::kLdmxcsr:
+      return instruction.is_vex() ? load_mxcsr<true> : load_mxcsr<false>;
+    case Mnemonic::kStmxcsr:
+      return instruction.is_vex() ? store_mxcsr<true> : store_mxcsr<false>;
+    case Mnemonic::kVzeroupper:
+      return zero_registers<false>;
+    case Mnemonic::kVzeroall:
+      return zero_registers<true>;
+    default:
+      return nullptr;
   }
 }
 

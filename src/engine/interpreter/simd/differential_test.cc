@@ -1,5 +1,6 @@
-// Random x87, MMX, SSE and AVX instructions with random operands and control words, run by the interpreter and by the host's
-// own CPU: registers, memory, flags, MXCSR and the kind of fault must agree. The host's faults come back as signals.
+// Random x87, MMX, SSE and AVX instructions with random operands and control words, run by the interpreter and by the
+// host's own CPU: registers, memory, flags, MXCSR and the kind of fault must agree. The host's faults come back as
+// signals.
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -120,7 +121,8 @@ void on_fault(int signal, siginfo_t*, void* context) {
 class Native {
  public:
   Native() {
-    code_ = static_cast<uint8_t*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    code_ = static_cast<uint8_t*>(
+        mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     // Signals need a stack of their own: the code under test may have any RSP.
     struct sigaction action{};
     action.sa_sigaction = on_fault;
@@ -181,28 +183,46 @@ class Differential {
     const auto single = [this] {
       auto value = static_cast<uint32_t>(random_());
       switch (random_() % 9) {
-        case 0: return value & 0x80000000;
-        case 1: return value & 0x807FFFFF;
-        case 2: return (value & 0x807FFFFF) | 0x7F000000;
-        case 3: return (value & 0x80FFFFFF) | 0x00800000;
-        case 4: return 0x3F800000 | (value & 0x807) << 12;
-        case 5: return (value & 0x807FFFFF) | 0x7F800000;
-        case 6: return (value & 0x83FFFFFF) | 0x3C000000;
-        case 7: return 0xFF800000 & value;
-        default: return value;
+        case 0:
+          return value & 0x80000000;
+        case 1:
+          return value & 0x807FFFFF;
+        case 2:
+          return (value & 0x807FFFFF) | 0x7F000000;
+        case 3:
+          return (value & 0x80FFFFFF) | 0x00800000;
+        case 4:
+          return 0x3F800000 | (value & 0x807) << 12;
+        case 5:
+          return (value & 0x807FFFFF) | 0x7F800000;
+        case 6:
+          return (value & 0x83FFFFFF) | 0x3C000000;
+        case 7:
+          return 0xFF800000 & value;
+        default:
+          return value;
       }
     };
     const uint64_t value = random_();
     switch (random_() % 12) {
-      case 0: return value & 0x8000000000000000;
-      case 1: return value & 0x800FFFFFFFFFFFFF;
-      case 2: return (value & 0x800FFFFFFFFFFFFF) | 0x7FE0000000000000;
-      case 3: return (value & 0x801FFFFFFFFFFFFF) | 0x0010000000000000;
-      case 4: return 0x3FF0000000000000 | (value & 7) << 49;
-      case 5: return (value & 0x800FFFFFFFFFFFFF) | 0x7FF0000000000000;
-      case 6: return (value & 0x80FFFFFFFFFFFFFF) | 0x3F00000000000000;
-      case 7: return value & 0x8080808080808080;
-      default: return uint64_t{single()} << 32 | single();
+      case 0:
+        return value & 0x8000000000000000;
+      case 1:
+        return value & 0x800FFFFFFFFFFFFF;
+      case 2:
+        return (value & 0x800FFFFFFFFFFFFF) | 0x7FE0000000000000;
+      case 3:
+        return (value & 0x801FFFFFFFFFFFFF) | 0x0010000000000000;
+      case 4:
+        return 0x3FF0000000000000 | (value & 7) << 49;
+      case 5:
+        return (value & 0x800FFFFFFFFFFFFF) | 0x7FF0000000000000;
+      case 6:
+        return (value & 0x80FFFFFFFFFFFFFF) | 0x3F00000000000000;
+      case 7:
+        return value & 0x8080808080808080;
+      default:
+        return uint64_t{single()} << 32 | single();
     }
   }
 
@@ -228,10 +248,17 @@ class Differential {
       uint64_t significand = random_value();
       auto exponent = static_cast<uint16_t>(random_());
       switch (random_() % 8) {
-        case 0: exponent &= 0x8000, significand = 0; break;
-        case 1: exponent &= 0x8000; break;
-        case 2: exponent |= 0x7FFF; break;
-        case 3: break;  // unnormal
+        case 0:
+          exponent &= 0x8000, significand = 0;
+          break;
+        case 1:
+          exponent &= 0x8000;
+          break;
+        case 2:
+          exponent |= 0x7FFF;
+          break;
+        case 3:
+          break;  // unnormal
         default:
           exponent = static_cast<uint16_t>((exponent & 0x8000) | (0x3FFF + random_() % 128 - 64));
           significand |= uint64_t{1} << 63;
@@ -265,8 +292,10 @@ uint32_t mxcsr_of(const uint8_t* image) {
 bool is_left_out(const decoder::Instruction& instruction) {
   switch (instruction.mnemonic) {
     case Mnemonic::kMaskmovq:
-    case Mnemonic::kMaskmovdqu: return true;  // memory at RDI
-    default: return instruction.info->operands[1].kind == decoder::OperandKind::kVsib;
+    case Mnemonic::kMaskmovdqu:
+      return true;  // memory at RDI
+    default:
+      return instruction.info->operands[1].kind == decoder::OperandKind::kVsib;
   }
 }
 
@@ -278,10 +307,13 @@ bool has_inner_steps(Mnemonic mnemonic) {
 int signal_of(const std::optional<GuestFault>& fault) {
   if (!fault) return 0;
   switch (fault->vector) {
-    case kInvalidOpcode: return SIGILL;
+    case kInvalidOpcode:
+      return SIGILL;
     case kX87Error:
-    case kSimdError: return SIGFPE;
-    default: return SIGSEGV;
+    case kSimdError:
+      return SIGFPE;
+    default:
+      return SIGSEGV;
   }
 }
 
@@ -306,7 +338,8 @@ std::string difference(const decoder::Instruction& instruction, Guest& guest, co
     const uint32_t unmasked = host_mxcsr & ~(host_mxcsr >> kMxcsrMaskShift) & kMxcsrFlags;
     if ((unmasked & (kMxcsrOverflow | kMxcsrUnderflow)) != 0) ignored = kMxcsrPrecision;
   }
-  if (((mxcsr(cpu) ^ host_mxcsr) & ~ignored) != 0) return fmt::format("mxcsr {:#x} against {:#x}", mxcsr(cpu), host_mxcsr);
+  if (((mxcsr(cpu) ^ host_mxcsr) & ~ignored) != 0)
+    return fmt::format("mxcsr {:#x} against {:#x}", mxcsr(cpu), host_mxcsr);
   for (size_t at = 0; at < 6; at += 2) {
     if (std::memcmp(cpu.xsave.data() + at, native.xsave + at, at == 4 ? 1 : 2) != 0) {
       return fmt::format("x87 word {}: {:#x} against {:#x}", at, x87::word_at(cpu, at),
@@ -314,10 +347,12 @@ std::string difference(const decoder::Instruction& instruction, Guest& guest, co
     }
   }
   for (unsigned number = 0; number < 8; ++number) {
-    if (std::memcmp(x87::stack_register(cpu, number), native.xsave + 32 + 16 * number, 10) != 0) return fmt::format("st {}", number);
+    if (std::memcmp(x87::stack_register(cpu, number), native.xsave + 32 + 16 * number, 10) != 0)
+      return fmt::format("st {}", number);
   }
   for (unsigned number = 0; number < 16; ++number) {
-    if (std::memcmp(xmm(cpu, number), native.xsave + kXmmOffset + 16 * number, 16) != 0) return fmt::format("xmm {}", number);
+    if (std::memcmp(xmm(cpu, number), native.xsave + kXmmOffset + 16 * number, 16) != 0)
+      return fmt::format("xmm {}", number);
     if (std::memcmp(ymm_high(cpu, number), native.xsave + kYmmHighOffset + 16 * number, 16) != 0) {
       return fmt::format("upper half of ymm {}", number);
     }
@@ -329,9 +364,10 @@ std::string difference(const decoder::Instruction& instruction, Guest& guest, co
 decoder::DecodeOptions host_options() {
   using decoder::Feature;
   constexpr std::pair<Feature, std::string_view> kVectorFeatures[] = {
-      {Feature::kSse3, "pni"},     {Feature::kSsse3, "ssse3"}, {Feature::kSse41, "sse4_1"}, {Feature::kSse42, "sse4_2"},
-      {Feature::kAes, "aes"},      {Feature::kPclmulqdq, "pclmulqdq"}, {Feature::kShaNi, "sha_ni"}, {Feature::kAvx, "avx"},
-      {Feature::kAvx2, "avx2"},    {Feature::kFma, "fma"},     {Feature::kF16c, "f16c"}};
+      {Feature::kSse3, "pni"},     {Feature::kSsse3, "ssse3"}, {Feature::kSse41, "sse4_1"},
+      {Feature::kSse42, "sse4_2"}, {Feature::kAes, "aes"},     {Feature::kPclmulqdq, "pclmulqdq"},
+      {Feature::kShaNi, "sha_ni"}, {Feature::kAvx, "avx"},     {Feature::kAvx2, "avx2"},
+      {Feature::kFma, "fma"},      {Feature::kF16c, "f16c"}};
   decoder::DecodeOptions options;
   const cpu::FeatureSet host = cpu::host_features();
   for (const auto& [feature, name] : kVectorFeatures) options.set(feature, host.has(name));
@@ -354,16 +390,19 @@ Tally compare(uint64_t seed, unsigned attempts, bool x87) {
   for (unsigned attempt = 0; attempt < attempts; ++attempt) {
     const std::vector<uint8_t> bytes = source.random_bytes(x87);
     decoder::Instruction instruction;
-    if (decoder::decode(bytes, decoder::DecodeMode::kLong64, options, instruction) != decoder::DecodeStatus::kOk) continue;
+    if (decoder::decode(bytes, decoder::DecodeMode::kLong64, options, instruction) != decoder::DecodeStatus::kOk)
+      continue;
     const auto state_used = instruction.info->state;
     const bool is_x87 = (bytes[0] & 0xF8) == 0xD8;
     if ((state_used == decoder::StateComponent::kGeneral && !is_x87) || is_left_out(instruction)) continue;
     // Random bytes may have become another address than the one meant.
-    if (instruction.has_memory() && (instruction.base != cpu::kRbx || instruction.index != decoder::kNoRegister)) continue;
+    if (instruction.has_memory() && (instruction.base != cpu::kRbx || instruction.index != decoder::kNoRegister))
+      continue;
 
     NativeState state;
     source.randomise(state, x87);
-    if (has_inner_steps(instruction.mnemonic)) Differential::put(state, kMxcsrOffset, mxcsr_of(state.xsave) | kMxcsrMasks);
+    if (has_inner_steps(instruction.mnemonic))
+      Differential::put(state, kMxcsrOffset, mxcsr_of(state.xsave) | kMxcsrMasks);
     for (size_t at = 0; at < host_memory.size(); at += 8) {
       const uint64_t value = source.random_value();
       std::memcpy(host_memory.data() + at, &value, sizeof value);
@@ -377,8 +416,8 @@ Tally compare(uint64_t seed, unsigned attempts, bool x87) {
     state.gpr[cpu::kRbx] = reinterpret_cast<uint64_t>(host_memory.data());
     std::memcpy(guest.host(Guest::kData), host_memory.data(), host_memory.size());
     // The stack pointer and what points to data mean nothing to the other side.
-    if (!instruction.has_memory() && (instruction.rm == cpu::kRbx || instruction.reg == cpu::kRbx || instruction.rm == cpu::kRsp ||
-                                      instruction.reg == cpu::kRsp)) {
+    if (!instruction.has_memory() && (instruction.rm == cpu::kRbx || instruction.reg == cpu::kRbx ||
+                                      instruction.rm == cpu::kRsp || instruction.reg == cpu::kRsp)) {
       bool general = false;
       for (const auto& operand : instruction.info->operands) {
         general |= operand.kind == decoder::OperandKind::kGprRm || operand.kind == decoder::OperandKind::kGprReg;

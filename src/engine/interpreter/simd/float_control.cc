@@ -29,8 +29,8 @@ uint32_t run_with(uint32_t control, StubFrame& frame, const void* stub, StubRunn
   return GuestMxcsr::flags();
 }
 
-// With underflow unmasked a tiny result counts even when it is exact, and is never flushed to zero. Flushing to zero reports
-// any tiny result, so a second run with it tells.
+// With underflow unmasked a tiny result counts even when it is exact, and is never flushed to zero. Flushing to zero
+// reports any tiny result, so a second run with it tells.
 [[gnu::noinline]] uint32_t run_with_underflow_unmasked(StubFrame& frame, const void* stub, StubRunner runner,
                                                        uint32_t control) {
   StubFrame probe = frame;
@@ -40,20 +40,23 @@ uint32_t run_with(uint32_t control, StubFrame& frame, const void* stub, StubRunn
 
 }  // namespace
 
-void add_float_flags(Cpu& cpu, uint32_t flags) { set_mxcsr(cpu, mxcsr(cpu) | (flags & kMxcsrFlags)); }
+void add_float_flags(Cpu& cpu, uint32_t flags) {
+  set_mxcsr(cpu, mxcsr(cpu) | (flags & kMxcsrFlags));
+}
 
 uint32_t run_float(Cpu& cpu, StubFrame& frame, const void* stub, StubRunner runner) {
   const uint32_t guest = mxcsr(cpu);
-  // Nearly always the guest's control bits are those that C++ runs with. Then its flags may stay in the host's register, where
-  // they mean nothing to C++: writing MXCSR costs more than most instructions.
+  // Nearly always the guest's control bits are those that C++ runs with. Then its flags may stay in the host's
+  // register, where they mean nothing to C++: writing MXCSR costs more than most instructions.
   if ((guest & ~uint32_t{kMxcsrFlags}) == kMxcsrReset) [[likely]] {
     if (_mm_getcsr() != guest) _mm_setcsr(guest);
     runner(&frame, stub);
     return _mm_getcsr() & kMxcsrFlags & ~guest;
   }
   const uint32_t control = (guest & ~uint32_t{kMxcsrFlags}) | kMxcsrMasks;
-  const uint32_t raised = (guest & kMxcsrUnderflowMask) != 0 ? run_with(control, frame, stub, runner)
-                                                             : run_with_underflow_unmasked(frame, stub, runner, control);
+  const uint32_t raised = (guest & kMxcsrUnderflowMask) != 0
+                              ? run_with(control, frame, stub, runner)
+                              : run_with_underflow_unmasked(frame, stub, runner, control);
   const uint32_t unmasked = raised & ~(guest >> kMxcsrMaskShift);
   if (unmasked != 0) [[unlikely]] {
     raise_float_error(cpu, (unmasked & kMxcsrBeforeComputation) != 0 ? raised & kMxcsrBeforeComputation : raised);

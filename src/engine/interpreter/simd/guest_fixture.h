@@ -22,12 +22,15 @@ class Guest {
   static constexpr uint64_t kData = 0x10000;  // a page to read and write; the next page, kAbsent, is not mapped
   static constexpr uint64_t kAbsent = kData + 0x1000;
 
-  Guest() : memory_(std::move(memory::GuestMemory::create(memory::GuestMemory::kMinimumSize)).value()), cpu_(std::make_unique<Cpu>()) {
+  Guest()
+      : memory_(std::move(memory::GuestMemory::create(memory::GuestMemory::kMinimumSize)).value()),
+        cpu_(std::make_unique<Cpu>()) {
     constexpr uint64_t kTables[] = {0x1000, 0x2000, 0x3000, 0x4000};
     put(kTables[0], kTables[1] | 7);
     put(kTables[1], kTables[2] | 7);
     put(kTables[2], kTables[3] | 7);
-    for (uint64_t page = 0; page < 512; ++page) put(kTables[3] + 8 * page, page << 12 | (page << 12 == kAbsent ? 0 : 7));
+    for (uint64_t page = 0; page < 512; ++page)
+      put(kTables[3] + 8 * page, page << 12 | (page << 12 == kAbsent ? 0 : 7));
     Cpu& cpu = *cpu_;
     cpu.memory = memory_.get();
     cpu.cr0 = kCr0Pe | kCr0Pg | kCr0Ne | kCr0Wp | kCr0Mp;
@@ -67,7 +70,8 @@ class Guest {
     Cpu& cpu = *cpu_;
     cpu.cr0 = kCr0Ne | kCr0Et;
     cpu.efer = 0;
-    for (cpu::Segment& segment : cpu.segments) segment = {.base = 0, .limit = 0xFFFFFFFF, .selector = 0, .attributes = 0x93};
+    for (cpu::Segment& segment : cpu.segments)
+      segment = {.base = 0, .limit = 0xFFFFFFFF, .selector = 0, .attributes = 0x93};
     mode_ = decoder::DecodeMode::kReal16;
     cpu.tlb.flush_all();
     update_mode(cpu);
@@ -83,7 +87,9 @@ class Guest {
     update_mode(cpu);
   }
 
-  std::optional<GuestFault> run(std::initializer_list<uint8_t> bytes) { return run(std::span(bytes.begin(), bytes.size())); }
+  std::optional<GuestFault> run(std::initializer_list<uint8_t> bytes) {
+    return run(std::span(bytes.begin(), bytes.size()));
+  }
 
   std::optional<GuestFault> run(const decoder::Instruction& instruction) {
     Op op;

@@ -1,5 +1,5 @@
-// The commonest integer and logical vector operations, on the host's SSE2 without a call: a 256-bit operation works on each
-// half alone, as AVX2's do. Everything rarer goes through a stub (operate.cc).
+// The commonest integer and logical vector operations, on the host's SSE2 without a call: a 256-bit operation works on
+// each half alone, as AVX2's do. Everything rarer goes through a stub (operate.cc).
 #include <emmintrin.h>
 
 #include "engine/interpreter/simd/families.h"
@@ -13,12 +13,20 @@ using decoder::Mnemonic;
 using decoder::OperandKind;
 
 enum class Width : uint8_t { kLegacy, kVex128, kVex256 };
-constexpr bool is_vex(Width width) { return width != Width::kLegacy; }
+constexpr bool is_vex(Width width) {
+  return width != Width::kLegacy;
+}
 enum class Source : uint8_t { kRegister, kFlatMemory, kMemory };
 
-__m128i load_aligned(const uint8_t* from) { return _mm_load_si128(reinterpret_cast<const __m128i*>(from)); }
-void store_aligned(uint8_t* to, __m128i value) { _mm_store_si128(reinterpret_cast<__m128i*>(to), value); }
-__m128i as_vector(const uint64_t* lanes) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(lanes)); }
+__m128i load_aligned(const uint8_t* from) {
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(from));
+}
+void store_aligned(uint8_t* to, __m128i value) {
+  _mm_store_si128(reinterpret_cast<__m128i*>(to), value);
+}
+__m128i as_vector(const uint64_t* lanes) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(lanes));
+}
 
 struct Halves {
   __m128i low, high;
@@ -29,13 +37,14 @@ template <Width kWidth, Source kSource>
 [[gnu::always_inline]] inline Halves source(Cpu& cpu, const Op& op) {
   if constexpr (kSource == Source::kRegister) {
     const unsigned number = op.instruction->rm;
-    if constexpr (kWidth == Width::kVex256) return {load_aligned(xmm(cpu, number)), load_aligned(ymm_high(cpu, number))};
+    if constexpr (kWidth == Width::kVex256)
+      return {load_aligned(xmm(cpu, number)), load_aligned(ymm_high(cpu, number))};
     return {load_aligned(xmm(cpu, number)), __m128i{}};
   } else if constexpr (kWidth == Width::kVex256) {
-    const auto value = load<Vector256, kSource == Source::kFlatMemory>(cpu, op);
+    const auto value = load < Vector256, kSource == Source::kFlatMemory > (cpu, op);
     return {as_vector(value.lane), as_vector(value.lane + 2)};
   } else {
-    const auto value = load<Vector128, kSource == Source::kFlatMemory, is_vex(kWidth) ? 1 : 16>(cpu, op);
+    const auto value = load < Vector128, kSource == Source::kFlatMemory, is_vex(kWidth) ? 1 : 16 > (cpu, op);
     return {as_vector(value.lane), __m128i{}};
   }
 }
@@ -88,7 +97,9 @@ void test_bits(Cpu& cpu, const Op& op) {
   require<is_vex(kWidth)>(cpu);
   const Halves rm = source<kWidth, kSource>(cpu, op);
   const unsigned reg = op.instruction->reg;
-  const auto is_zero = [](__m128i value) { return _mm_movemask_epi8(_mm_cmpeq_epi8(value, _mm_setzero_si128())) == 0xFFFF; };
+  const auto is_zero = [](__m128i value) {
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(value, _mm_setzero_si128())) == 0xFFFF;
+  };
   __m128i common = _mm_and_si128(load_aligned(xmm(cpu, reg)), rm.low);
   __m128i outside = _mm_andnot_si128(load_aligned(xmm(cpu, reg)), rm.low);
   if constexpr (kWidth == Width::kVex256) {
@@ -109,14 +120,18 @@ struct Chooser {
   template <auto kOperation>
   [[nodiscard]] Handler two() const {
     switch (where()) {
-      case Source::kRegister: return binary<kOperation, kWidth, Source::kRegister>;
-      case Source::kFlatMemory: return binary<kOperation, kWidth, Source::kFlatMemory>;
-      case Source::kMemory: break;
+      case Source::kRegister:
+        return binary<kOperation, kWidth, Source::kRegister>;
+      case Source::kFlatMemory:
+        return binary<kOperation, kWidth, Source::kFlatMemory>;
+      case Source::kMemory:
+        break;
     }
     return binary<kOperation, kWidth, Source::kMemory>;
   }
   [[nodiscard]] Handler shuffle() const {
-    return instruction.has_memory() ? shuffle_dwords<kWidth, Source::kMemory> : shuffle_dwords<kWidth, Source::kRegister>;
+    return instruction.has_memory() ? shuffle_dwords<kWidth, Source::kMemory>
+                                    : shuffle_dwords<kWidth, Source::kRegister>;
   }
   [[nodiscard]] Handler test() const {
     return instruction.has_memory() ? test_bits<kWidth, Source::kMemory> : test_bits<kWidth, Source::kRegister>;
@@ -124,7 +139,8 @@ struct Chooser {
 };
 
 // A function object for an intrinsic, which has no address.
-#define OPERATION(intrinsic) ([](__m128i first, __m128i second) __attribute__((always_inline)) { return intrinsic(first, second); })
+#define OPERATION(intrinsic) \
+  ([](__m128i first, __m128i second) __attribute__((always_inline)) { return intrinsic(first, second); })
 
 template <Width kWidth>
 Handler choose(const Instruction& instruction) {
@@ -132,45 +148,76 @@ Handler choose(const Instruction& instruction) {
   switch (instruction.mnemonic) {
     case Mnemonic::kPxor:
     case Mnemonic::kXorps:
-    case Mnemonic::kXorpd: return handler.template two<OPERATION(_mm_xor_si128)>();
+    case Mnemonic::kXorpd:
+      return handler.template two<OPERATION(_mm_xor_si128)>();
     case Mnemonic::kPor:
     case Mnemonic::kOrps:
-    case Mnemonic::kOrpd: return handler.template two<OPERATION(_mm_or_si128)>();
+    case Mnemonic::kOrpd:
+      return handler.template two<OPERATION(_mm_or_si128)>();
     case Mnemonic::kPand:
     case Mnemonic::kAndps:
-    case Mnemonic::kAndpd: return handler.template two<OPERATION(_mm_and_si128)>();
+    case Mnemonic::kAndpd:
+      return handler.template two<OPERATION(_mm_and_si128)>();
     case Mnemonic::kPandn:
     case Mnemonic::kAndnps:
-    case Mnemonic::kAndnpd: return handler.template two<OPERATION(_mm_andnot_si128)>();
-    case Mnemonic::kPaddb: return handler.template two<OPERATION(_mm_add_epi8)>();
-    case Mnemonic::kPaddw: return handler.template two<OPERATION(_mm_add_epi16)>();
-    case Mnemonic::kPaddd: return handler.template two<OPERATION(_mm_add_epi32)>();
-    case Mnemonic::kPaddq: return handler.template two<OPERATION(_mm_add_epi64)>();
-    case Mnemonic::kPsubb: return handler.template two<OPERATION(_mm_sub_epi8)>();
-    case Mnemonic::kPsubw: return handler.template two<OPERATION(_mm_sub_epi16)>();
-    case Mnemonic::kPsubd: return handler.template two<OPERATION(_mm_sub_epi32)>();
-    case Mnemonic::kPsubq: return handler.template two<OPERATION(_mm_sub_epi64)>();
-    case Mnemonic::kPcmpeqb: return handler.template two<OPERATION(_mm_cmpeq_epi8)>();
-    case Mnemonic::kPcmpeqw: return handler.template two<OPERATION(_mm_cmpeq_epi16)>();
-    case Mnemonic::kPcmpeqd: return handler.template two<OPERATION(_mm_cmpeq_epi32)>();
-    case Mnemonic::kPcmpgtb: return handler.template two<OPERATION(_mm_cmpgt_epi8)>();
-    case Mnemonic::kPcmpgtd: return handler.template two<OPERATION(_mm_cmpgt_epi32)>();
-    case Mnemonic::kPminub: return handler.template two<OPERATION(_mm_min_epu8)>();
-    case Mnemonic::kPmaxub: return handler.template two<OPERATION(_mm_max_epu8)>();
-    case Mnemonic::kPsubusb: return handler.template two<OPERATION(_mm_subs_epu8)>();
-    case Mnemonic::kPmuludq: return handler.template two<OPERATION(_mm_mul_epu32)>();
-    case Mnemonic::kPunpcklbw: return handler.template two<OPERATION(_mm_unpacklo_epi8)>();
-    case Mnemonic::kPunpcklwd: return handler.template two<OPERATION(_mm_unpacklo_epi16)>();
-    case Mnemonic::kPunpckldq: return handler.template two<OPERATION(_mm_unpacklo_epi32)>();
+    case Mnemonic::kAndnpd:
+      return handler.template two<OPERATION(_mm_andnot_si128)>();
+    case Mnemonic::kPaddb:
+      return handler.template two<OPERATION(_mm_add_epi8)>();
+    case Mnemonic::kPaddw:
+      return handler.template two<OPERATION(_mm_add_epi16)>();
+    case Mnemonic::kPaddd:
+      return handler.template two<OPERATION(_mm_add_epi32)>();
+    case Mnemonic::kPaddq:
+      return handler.template two<OPERATION(_mm_add_epi64)>();
+    case Mnemonic::kPsubb:
+      return handler.template two<OPERATION(_mm_sub_epi8)>();
+    case Mnemonic::kPsubw:
+      return handler.template two<OPERATION(_mm_sub_epi16)>();
+    case Mnemonic::kPsubd:
+      return handler.template two<OPERATION(_mm_sub_epi32)>();
+    case Mnemonic::kPsubq:
+      return handler.template two<OPERATION(_mm_sub_epi64)>();
+    case Mnemonic::kPcmpeqb:
+      return handler.template two<OPERATION(_mm_cmpeq_epi8)>();
+    case Mnemonic::kPcmpeqw:
+      return handler.template two<OPERATION(_mm_cmpeq_epi16)>();
+    case Mnemonic::kPcmpeqd:
+      return handler.template two<OPERATION(_mm_cmpeq_epi32)>();
+    case Mnemonic::kPcmpgtb:
+      return handler.template two<OPERATION(_mm_cmpgt_epi8)>();
+    case Mnemonic::kPcmpgtd:
+      return handler.template two<OPERATION(_mm_cmpgt_epi32)>();
+    case Mnemonic::kPminub:
+      return handler.template two<OPERATION(_mm_min_epu8)>();
+    case Mnemonic::kPmaxub:
+      return handler.template two<OPERATION(_mm_max_epu8)>();
+    case Mnemonic::kPsubusb:
+      return handler.template two<OPERATION(_mm_subs_epu8)>();
+    case Mnemonic::kPmuludq:
+      return handler.template two<OPERATION(_mm_mul_epu32)>();
+    case Mnemonic::kPunpcklbw:
+      return handler.template two<OPERATION(_mm_unpacklo_epi8)>();
+    case Mnemonic::kPunpcklwd:
+      return handler.template two<OPERATION(_mm_unpacklo_epi16)>();
+    case Mnemonic::kPunpckldq:
+      return handler.template two<OPERATION(_mm_unpacklo_epi32)>();
     case Mnemonic::kUnpcklpd:
-    case Mnemonic::kPunpcklqdq: return handler.template two<OPERATION(_mm_unpacklo_epi64)>();
-    case Mnemonic::kPunpckhdq: return handler.template two<OPERATION(_mm_unpackhi_epi32)>();
+    case Mnemonic::kPunpcklqdq:
+      return handler.template two<OPERATION(_mm_unpacklo_epi64)>();
+    case Mnemonic::kPunpckhdq:
+      return handler.template two<OPERATION(_mm_unpackhi_epi32)>();
     case Mnemonic::kUnpckhpd:
-    case Mnemonic::kPunpckhqdq: return handler.template two<OPERATION(_mm_unpackhi_epi64)>();
-    case Mnemonic::kPshufd: return handler.shuffle();
-    case Mnemonic::kPmovmskb: return byte_mask<kWidth>;
-    case Mnemonic::kPtest: return handler.test();
-    default: return nullptr;
+    case Mnemonic::kPunpckhqdq:
+      return handler.template two<OPERATION(_mm_unpackhi_epi64)>();
+    case Mnemonic::kPshufd:
+      return handler.shuffle();
+    case Mnemonic::kPmovmskb:
+      return byte_mask<kWidth>;
+    case Mnemonic::kPtest:
+      return handler.test();
+    default:
+      return nullptr;
   }
 }
 

@@ -25,8 +25,10 @@ void extract(Cpu& cpu, const Op& op) {
   const unsigned lane = static_cast<unsigned>(instruction.immediate) & (16 / sizeof(T) - 1);
   T value;
   std::memcpy(&value, xmm(cpu, to_reg ? instruction.rm : instruction.reg) + lane * sizeof(T), sizeof value);
-  if (instruction.has_memory()) store<T, false>(cpu, op, value);
-  else cpu.gpr[to_reg ? instruction.reg : instruction.rm] = value;
+  if (instruction.has_memory())
+    store<T, false>(cpu, op, value);
+  else
+    cpu.gpr[to_reg ? instruction.reg : instruction.rm] = value;
 }
 
 template <bool kVex, typename T>
@@ -47,8 +49,10 @@ void insert_single(Cpu& cpu, const Op& op) {
   const Instruction& instruction = *op.instruction;
   const auto immediate = static_cast<unsigned>(instruction.immediate);
   uint32_t value;
-  if (instruction.has_memory()) value = load<uint32_t, false>(cpu, op);
-  else std::memcpy(&value, xmm(cpu, instruction.rm) + 4 * (immediate >> 6 & 3), sizeof value);
+  if (instruction.has_memory())
+    value = load<uint32_t, false>(cpu, op);
+  else
+    std::memcpy(&value, xmm(cpu, instruction.rm) + 4 * (immediate >> 6 & 3), sizeof value);
   uint32_t lanes[4];
   std::memcpy(lanes, xmm(cpu, kVex ? instruction.vvvv : instruction.reg), sizeof lanes);
   lanes[immediate >> 4 & 3] = value;
@@ -66,7 +70,7 @@ void shift_elements(Cpu& cpu, const Op& op) {
   require<kVex>(cpu);
   const Instruction& instruction = *op.instruction;
   const Stub stub = find_stub({.mnemonic = instruction.mnemonic,
-                               .kind = !kVex                ? StubKey::Kind::kSse
+                               .kind = !kVex                 ? StubKey::Kind::kSse
                                        : is_256(instruction) ? StubKey::Kind::kAvx256
                                                              : StubKey::Kind::kAvx128},
                               0);
@@ -108,18 +112,29 @@ void shift_bytes(Cpu& cpu, const Op& op) {
 template <bool kVex>
 Handler choose(const Instruction& instruction) {
   switch (instruction.mnemonic) {
-    case Mnemonic::kPextrb: return extract<kVex, uint8_t>;
-    case Mnemonic::kPextrw: return extract<kVex, uint16_t>;
+    case Mnemonic::kPextrb:
+      return extract<kVex, uint8_t>;
+    case Mnemonic::kPextrw:
+      return extract<kVex, uint16_t>;
     case Mnemonic::kExtractps:
-    case Mnemonic::kPextrd: return extract<kVex, uint32_t>;
-    case Mnemonic::kPextrq: return extract<kVex, uint64_t>;
-    case Mnemonic::kPinsrb: return insert<kVex, uint8_t>;
-    case Mnemonic::kPinsrw: return insert<kVex, uint16_t>;
-    case Mnemonic::kPinsrd: return insert<kVex, uint32_t>;
-    case Mnemonic::kPinsrq: return insert<kVex, uint64_t>;
-    case Mnemonic::kInsertps: return insert_single<kVex>;
-    case Mnemonic::kPslldq: return shift_bytes<kVex, true>;
-    case Mnemonic::kPsrldq: return shift_bytes<kVex, false>;
+    case Mnemonic::kPextrd:
+      return extract<kVex, uint32_t>;
+    case Mnemonic::kPextrq:
+      return extract<kVex, uint64_t>;
+    case Mnemonic::kPinsrb:
+      return insert<kVex, uint8_t>;
+    case Mnemonic::kPinsrw:
+      return insert<kVex, uint16_t>;
+    case Mnemonic::kPinsrd:
+      return insert<kVex, uint32_t>;
+    case Mnemonic::kPinsrq:
+      return insert<kVex, uint64_t>;
+    case Mnemonic::kInsertps:
+      return insert_single<kVex>;
+    case Mnemonic::kPslldq:
+      return shift_bytes<kVex, true>;
+    case Mnemonic::kPsrldq:
+      return shift_bytes<kVex, false>;
     case Mnemonic::kPsllw:
     case Mnemonic::kPslld:
     case Mnemonic::kPsllq:
@@ -127,8 +142,10 @@ Handler choose(const Instruction& instruction) {
     case Mnemonic::kPsrld:
     case Mnemonic::kPsrlq:
     case Mnemonic::kPsraw:
-    case Mnemonic::kPsrad: return instruction.immediate_length != 0 ? shift_elements<kVex> : nullptr;
-    default: return nullptr;
+    case Mnemonic::kPsrad:
+      return instruction.immediate_length != 0 ? shift_elements<kVex> : nullptr;
+    default:
+      return nullptr;
   }
 }
 

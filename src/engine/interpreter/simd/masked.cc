@@ -1,5 +1,5 @@
-// Instructions that touch memory lane by lane under a mask: gathers, VMASKMOV, MASKMOVDQU and MASKMOVQ. A lane whose mask is
-// off never faults.
+// Instructions that touch memory lane by lane under a mask: gathers, VMASKMOV, MASKMOVDQU and MASKMOVQ. A lane whose
+// mask is off never faults.
 #include <array>
 
 #include "engine/interpreter/simd/families.h"
@@ -38,8 +38,8 @@ uint64_t truncate(const Instruction& instruction, uint64_t offset) {
   return instruction.address_size == 4 ? static_cast<uint32_t>(offset) : static_cast<uint16_t>(offset);
 }
 
-// Element and index width. Elements are gathered from the lowest up; each done clears its mask lane, so that a fault leaves
-// progress behind and the instruction can be run again.
+// Element and index width. Elements are gathered from the lowest up; each done clears its mask lane, so that a fault
+// leaves progress behind and the instruction can be run again.
 template <typename Element, typename Index>
 void gather(Cpu& cpu, const Op& op) {
   require_avx(cpu);
@@ -47,7 +47,8 @@ void gather(Cpu& cpu, const Op& op) {
   const unsigned vector_bytes = instruction.vector_size;
   const unsigned wider = sizeof(Element) > sizeof(Index) ? sizeof(Element) : sizeof(Index);
   const unsigned count = vector_bytes / wider;
-  if (instruction.reg == instruction.vvvv || instruction.reg == instruction.index || instruction.vvvv == instruction.index) {
+  if (instruction.reg == instruction.vvvv || instruction.reg == instruction.index ||
+      instruction.vvvv == instruction.index) {
     raise(kInvalidOpcode);
   }
   VectorRegister result, mask, index;
@@ -59,7 +60,8 @@ void gather(Cpu& cpu, const Op& op) {
 
   // Masks are made whole before the first access: every lane all ones or all zeros, nothing above the lanes used.
   for (unsigned lane = 0; lane < count; ++lane) {
-    set_lane<Element>(mask, lane, is_set(lane_of<Element>(mask, lane)) ? static_cast<Element>(~Element{0}) : Element{0});
+    set_lane<Element>(mask, lane,
+                      is_set(lane_of<Element>(mask, lane)) ? static_cast<Element>(~Element{0}) : Element{0});
   }
   for (unsigned lane = count; lane < 32 / sizeof(Element); ++lane) {
     set_lane<Element>(mask, lane, Element{0});
@@ -69,7 +71,8 @@ void gather(Cpu& cpu, const Op& op) {
   for (unsigned lane = 0; lane < count; ++lane) {
     if (!is_set(lane_of<Element>(mask, lane))) continue;
     const auto signed_index = static_cast<int64_t>(static_cast<std::make_signed_t<Index>>(lane_of<Index>(index, lane)));
-    const uint64_t offset = truncate(instruction, base + (static_cast<uint64_t>(signed_index) << instruction.scale_log2));
+    const uint64_t offset =
+        truncate(instruction, base + (static_cast<uint64_t>(signed_index) << instruction.scale_log2));
     try {
       set_lane<Element>(result, lane, read<Element>(cpu, segment, offset));
     } catch (const GuestFault&) {
@@ -113,7 +116,8 @@ void masked_store(Cpu& cpu, const Op& op) {
     }
   };
   each_lane([&](unsigned, uint64_t offset) { probe_write(cpu, memory_segment(op), offset, sizeof(T)); });
-  each_lane([&](unsigned lane, uint64_t offset) { write<T>(cpu, memory_segment(op), offset, lane_of<T>(value, lane)); });
+  each_lane(
+      [&](unsigned lane, uint64_t offset) { write<T>(cpu, memory_segment(op), offset, lane_of<T>(value, lane)); });
 }
 
 // MASKMOVDQU, MASKMOVQ: bytes of ModRM.reg to seg:[rDI] where the mask byte in ModRM.rm has its top bit.
@@ -149,20 +153,29 @@ Handler select_masked(const Instruction& instruction) {
   const bool stores = instruction.info->operands[0].kind != OperandKind::kXmmReg;
   switch (instruction.mnemonic) {
     case Mnemonic::kVgatherdps:
-    case Mnemonic::kVpgatherdd: return gather<uint32_t, uint32_t>;
+    case Mnemonic::kVpgatherdd:
+      return gather<uint32_t, uint32_t>;
     case Mnemonic::kVgatherdpd:
-    case Mnemonic::kVpgatherdq: return gather<uint64_t, uint32_t>;
+    case Mnemonic::kVpgatherdq:
+      return gather<uint64_t, uint32_t>;
     case Mnemonic::kVgatherqps:
-    case Mnemonic::kVpgatherqd: return gather<uint32_t, uint64_t>;
+    case Mnemonic::kVpgatherqd:
+      return gather<uint32_t, uint64_t>;
     case Mnemonic::kVgatherqpd:
-    case Mnemonic::kVpgatherqq: return gather<uint64_t, uint64_t>;
+    case Mnemonic::kVpgatherqq:
+      return gather<uint64_t, uint64_t>;
     case Mnemonic::kVmaskmovps:
-    case Mnemonic::kVpmaskmovd: return stores ? masked_store<uint32_t> : masked_load<uint32_t>;
+    case Mnemonic::kVpmaskmovd:
+      return stores ? masked_store<uint32_t> : masked_load<uint32_t>;
     case Mnemonic::kVmaskmovpd:
-    case Mnemonic::kVpmaskmovq: return stores ? masked_store<uint64_t> : masked_load<uint64_t>;
-    case Mnemonic::kMaskmovdqu: return instruction.is_vex() ? masked_bytes<true> : masked_bytes<false>;
-    case Mnemonic::kMaskmovq: return masked_bytes_mmx;
-    default: return nullptr;
+    case Mnemonic::kVpmaskmovq:
+      return stores ? masked_store<uint64_t> : masked_load<uint64_t>;
+    case Mnemonic::kMaskmovdqu:
+      return instruction.is_vex() ? masked_bytes<true> : masked_bytes<false>;
+    case Mnemonic::kMaskmovq:
+      return masked_bytes_mmx;
+    default:
+      return nullptr;
   }
 }
 

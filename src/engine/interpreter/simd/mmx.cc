@@ -1,5 +1,5 @@
-// Instructions with MMX registers, which are the significands of the physical x87 registers. Any of them takes the x87 unit
-// over: TOP becomes 0, every tag valid, and a written register's exponent all ones (Intel SDM volume 1, 9.5).
+// Instructions with MMX registers, which are the significands of the physical x87 registers. Any of them takes the x87
+// unit over: TOP becomes 0, every tag valid, and a written register's exponent all ones (Intel SDM volume 1, 9.5).
 #include "engine/interpreter/simd/families.h"
 #include "engine/interpreter/simd/float_control.h"
 #include "engine/interpreter/simd/registers.h"
@@ -32,8 +32,10 @@ void write_mmx(Cpu& cpu, unsigned number, uint64_t value) {
 }
 
 void require_mmx(Cpu& cpu) {
-  if (cpu.mode.has(ModeBits::kEmulation)) [[unlikely]] raise(kInvalidOpcode);
-  if (cpu.mode.has(ModeBits::kTaskSwitched)) [[unlikely]] raise(kDeviceNotAvailable);
+  if (cpu.mode.has(ModeBits::kEmulation)) [[unlikely]]
+    raise(kInvalidOpcode);
+  if (cpu.mode.has(ModeBits::kTaskSwitched)) [[unlikely]]
+    raise(kDeviceNotAvailable);
   x87::check_pending_error(cpu);
 }
 
@@ -46,13 +48,26 @@ Roles roles_of(const Instruction& instruction) {
   Roles roles;
   for (const decoder::OperandSpec& operand : instruction.info->operands) {
     switch (operand.kind) {
-      case OperandKind::kMmxReg: roles.mmx_reg = true; break;
-      case OperandKind::kMmxRm: roles.mmx_rm = true; break;
-      case OperandKind::kXmmReg: roles.xmm_reg = true; break;
-      case OperandKind::kXmmRm: roles.xmm_rm = true; break;
-      case OperandKind::kGprReg: roles.gpr_reg = true; break;
-      case OperandKind::kGprRm: roles.gpr_rm = true; break;
-      default: break;
+      case OperandKind::kMmxReg:
+        roles.mmx_reg = true;
+        break;
+      case OperandKind::kMmxRm:
+        roles.mmx_rm = true;
+        break;
+      case OperandKind::kXmmReg:
+        roles.xmm_reg = true;
+        break;
+      case OperandKind::kXmmRm:
+        roles.xmm_rm = true;
+        break;
+      case OperandKind::kGprReg:
+        roles.gpr_reg = true;
+        break;
+      case OperandKind::kGprRm:
+        roles.gpr_rm = true;
+        break;
+      default:
+        break;
     }
     if (operand.access == Access::kWrite || operand.access == Access::kReadWrite) roles.written = operand.kind;
   }
@@ -117,22 +132,29 @@ void move(Cpu& cpu, const Op& op) {
   const bool wide = instruction.mnemonic != Mnemonic::kMovd;
   if (to_reg) {
     uint64_t value;
-    if (instruction.has_memory()) value = wide ? load<uint64_t, false>(cpu, op) : load<uint32_t, false>(cpu, op);
-    else if (roles.gpr_rm) value = wide ? cpu.gpr[instruction.rm] : static_cast<uint32_t>(cpu.gpr[instruction.rm]);
-    else value = read_mmx(cpu, instruction.rm);
+    if (instruction.has_memory())
+      value = wide ? load<uint64_t, false>(cpu, op) : load<uint32_t, false>(cpu, op);
+    else if (roles.gpr_rm)
+      value = wide ? cpu.gpr[instruction.rm] : static_cast<uint32_t>(cpu.gpr[instruction.rm]);
+    else
+      value = read_mmx(cpu, instruction.rm);
     take_over(cpu);
     write_mmx(cpu, instruction.reg, value);
     return;
   }
   const uint64_t value = read_mmx(cpu, instruction.reg);
   if (instruction.has_memory()) {
-    if (wide) store<uint64_t, false>(cpu, op, value);
-    else store<uint32_t, false>(cpu, op, static_cast<uint32_t>(value));
+    if (wide)
+      store<uint64_t, false>(cpu, op, value);
+    else
+      store<uint32_t, false>(cpu, op, static_cast<uint32_t>(value));
   }
   take_over(cpu);
   if (instruction.has_memory()) return;
-  if (roles.gpr_rm) cpu.gpr[instruction.rm] = wide ? value : static_cast<uint32_t>(value);
-  else write_mmx(cpu, instruction.rm, value);
+  if (roles.gpr_rm)
+    cpu.gpr[instruction.rm] = wide ? value : static_cast<uint32_t>(value);
+  else
+    write_mmx(cpu, instruction.rm, value);
 }
 
 void insert_word(Cpu& cpu, const Op& op) {
@@ -176,9 +198,15 @@ void empty(Cpu& cpu, const Op&) {  // EMMS
 
 }  // namespace
 
-uint64_t mmx_value(Cpu& cpu, unsigned number) { return read_mmx(cpu, number); }
-void begin_mmx(Cpu& cpu) { require_mmx(cpu); }
-void end_mmx(Cpu& cpu) { take_over(cpu); }
+uint64_t mmx_value(Cpu& cpu, unsigned number) {
+  return read_mmx(cpu, number);
+}
+void begin_mmx(Cpu& cpu) {
+  require_mmx(cpu);
+}
+void end_mmx(Cpu& cpu) {
+  take_over(cpu);
+}
 
 Handler select_mmx(const Instruction& instruction) {
   if (instruction.mnemonic == Mnemonic::kEmms) return empty;
@@ -187,11 +215,16 @@ Handler select_mmx(const Instruction& instruction) {
   switch (instruction.mnemonic) {
     case Mnemonic::kMovd:
     case Mnemonic::kMovq:
-    case Mnemonic::kMovntq: return move;
-    case Mnemonic::kMovq2dq: return to_xmm;
-    case Mnemonic::kMovdq2q: return from_xmm;
-    case Mnemonic::kPinsrw: return insert_word;
-    case Mnemonic::kPextrw: return extract_word;
+    case Mnemonic::kMovntq:
+      return move;
+    case Mnemonic::kMovq2dq:
+      return to_xmm;
+    case Mnemonic::kMovdq2q:
+      return from_xmm;
+    case Mnemonic::kPinsrw:
+      return insert_word;
+    case Mnemonic::kPextrw:
+      return extract_word;
     case Mnemonic::kPsllw:
     case Mnemonic::kPslld:
     case Mnemonic::kPsllq:
@@ -199,8 +232,10 @@ Handler select_mmx(const Instruction& instruction) {
     case Mnemonic::kPsrld:
     case Mnemonic::kPsrlq:
     case Mnemonic::kPsraw:
-    case Mnemonic::kPsrad: return instruction.immediate_length != 0 ? shift : operate;
-    default: return mmx_stub(instruction, instruction.immediate_length != 0).code != nullptr ? operate : nullptr;
+    case Mnemonic::kPsrad:
+      return instruction.immediate_length != 0 ? shift : operate;
+    default:
+      return mmx_stub(instruction, instruction.immediate_length != 0).code != nullptr ? operate : nullptr;
   }
 }
 

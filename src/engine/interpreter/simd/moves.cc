@@ -12,7 +12,9 @@ using decoder::OperandKind;
 
 // Which encoding writes: legacy keeps the upper half of the YMM register, VEX.128 zeroes it.
 enum class Width : uint8_t { kLegacy, kVex128, kVex256 };
-constexpr bool is_vex(Width width) { return width != Width::kLegacy; }
+constexpr bool is_vex(Width width) {
+  return width != Width::kLegacy;
+}
 
 template <Width kWidth>
 void write_low(Cpu& cpu, unsigned number, const Vector128& value) {
@@ -159,8 +161,10 @@ void to_general(Cpu& cpu, const Op& op) {
   require<is_vex(kWidth)>(cpu);
   const Instruction& instruction = *op.instruction;
   const T value = static_cast<T>(read_xmm(cpu, instruction.reg).lane[0]);
-  if (instruction.has_memory()) store<T, false>(cpu, op, value);
-  else cpu.gpr[instruction.rm] = value;
+  if (instruction.has_memory())
+    store<T, false>(cpu, op, value);
+  else
+    cpu.gpr[instruction.rm] = value;
 }
 template <Width kWidth>
 void move_quad(Cpu& cpu, const Op& op) {
@@ -188,8 +192,10 @@ void broadcast(Cpu& cpu, const Op& op) {
   require_avx(cpu);
   const Instruction& instruction = *op.instruction;
   T element;
-  if (instruction.has_memory()) element = load<T, false>(cpu, op);
-  else std::memcpy(&element, xmm(cpu, instruction.rm), sizeof element);
+  if (instruction.has_memory())
+    element = load<T, false>(cpu, op);
+  else
+    std::memcpy(&element, xmm(cpu, instruction.rm), sizeof element);
   VectorRegister value{};
   auto* bytes = reinterpret_cast<uint8_t*>(&value);
   for (unsigned offset = 0; offset < instruction.vector_size; offset += sizeof element) {
@@ -215,26 +221,40 @@ Handler choose(const Instruction& instruction) {
     case Mnemonic::kMovntps:
     case Mnemonic::kMovntpd:
     case Mnemonic::kMovntdq:
-    case Mnemonic::kMovntdqa: return choose_whole<kWidth>(instruction);
-    case Mnemonic::kMovss: return choose_scalar<kWidth, uint32_t>(instruction);
-    case Mnemonic::kMovsd: return choose_scalar<kWidth, uint64_t>(instruction);
+    case Mnemonic::kMovntdqa:
+      return choose_whole<kWidth>(instruction);
+    case Mnemonic::kMovss:
+      return choose_scalar<kWidth, uint32_t>(instruction);
+    case Mnemonic::kMovsd:
+      return choose_scalar<kWidth, uint64_t>(instruction);
     case Mnemonic::kMovlps:
-    case Mnemonic::kMovlpd: return choose_half<kWidth, 0>(instruction);
+    case Mnemonic::kMovlpd:
+      return choose_half<kWidth, 0>(instruction);
     case Mnemonic::kMovhps:
-    case Mnemonic::kMovhpd: return choose_half<kWidth, 1>(instruction);
-    case Mnemonic::kMovhlps: return move_half<kWidth, 0, 1>;
-    case Mnemonic::kMovlhps: return move_half<kWidth, 1, 0>;
+    case Mnemonic::kMovhpd:
+      return choose_half<kWidth, 1>(instruction);
+    case Mnemonic::kMovhlps:
+      return move_half<kWidth, 0, 1>;
+    case Mnemonic::kMovlhps:
+      return move_half<kWidth, 1, 0>;
     case Mnemonic::kMovd:
-    case Mnemonic::kMovq: return choose_quad<kWidth>(instruction);
-    case Mnemonic::kVpbroadcastb: return broadcast<uint8_t>;
-    case Mnemonic::kVpbroadcastw: return broadcast<uint16_t>;
+    case Mnemonic::kMovq:
+      return choose_quad<kWidth>(instruction);
+    case Mnemonic::kVpbroadcastb:
+      return broadcast<uint8_t>;
+    case Mnemonic::kVpbroadcastw:
+      return broadcast<uint16_t>;
     case Mnemonic::kVbroadcastss:
-    case Mnemonic::kVpbroadcastd: return broadcast<uint32_t>;
+    case Mnemonic::kVpbroadcastd:
+      return broadcast<uint32_t>;
     case Mnemonic::kVbroadcastsd:
-    case Mnemonic::kVpbroadcastq: return broadcast<uint64_t>;
+    case Mnemonic::kVpbroadcastq:
+      return broadcast<uint64_t>;
     case Mnemonic::kVbroadcastf128:
-    case Mnemonic::kVbroadcasti128: return broadcast<Vector128>;
-    default: return nullptr;
+    case Mnemonic::kVbroadcasti128:
+      return broadcast<Vector128>;
+    default:
+      return nullptr;
   }
 }
 

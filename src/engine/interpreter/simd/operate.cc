@@ -44,12 +44,15 @@ void operate_vector(Cpu& cpu, const Op& op) {
   require<kVex>(cpu);
   const Instruction& instruction = *op.instruction;
   StubFrame frame;
-  if constexpr (kMemory) load_operand(cpu, op, frame.rm);
-  else load_register<kVex>(cpu, instruction.rm, frame.rm);
+  if constexpr (kMemory)
+    load_operand(cpu, op, frame.rm);
+  else
+    load_register<kVex>(cpu, instruction.rm, frame.rm);
   load_register<kVex>(cpu, instruction.reg, frame.reg);
   if constexpr (kVex) {
     load_register<kVex>(cpu, instruction.vvvv, frame.first);
-    if (instruction.info->operands[3].kind == OperandKind::kXmmIs4) load_register<kVex>(cpu, instruction.is4, frame.fourth);
+    if (instruction.info->operands[3].kind == OperandKind::kXmmIs4)
+      load_register<kVex>(cpu, instruction.is4, frame.fourth);
   } else {
     load_register<kVex>(cpu, 0, frame.implicit);
   }
@@ -82,8 +85,10 @@ void operate_mixed(Cpu& cpu, const Op& op) {
   const Roles roles = roles_of(instruction);
   StubFrame frame;
   if (!instruction.has_memory()) {
-    if (roles.reads_gpr_rm) frame.gpr_rm = cpu.gpr[instruction.rm];
-    else load_register<kVex>(cpu, instruction.rm, frame.rm);
+    if (roles.reads_gpr_rm)
+      frame.gpr_rm = cpu.gpr[instruction.rm];
+    else
+      load_register<kVex>(cpu, instruction.rm, frame.rm);
   } else if (!roles.writes_vector_rm) {
     load_operand(cpu, op, frame.rm);
     frame.gpr_rm = frame.rm.lane[0];
@@ -92,8 +97,10 @@ void operate_mixed(Cpu& cpu, const Op& op) {
   if constexpr (kVex) load_register<kVex>(cpu, instruction.vvvv, frame.first);
   const uint32_t flags = run<kVex>(cpu, frame, vector_stub(instruction));
   if (roles.writes_vector_rm) {
-    if (instruction.has_memory()) store_operand(cpu, op, frame.rm);
-    else store_register<kVex>(cpu, instruction.rm, frame.rm);
+    if (instruction.has_memory())
+      store_operand(cpu, op, frame.rm);
+    else
+      store_register<kVex>(cpu, instruction.rm, frame.rm);
   }
   if (roles.writes_vector_reg) store_register<kVex>(cpu, instruction.reg, frame.reg);
   // The stub names a 32-bit register where the upper half becomes zero.
@@ -108,14 +115,18 @@ void compare_strings(Cpu& cpu, const Op& op) {
   require<kVex>(cpu);
   const Instruction& instruction = *op.instruction;
   StubFrame frame;
-  if (instruction.has_memory()) load_operand(cpu, op, frame.rm);
-  else load_register<kVex>(cpu, instruction.rm, frame.rm);
+  if (instruction.has_memory())
+    load_operand(cpu, op, frame.rm);
+  else
+    load_register<kVex>(cpu, instruction.rm, frame.rm);
   load_register<kVex>(cpu, instruction.reg, frame.reg);
   frame.rax = cpu.gpr[cpu::kRax];
   frame.gpr_rm = cpu.gpr[cpu::kRdx];
   run<kVex>(cpu, frame, vector_stub(instruction));
-  if constexpr (kMask) store_register<kVex>(cpu, 0, frame.implicit);
-  else cpu.gpr[cpu::kRcx] = frame.gpr_reg;
+  if constexpr (kMask)
+    store_register<kVex>(cpu, 0, frame.implicit);
+  else
+    cpu.gpr[cpu::kRcx] = frame.gpr_reg;
   cpu.flags.from_rflags(frame.rflags);
 }
 
@@ -123,10 +134,13 @@ template <bool kVex>
 Handler select(const Instruction& instruction) {
   switch (instruction.mnemonic) {
     case Mnemonic::kPcmpestrm:
-    case Mnemonic::kPcmpistrm: return compare_strings<kVex, true>;
+    case Mnemonic::kPcmpistrm:
+      return compare_strings<kVex, true>;
     case Mnemonic::kPcmpestri:
-    case Mnemonic::kPcmpistri: return compare_strings<kVex, false>;
-    default: break;
+    case Mnemonic::kPcmpistri:
+      return compare_strings<kVex, false>;
+    default:
+      break;
   }
   bool vectors_only = instruction.info->flags_written == 0;
   for (size_t index = 0; index < instruction.info->operands.size(); ++index) {

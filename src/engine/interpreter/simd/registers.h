@@ -1,5 +1,5 @@
-// The guest's vector registers inside the XSAVE image of Cpu, the checks that come before any vector instruction, and its
-// memory operand. Intel SDM volume 1, 13.4; volume 2, 2.4 (exception types).
+// The guest's vector registers inside the XSAVE image of Cpu, the checks that come before any vector instruction, and
+// its memory operand. Intel SDM volume 1, 13.4; volume 2, 2.4 (exception types).
 #pragma once
 
 #include <cstdint>
@@ -22,15 +22,21 @@ struct Vector256 {
   uint64_t lane[4];
 };
 
-inline uint8_t* xmm(Cpu& cpu, unsigned number) { return cpu.xsave.data() + kXmmOffset + 16 * number; }
-inline uint8_t* ymm_high(Cpu& cpu, unsigned number) { return cpu.xsave.data() + kYmmHighOffset + 16 * number; }
+inline uint8_t* xmm(Cpu& cpu, unsigned number) {
+  return cpu.xsave.data() + kXmmOffset + 16 * number;
+}
+inline uint8_t* ymm_high(Cpu& cpu, unsigned number) {
+  return cpu.xsave.data() + kYmmHighOffset + 16 * number;
+}
 
 inline uint32_t mxcsr(const Cpu& cpu) {
   uint32_t value;
   std::memcpy(&value, cpu.xsave.data() + kMxcsrOffset, sizeof value);
   return value;
 }
-inline void set_mxcsr(Cpu& cpu, uint32_t value) { std::memcpy(cpu.xsave.data() + kMxcsrOffset, &value, sizeof value); }
+inline void set_mxcsr(Cpu& cpu, uint32_t value) {
+  std::memcpy(cpu.xsave.data() + kMxcsrOffset, &value, sizeof value);
+}
 
 inline Vector128 read_xmm(Cpu& cpu, unsigned number) {
   Vector128 value;
@@ -41,7 +47,9 @@ inline Vector128 read_xmm(Cpu& cpu, unsigned number) {
 inline void write_xmm(Cpu& cpu, unsigned number, const Vector128& value) {
   std::memcpy(xmm(cpu, number), &value, sizeof value);
 }
-inline void zero_upper(Cpu& cpu, unsigned number) { std::memset(ymm_high(cpu, number), 0, 16); }
+inline void zero_upper(Cpu& cpu, unsigned number) {
+  std::memset(ymm_high(cpu, number), 0, 16);
+}
 
 inline void read_ymm(Cpu& cpu, unsigned number, VectorRegister& value) {
   std::memcpy(&value.lane[0], xmm(cpu, number), 16);
@@ -67,8 +75,10 @@ inline void write_ymm(Cpu& cpu, unsigned number, const VectorRegister& value) {
 }
 template <bool kVex>
 [[gnu::always_inline]] inline void require(const Cpu& cpu) {
-  if constexpr (kVex) require_avx(cpu);
-  else require_sse(cpu);
+  if constexpr (kVex)
+    require_avx(cpu);
+  else
+    require_sse(cpu);
 }
 
 // --- the memory operand ---
@@ -82,13 +92,15 @@ template <bool kFlat, MemoryAccess kAccess>
       std::memcpy(&value, registers + offset, sizeof value);
       return value;
     };
-    return field(op.base) + (field(op.index) << op.scale_log2) + static_cast<uint64_t>(op.displacement) + field(op.segment_base);
+    return field(op.base) + (field(op.index) << op.scale_log2) + static_cast<uint64_t>(op.displacement) +
+           field(op.segment_base);
   }
   return linear_address<kAccess>(cpu, memory_segment(op), memory_offset(cpu, op), size);
 }
 
 inline void require_alignment(uint64_t linear, unsigned bytes) {
-  if ((linear & (bytes - 1)) != 0) [[unlikely]] raise(kGeneralProtection, 0);
+  if ((linear & (bytes - 1)) != 0) [[unlikely]]
+    raise(kGeneralProtection, 0);
 }
 
 // 32 bytes as two host accesses of 16 where RAM allows it.
@@ -99,7 +111,8 @@ inline void require_alignment(uint64_t linear, unsigned bytes) {
   }
   return read_linear<Vector256>(cpu, segment, linear);
 }
-[[gnu::always_inline]] inline void write_256(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, const Vector256& value) {
+[[gnu::always_inline]] inline void write_256(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear,
+                                             const Vector256& value) {
   if (uint8_t* host = find_writable(cpu, linear, 32)) [[likely]] {
     store_word<Vector128>(host, {{value.lane[0], value.lane[1]}});
     store_word<Vector128>(host + 16, {{value.lane[2], value.lane[3]}});
@@ -112,24 +125,32 @@ template <typename T, bool kFlat, unsigned kAlignment = 1>
 [[gnu::always_inline]] inline T load(Cpu& cpu, const Op& op) {
   const uint64_t linear = operand_address<kFlat, MemoryAccess::kRead>(cpu, op, sizeof(T));
   if constexpr (kAlignment > 1) require_alignment(linear, kAlignment);
-  if constexpr (sizeof(T) == 32) return read_256(cpu, memory_segment(op), linear);
-  else return read_linear<T>(cpu, memory_segment(op), linear);
+  if constexpr (sizeof(T) == 32)
+    return read_256(cpu, memory_segment(op), linear);
+  else
+    return read_linear<T>(cpu, memory_segment(op), linear);
 }
 template <typename T, bool kFlat, unsigned kAlignment = 1>
 [[gnu::always_inline]] inline void store(Cpu& cpu, const Op& op, const T& value) {
   const uint64_t linear = operand_address<kFlat, MemoryAccess::kWrite>(cpu, op, sizeof(T));
   if constexpr (kAlignment > 1) require_alignment(linear, kAlignment);
-  if constexpr (sizeof(T) == 32) write_256(cpu, memory_segment(op), linear, value);
-  else write_linear<T>(cpu, memory_segment(op), linear, value);
+  if constexpr (sizeof(T) == 32)
+    write_256(cpu, memory_segment(op), linear, value);
+  else
+    write_linear<T>(cpu, memory_segment(op), linear, value);
 }
 
 // Bytes that the instruction's alignment rule asks for; 1: any address.
 inline unsigned required_alignment(const decoder::Instruction& instruction) {
   switch (instruction.info->alignment) {
-    case decoder::Alignment::kNone: return 1;
-    case decoder::Alignment::k16: return 16;
-    case decoder::Alignment::kVectorSize: return instruction.vector_size;
-    case decoder::Alignment::k64: return 64;
+    case decoder::Alignment::kNone:
+      return 1;
+    case decoder::Alignment::k16:
+      return 16;
+    case decoder::Alignment::kVectorSize:
+      return instruction.vector_size;
+    case decoder::Alignment::k64:
+      return 64;
   }
   return 1;
 }

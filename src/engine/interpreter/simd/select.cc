@@ -7,8 +7,9 @@ namespace bulkhead::engine {
 
 Handler simd_handler(const decoder::Instruction& instruction) {
   // MMX first: its instructions share mnemonics with those on XMM registers.
-  for (const auto select : {simd::select_mmx, simd::select_move, simd::select_integer, simd::select_lane, simd::select_masked,
-                            simd::select_control, simd::select_stub, simd::select_state, x87::select}) {
+  for (const auto select :
+       {simd::select_mmx, simd::select_move, simd::select_integer, simd::select_lane, simd::select_masked,
+        simd::select_control, simd::select_stub, simd::select_state, x87::select}) {
     if (const Handler handler = select(instruction)) return handler;
   }
   return nullptr;

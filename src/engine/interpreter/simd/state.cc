@@ -1,5 +1,6 @@
-// FXSAVE, FXRSTOR and the XSAVE family: Intel SDM volume 1, chapters 10.5 and 13. Everything is read and checked, or tried for
-// writing, before the first change. XSAVEOPT does what XSAVE does but for components in their initial configuration.
+// FXSAVE, FXRSTOR and the XSAVE family: Intel SDM volume 1, chapters 10.5 and 13. Everything is read and checked, or
+// tried for writing, before the first change. XSAVEOPT does what XSAVE does but for components in their initial
+// configuration.
 #include "engine/interpreter/simd/state.h"
 
 #include <algorithm>
@@ -40,7 +41,9 @@ void put(uint8_t* to, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-unsigned register_count(const Cpu& cpu) { return cpu.code64() ? kAllRegisters : kRegistersOutside64; }
+unsigned register_count(const Cpu& cpu) {
+  return cpu.code64() ? kAllRegisters : kRegistersOutside64;
+}
 
 bool is_zero(const uint8_t* bytes, size_t size) {
   return std::all_of(bytes, bytes + size, [](uint8_t byte) { return byte == 0; });
@@ -177,7 +180,8 @@ void xsavec(Cpu& cpu, const Op& op) {
 
 // #GP(0) unless the header is one that this processor could have written.
 void require_valid_header(const Cpu& cpu, const Header& header) {
-  const bool reserved_used = std::any_of(header.reserved.begin(), header.reserved.end(), [](uint64_t word) { return word != 0; });
+  const bool reserved_used =
+      std::any_of(header.reserved.begin(), header.reserved.end(), [](uint64_t word) { return word != 0; });
   bool valid;
   if ((header.format & kCompacted) == 0) {
     // The standard format asks for zeros in bytes 23:8 only.
@@ -221,7 +225,8 @@ void xrstor(Cpu& cpu, const Op& op) {
 uint64_t components_in_use(const Cpu& cpu) {
   const uint8_t* image = cpu.xsave.data();
   uint64_t used = 0;
-  if (x87::control(cpu) != x87::kControlReset || !is_zero(image + x87::kStatusOffset, kX87WordsBytes - x87::kStatusOffset) ||
+  if (x87::control(cpu) != x87::kControlReset ||
+      !is_zero(image + x87::kStatusOffset, kX87WordsBytes - x87::kStatusOffset) ||
       !is_zero(image + x87::kRegistersOffset, 8 * x87::kRegisterBytes)) {
     used |= kStateX87;
   }
@@ -268,13 +273,20 @@ void export_state(const Cpu& cpu, cpu::State& state) {
 
 Handler select_state(const decoder::Instruction& instruction) {
   switch (instruction.mnemonic) {
-    case Mnemonic::kFxsave: return fxsave;
-    case Mnemonic::kFxrstor: return fxrstor;
-    case Mnemonic::kXsave: return xsave<false>;
-    case Mnemonic::kXsaveopt: return xsave<true>;
-    case Mnemonic::kXsavec: return xsavec;
-    case Mnemonic::kXrstor: return xrstor;
-    default: return nullptr;
+    case Mnemonic::kFxsave:
+      return fxsave;
+    case Mnemonic::kFxrstor:
+      return fxrstor;
+    case Mnemonic::kXsave:
+      return xsave<false>;
+    case Mnemonic::kXsaveopt:
+      return xsave<true>;
+    case Mnemonic::kXsavec:
+      return xsavec;
+    case Mnemonic::kXrstor:
+      return xrstor;
+    default:
+      return nullptr;
   }
 }
 

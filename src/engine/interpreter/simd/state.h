@@ -11,8 +11,8 @@ namespace bulkhead::engine::simd {
 // Bits of XCR0, XSTATE_BV and the instruction masks.
 enum StateComponent : uint64_t { kStateX87 = 1, kStateSse = 2, kStateAvx = 4, kStateAll = 7 };
 
-// XINUSE: the components that differ from their initial configuration, a function of the registers alone. SSE counts as in use
-// when MXCSR differs too.
+// XINUSE: the components that differ from their initial configuration, a function of the registers alone. SSE counts as
+// in use when MXCSR differs too.
 uint64_t components_in_use(const Cpu& cpu);
 
 // Makes the components what they are after RESET or XRSTOR without data. XMM and YMM registers from `count` up stay.

@@ -21,7 +21,9 @@ struct Row {
 };
 
 constexpr bool f = true, i = false;
-constexpr StubKey::Kind vex_kind(int l) { return l == 1 ? StubKey::Kind::kAvx256 : StubKey::Kind::kAvx128; }
+constexpr StubKey::Kind vex_kind(int l) {
+  return l == 1 ? StubKey::Kind::kAvx256 : StubKey::Kind::kAvx128;
+}
 
 #define SSE(t, n, p, m, o) {{Mnemonic::k##n, StubKey::Kind::kSse, false, false}, 1, t},
 #define SSEW(t, n, p, m, o) {{Mnemonic::k##n, StubKey::Kind::kSse, true, false}, 1, t},

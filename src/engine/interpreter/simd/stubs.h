@@ -1,5 +1,5 @@
-// The pre-assembled host instructions of stubs.S and how to call one. A stub whose feature the host lacks is never called: the
-// feature is then absent from the guest's model and the decoder refuses the opcode.
+// The pre-assembled host instructions of stubs.S and how to call one. A stub whose feature the host lacks is never
+// called: the feature is then absent from the guest's model and the decoder refuses the opcode.
 #pragma once
 
 #include <cstddef>
@@ -15,20 +15,22 @@ struct alignas(32) VectorRegister {
 
 // The operands in and out. Offsets are known to stubs.S.
 struct StubFrame {
-  VectorRegister implicit{};   // XMM0 as an implicit operand
-  VectorRegister reg{};        // ModRM.reg
-  VectorRegister rm{};         // ModRM.rm
-  VectorRegister first{};      // VEX.vvvv
-  VectorRegister fourth{};     // is4
+  VectorRegister implicit{};  // XMM0 as an implicit operand
+  VectorRegister reg{};       // ModRM.reg
+  VectorRegister rm{};        // ModRM.rm
+  VectorRegister first{};     // VEX.vvvv
+  VectorRegister fourth{};    // is4
   uint64_t mmx_reg = 0, mmx_rm = 0;
-  uint64_t rax = 0;            // implicit
-  uint64_t gpr_reg = 0;        // RCX
-  uint64_t gpr_rm = 0;         // RDX
-  uint64_t rflags = 0;         // out
+  uint64_t rax = 0;      // implicit
+  uint64_t gpr_reg = 0;  // RCX
+  uint64_t gpr_rm = 0;   // RDX
+  uint64_t rflags = 0;   // out
 };
-static_assert(offsetof(StubFrame, mmx_reg) == 160 && offsetof(StubFrame, rax) == 176 && offsetof(StubFrame, rflags) == 200);
+static_assert(offsetof(StubFrame, mmx_reg) == 160 && offsetof(StubFrame, rax) == 176 &&
+              offsetof(StubFrame, rflags) == 200);
 
-// Run a stub on the frame: SSE has no VEX.vvvv and no upper halves, MMX has MM and XMM registers. MXCSR is as the caller left it.
+// Run a stub on the frame: SSE has no VEX.vvvv and no upper halves, MMX has MM and XMM registers. MXCSR is as the
+// caller left it.
 extern "C" {
 // clang-format off
 void bulkhead_simd_run_sse(StubFrame* frame, const void* stub);

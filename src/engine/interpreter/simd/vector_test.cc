@@ -1,5 +1,5 @@
-// What the random comparison with the host does not reach: control register checks, faults in the middle of an instruction,
-// gathers and masked accesses, and rules for which the host has no say.
+// What the random comparison with the host does not reach: control register checks, faults in the middle of an
+// instruction, gathers and masked accesses, and rules for which the host has no say.
 #include <gtest/gtest.h>
 
 #include "cpu/model.h"
@@ -56,7 +56,8 @@ TEST_F(VectorInstruction, EmulationMakesSseAndMmxUndefinedAndX87Unavailable) {
 
 TEST_F(VectorInstruction, TaskSwitchedMakesEveryUnitUnavailable) {
   set_control(kCr0Ts, 0);
-  for (const auto& bytes : {kAddps, kVaddps, kPxor, kPaddbMmx, kFld1, kFwait}) EXPECT_EQ(fault_of(bytes), kDeviceNotAvailable);
+  for (const auto& bytes : {kAddps, kVaddps, kPxor, kPaddbMmx, kFld1, kFwait})
+    EXPECT_EQ(fault_of(bytes), kDeviceNotAvailable);
 }
 
 TEST_F(VectorInstruction, SystemsThatDoNotSaveTheStateGetUndefinedOpcodes) {
@@ -132,10 +133,11 @@ TEST_F(VectorInstruction, AGatherKeepsItsProgressWhenALaneFaults) {
   guest.put<uint32_t>(Guest::kData, 11);
   guest.put<uint32_t>(Guest::kData + 4, 22);
   cpu.gpr[cpu::kRbx] = Guest::kData;
-  set_lanes<uint32_t>(0, {1, 2, 3, 4});                                  // destination
-  set_lanes<uint32_t>(1, {0, 1, 0x400, 0x401});                          // indices; the last two hit the absent page
-  set_lanes<uint32_t>(2, {0x80000000, 0xFFFFFFFF, 0x80000000, 0});       // mask
-  const std::initializer_list<uint8_t> gather = {0xC4, 0xE2, 0x69, 0x90, 0x04, 0x8B};  // VPGATHERDD xmm0, [rbx+xmm1*4], xmm2
+  set_lanes<uint32_t>(0, {1, 2, 3, 4});                             // destination
+  set_lanes<uint32_t>(1, {0, 1, 0x400, 0x401});                     // indices; the last two hit the absent page
+  set_lanes<uint32_t>(2, {0x80000000, 0xFFFFFFFF, 0x80000000, 0});  // mask
+  const std::initializer_list<uint8_t> gather = {0xC4, 0xE2, 0x69,
+                                                 0x90, 0x04, 0x8B};  // VPGATHERDD xmm0, [rbx+xmm1*4], xmm2
   const auto fault = guest.run(gather);
   ASSERT_TRUE(fault);
   EXPECT_EQ(fault->vector, kPageFault);
@@ -191,8 +193,10 @@ TEST_F(VectorInstruction, MaskmovdquWritesTheChosenBytes) {
 TEST_F(VectorInstruction, DoesAnAesRoundByKnownAnswer) {
   if (!host_has("aes")) GTEST_SKIP() << "the host has no AES";
   // FIPS 197, appendix B: round 1.
-  set_lanes<uint8_t>(0, {0x19, 0x3D, 0xE3, 0xBE, 0xA0, 0xF4, 0xE2, 0x2B, 0x9A, 0xC6, 0x8D, 0x2A, 0xE9, 0xF8, 0x48, 0x08});
-  set_lanes<uint8_t>(1, {0xA0, 0xFA, 0xFE, 0x17, 0x88, 0x54, 0x2C, 0xB1, 0x23, 0xA3, 0x39, 0x39, 0x2A, 0x6C, 0x76, 0x05});
+  set_lanes<uint8_t>(0,
+                     {0x19, 0x3D, 0xE3, 0xBE, 0xA0, 0xF4, 0xE2, 0x2B, 0x9A, 0xC6, 0x8D, 0x2A, 0xE9, 0xF8, 0x48, 0x08});
+  set_lanes<uint8_t>(1,
+                     {0xA0, 0xFA, 0xFE, 0x17, 0x88, 0x54, 0x2C, 0xB1, 0x23, 0xA3, 0x39, 0x39, 0x2A, 0x6C, 0x76, 0x05});
   EXPECT_EQ(fault_of({0x66, 0x0F, 0x38, 0xDC, 0xC1}), -1);
   EXPECT_EQ(lane<uint8_t>(0, 0), 0xA4);
   EXPECT_EQ(lane<uint8_t>(0, 1), 0x9C);

@@ -1,5 +1,5 @@
-// Control, debug and extended control registers, and what invalidates translations. Intel SDM 2 (MOV CR, MOV DR, LMSW, XSETBV,
-// INVLPG, INVPCID) and 3, 2.5, 4.1, 4.10.4, 9.8.5.
+// Control, debug and extended control registers, and what invalidates translations. Intel SDM 2 (MOV CR, MOV DR, LMSW,
+// XSETBV, INVLPG, INVPCID) and 3, 2.5, 4.1, 4.10.4, 9.8.5.
 #include "engine/interpreter/simd/state.h"
 #include "engine/interpreter/system/handlers.h"
 
@@ -33,7 +33,8 @@ void write_cr0(Cpu& cpu, uint64_t value) {
     efer &= ~uint64_t{kEferLma};
   }
   const uint64_t changed = cpu.cr0 ^ value;
-  if (mmu::uses_pdptes(value, cpu.cr4, efer) && (changed & (kCr0Cd | kCr0Nw | kCr0Pg)) != 0 && !mmu::load_pdptes(cpu, cpu.cr3)) {
+  if (mmu::uses_pdptes(value, cpu.cr4, efer) && (changed & (kCr0Cd | kCr0Nw | kCr0Pg)) != 0 &&
+      !mmu::load_pdptes(cpu, cpu.cr3)) {
     raise(kGeneralProtection, 0);
   }
   cpu.cr0 = value;
@@ -97,7 +98,9 @@ unsigned debug_register(Cpu& cpu, const Op& op) {
   return index;
 }
 
-unsigned register_size(const Cpu& cpu) { return cpu.code64() ? 8 : 4; }
+unsigned register_size(const Cpu& cpu) {
+  return cpu.code64() ? 8 : 4;
+}
 
 }  // namespace
 
@@ -107,10 +110,15 @@ void move_to_control(Cpu& cpu, const Op& op) {
   require_cpl0(cpu);
   const uint64_t value = read_register(cpu, op.rm, register_size(cpu));
   switch (index) {
-    case 0: return write_cr0(cpu, value);
-    case 2: cpu.cr2 = value; return;
-    case 3: return write_cr3(cpu, value);
-    case 4: return write_cr4(cpu, value);
+    case 0:
+      return write_cr0(cpu, value);
+    case 2:
+      cpu.cr2 = value;
+      return;
+    case 3:
+      return write_cr3(cpu, value);
+    case 4:
+      return write_cr4(cpu, value);
     default:
       if (value > 15) raise(kGeneralProtection, 0);
       cpu.io->write_task_priority(static_cast<uint8_t>(value));
@@ -123,11 +131,21 @@ void move_from_control(Cpu& cpu, const Op& op) {
   require_cpl0(cpu);
   uint64_t value = 0;
   switch (index) {
-    case 0: value = cpu.cr0; break;
-    case 2: value = cpu.cr2; break;
-    case 3: value = cpu.cr3; break;
-    case 4: value = cpu.cr4; break;
-    default: value = cpu.io->read_task_priority(); break;
+    case 0:
+      value = cpu.cr0;
+      break;
+    case 2:
+      value = cpu.cr2;
+      break;
+    case 3:
+      value = cpu.cr3;
+      break;
+    case 4:
+      value = cpu.cr4;
+      break;
+    default:
+      value = cpu.io->read_task_priority();
+      break;
   }
   write_register(cpu, op.rm, register_size(cpu), value);
 }
@@ -217,14 +235,24 @@ void invalidate_pcid(Cpu& cpu, const Op& op) {
   if (type <= 1 && !uses_pcids && low != 0) raise(kGeneralProtection, 0);
   if (type == 0 && !is_canonical(address)) raise(kGeneralProtection, 0);
   switch (type) {
-    case 0: cpu.tlb.flush_page(address); break;
-    case 1: cpu.tlb.flush_pcid(static_cast<uint16_t>(low)); break;
-    case 2: cpu.tlb.flush_all(); break;
-    default: cpu.tlb.flush_all_but_global(); break;
+    case 0:
+      cpu.tlb.flush_page(address);
+      break;
+    case 1:
+      cpu.tlb.flush_pcid(static_cast<uint16_t>(low));
+      break;
+    case 2:
+      cpu.tlb.flush_all();
+      break;
+    default:
+      cpu.tlb.flush_all_but_global();
+      break;
   }
   translations_changed(cpu);
 }
 
-void flush_caches(Cpu& cpu, const Op&) { require_cpl0(cpu); }
+void flush_caches(Cpu& cpu, const Op&) {
+  require_cpl0(cpu);
+}
 
 }  // namespace bulkhead::engine::system

@@ -63,7 +63,10 @@ void set_accessed(Cpu& cpu, uint16_t selector, Descriptor& descriptor) {
 }
 
 cpu::Segment to_segment(uint16_t selector, const Descriptor& descriptor) {
-  return {.base = descriptor.base(), .limit = descriptor.limit(), .selector = selector, .attributes = descriptor.attributes()};
+  return {.base = descriptor.base(),
+          .limit = descriptor.limit(),
+          .selector = selector,
+          .attributes = descriptor.attributes()};
 }
 
 cpu::Segment null_segment(uint16_t selector, uint8_t dpl) {

@@ -1,4 +1,5 @@
-// Segment, system and gate descriptors, and how they are read from the guest's tables. Intel SDM 3, 3.4.5, 3.5 and 6.11.
+// Segment, system and gate descriptors, and how they are read from the guest's tables. Intel SDM 3, 3.4.5, 3.5
+// and 6.11.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,18 @@
 namespace bulkhead::engine {
 
 enum SystemType : uint8_t {
-  kTss16Available = 1, kLdt = 2, kTss16Busy = 3, kCallGate16 = 4, kTaskGate = 5, kInterruptGate16 = 6, kTrapGate16 = 7,
-  kTss32Available = 9, kTss32Busy = 11, kCallGate32 = 12, kInterruptGate32 = 14, kTrapGate32 = 15,
+  kTss16Available = 1,
+  kLdt = 2,
+  kTss16Busy = 3,
+  kCallGate16 = 4,
+  kTaskGate = 5,
+  kInterruptGate16 = 6,
+  kTrapGate16 = 7,
+  kTss32Available = 9,
+  kTss32Busy = 11,
+  kCallGate32 = 12,
+  kInterruptGate32 = 14,
+  kTrapGate32 = 15,
 };
 
 struct Descriptor {
@@ -44,10 +55,15 @@ struct Descriptor {
   [[nodiscard]] uint8_t gate_parameter_count() const { return low >> 32 & 31; }
 };
 
-[[nodiscard]] constexpr bool is_null_selector(uint16_t selector) { return (selector & 0xFFFC) == 0; }
-[[nodiscard]] constexpr uint32_t selector_error(uint16_t selector) { return selector & 0xFFFCu; }
+[[nodiscard]] constexpr bool is_null_selector(uint16_t selector) {
+  return (selector & 0xFFFC) == 0;
+}
+[[nodiscard]] constexpr uint32_t selector_error(uint16_t selector) {
+  return selector & 0xFFFCu;
+}
 
-// The 8 bytes that a selector names; `vector`(selector + external) when its table does not reach so far. The selector is not null.
+// The 8 bytes that a selector names; `vector`(selector + external) when its table does not reach so far. The selector
+// is not null.
 Descriptor read_descriptor(Cpu& cpu, uint16_t selector, Vector vector, uint32_t external = 0);
 // The same without a fault: false when the table does not reach.
 [[nodiscard]] bool try_read_descriptor(Cpu& cpu, uint16_t selector, Descriptor& out);

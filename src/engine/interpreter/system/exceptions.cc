@@ -84,7 +84,8 @@ void deliver_long(Cpu& cpu, const Event& event) {
   const uint8_t cpl = target.is_conforming() ? cpu.cpl : target.dpl();
   if (!is_canonical(gate.gate_offset64())) raise(kGeneralProtection, external);
 
-  StackTarget stack{.pointer = cpu.gpr[cpu::kRsp], .rights = rights_at(cpu, cpl), .error_code = external, .is_64 = true};
+  StackTarget stack{
+      .pointer = cpu.gpr[cpu::kRsp], .rights = rights_at(cpu, cpl), .error_code = external, .is_64 = true};
   if (changes_stack || gate.gate_ist() != 0) {
     const unsigned offset = gate.gate_ist() != 0 ? 28 + gate.gate_ist() * 8 : 4 + cpl * 8;
     if (offset + 7 > cpu.tr.limit) raise(kInvalidTss, selector_error(cpu.tr.selector) | external);
@@ -132,7 +133,8 @@ void deliver_through_task_gate(Cpu& cpu, const Event& event, uint16_t selector) 
   const uint32_t error = selector_error(selector) | external;
   if ((selector & 4) != 0 || is_null_selector(selector)) raise(kGeneralProtection, error);
   const Descriptor tss = read_descriptor(cpu, selector, kGeneralProtection, external);
-  if (tss.is_segment() || (tss.type() != kTss32Available && tss.type() != kTss16Available)) raise(kGeneralProtection, error);
+  if (tss.is_segment() || (tss.type() != kTss32Available && tss.type() != kTss16Available))
+    raise(kGeneralProtection, error);
   if (!tss.present()) raise(kSegmentNotPresent, error);
   switch_task(cpu, selector, TaskSwitch::kNested, event.kind == Event::Kind::kFault);
   if (event.has_error_code) {
@@ -197,7 +199,11 @@ enum class FaultClass : uint8_t { kBenign, kContributory, kPageFault };
 
 FaultClass class_of(uint8_t vector) {
   switch (vector) {
-    case kDivideError: case kInvalidTss: case kSegmentNotPresent: case kStackFault: case kGeneralProtection:
+    case kDivideError:
+    case kInvalidTss:
+    case kSegmentNotPresent:
+    case kStackFault:
+    case kGeneralProtection:
       return FaultClass::kContributory;
     case kPageFault:
       return FaultClass::kPageFault;

@@ -1,4 +1,5 @@
-// Delivery of exceptions and interrupts through the IDT (or the real-mode vector table). Intel SDM 3, chapter 6 and 20.1.4.
+// Delivery of exceptions and interrupts through the IDT (or the real-mode vector table). Intel SDM 3, chapter 6
+// and 20.1.4.
 #pragma once
 
 #include <cstdint>

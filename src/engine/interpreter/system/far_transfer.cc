@@ -60,7 +60,8 @@ void call_inner(Cpu& cpu, const Descriptor& gate, Descriptor& code, uint64_t tar
   if (cpu.long_mode()) {
     const unsigned offset = 4 + cpl * 8u;
     if (offset + 7 > cpu.tr.limit) raise(kInvalidTss, selector_error(cpu.tr.selector));
-    StackTarget stack{.pointer = read_system<uint64_t>(cpu, cpu.tr.base + offset), .rights = rights_at(cpu, cpl), .is_64 = true};
+    StackTarget stack{
+        .pointer = read_system<uint64_t>(cpu, cpu.tr.base + offset), .rights = rights_at(cpu, cpl), .is_64 = true};
     StackFrame frame(8);
     frame.push(cpu.segments[cpu::kSs].selector);
     frame.push(cpu.gpr[cpu::kRsp]);
@@ -76,10 +77,13 @@ void call_inner(Cpu& cpu, const Descriptor& gate, Descriptor& code, uint64_t tar
   const bool tss_is_wide = (cpu.tr.attributes & 8) != 0;
   const uint64_t offset = tss_is_wide ? 4 + cpl * 8u : 2 + cpl * 4u;
   if (offset + (tss_is_wide ? 5 : 3) > cpu.tr.limit) raise(kInvalidTss, selector_error(cpu.tr.selector));
-  const uint64_t pointer = tss_is_wide ? read_system<uint32_t>(cpu, cpu.tr.base + offset) : read_system<uint16_t>(cpu, cpu.tr.base + offset);
+  const uint64_t pointer =
+      tss_is_wide ? read_system<uint32_t>(cpu, cpu.tr.base + offset) : read_system<uint16_t>(cpu, cpu.tr.base + offset);
   const auto selector = read_system<uint16_t>(cpu, cpu.tr.base + offset + (tss_is_wide ? 4 : 2));
   Descriptor stack_descriptor = check_stack_segment(cpu, selector, cpl, kInvalidTss);
-  StackTarget stack{.segment = to_segment(selector, stack_descriptor), .pointer = pointer, .rights = rights_at(cpu, cpl),
+  StackTarget stack{.segment = to_segment(selector, stack_descriptor),
+                    .pointer = pointer,
+                    .rights = rights_at(cpu, cpl),
                     .error_code = selector_error(selector)};
   stack.mask = StackTarget::mask_of(stack.segment);
   const unsigned size = gate.type() == kCallGate32 ? 4 : 2;
@@ -87,7 +91,8 @@ void call_inner(Cpu& cpu, const Descriptor& gate, Descriptor& code, uint64_t tar
   frame.push(cpu.segments[cpu::kSs].selector);
   frame.push(cpu.gpr[cpu::kRsp]);
   const StackTarget old_stack = StackTarget::current(cpu);
-  for (unsigned i = gate.gate_parameter_count(); i > 0; --i) frame.push(read_stack(cpu, old_stack, (i - 1) * size, size));
+  for (unsigned i = gate.gate_parameter_count(); i > 0; --i)
+    frame.push(read_stack(cpu, old_stack, (i - 1) * size, size));
   frame.push(cpu.segments[cpu::kCs].selector);
   frame.push(cpu.next_rip());
   frame.check(cpu, stack);
@@ -108,12 +113,15 @@ void through_call_gate(Cpu& cpu, uint16_t selector, Descriptor gate, bool is_cal
   if (is_null_selector(target_selector)) raise(kGeneralProtection, 0);
   Descriptor code = read_descriptor(cpu, target_selector, kGeneralProtection);
   const uint32_t error = selector_error(target_selector);
-  const bool reaches = code.is_code() && (is_call || code.is_conforming() ? code.dpl() <= cpu.cpl : code.dpl() == cpu.cpl);
+  const bool reaches =
+      code.is_code() && (is_call || code.is_conforming() ? code.dpl() <= cpu.cpl : code.dpl() == cpu.cpl);
   if (!reaches) raise(kGeneralProtection, error);
   if (cpu.long_mode() && (!code.is_long() || code.is_big())) raise(kGeneralProtection, error);
   if (!code.present()) raise(kSegmentNotPresent, error);
   const bool is_wide = gate.type() == kCallGate32;
-  const uint64_t target = cpu.long_mode() ? gate.gate_offset64() : is_wide ? gate.gate_offset() : gate.gate_offset() & 0xFFFF;
+  const uint64_t target = cpu.long_mode() ? gate.gate_offset64()
+                          : is_wide       ? gate.gate_offset()
+                                          : gate.gate_offset() & 0xFFFF;
   if (is_call && !code.is_conforming() && code.dpl() < cpu.cpl) return call_inner(cpu, gate, code, target);
   if (is_call) {
     push_return_address(cpu, cpu.long_mode() ? 8 : is_wide ? 4 : 2, code, target);
@@ -125,7 +133,8 @@ void through_call_gate(Cpu& cpu, uint16_t selector, Descriptor gate, bool is_cal
 
 void to_task(Cpu& cpu, uint16_t selector, const Descriptor& tss, bool is_call) {
   const uint32_t error = selector_error(selector);
-  if (tss.is_segment() || (tss.type() != kTss32Available && tss.type() != kTss16Available)) raise(kGeneralProtection, error);
+  if (tss.is_segment() || (tss.type() != kTss32Available && tss.type() != kTss16Available))
+    raise(kGeneralProtection, error);
   if (!tss.present()) raise(kSegmentNotPresent, error);
   switch_task(cpu, selector, is_call ? TaskSwitch::kNested : TaskSwitch::kJump, false);
 }
@@ -177,8 +186,9 @@ void transfer(Cpu& cpu, const Op& op, bool is_call) {
   Descriptor code = read_descriptor(cpu, pointer.selector, kGeneralProtection);
   if (!code.is_segment()) return through_system_descriptor(cpu, pointer.selector, code, is_call);
   const uint32_t error = selector_error(pointer.selector);
-  const bool reaches = code.is_code() && (code.is_conforming() ? code.dpl() <= cpu.cpl
-                                                               : code.dpl() == cpu.cpl && (pointer.selector & 3) <= cpu.cpl);
+  const bool reaches =
+      code.is_code() &&
+      (code.is_conforming() ? code.dpl() <= cpu.cpl : code.dpl() == cpu.cpl && (pointer.selector & 3) <= cpu.cpl);
   if (!reaches) raise(kGeneralProtection, error);
   check_long_code(cpu, code, error);
   if (!code.present()) raise(kSegmentNotPresent, error);
@@ -203,7 +213,8 @@ void drop_inner_segments(Cpu& cpu, uint8_t cpl) {
 
 void check_return_stack(Cpu& cpu, ReturnFrame& frame) {
   frame.outer_pointer = read_stack(cpu, frame.stack, frame.outer_offset, frame.size);
-  frame.stack_selector = static_cast<uint16_t>(read_stack(cpu, frame.stack, frame.outer_offset + frame.size, frame.size));
+  frame.stack_selector =
+      static_cast<uint16_t>(read_stack(cpu, frame.stack, frame.outer_offset + frame.size, frame.size));
   if (is_null_selector(frame.stack_selector)) {
     const bool to_long = cpu.long_mode() && frame.code.is_long();
     if (!to_long || frame.cpl == 3 || (frame.stack_selector & 3) != frame.cpl) raise(kGeneralProtection, 0);
@@ -258,12 +269,17 @@ void finish_return(Cpu& cpu, ReturnFrame& frame) {
   if (is_outer) drop_inner_segments(cpu, frame.cpl);
 }
 
-void jump_far(Cpu& cpu, const Op& op) { transfer(cpu, op, false); }
-void call_far(Cpu& cpu, const Op& op) { transfer(cpu, op, true); }
+void jump_far(Cpu& cpu, const Op& op) {
+  transfer(cpu, op, false);
+}
+void call_far(Cpu& cpu, const Op& op) {
+  transfer(cpu, op, true);
+}
 
 void return_far(Cpu& cpu, const Op& op) {
   const unsigned size = op.instruction->operand_size;
-  const auto released = static_cast<unsigned>(op.instruction->info->operand_count != 0 ? op.instruction->immediate & 0xFFFF : 0);
+  const auto released =
+      static_cast<unsigned>(op.instruction->info->operand_count != 0 ? op.instruction->immediate & 0xFFFF : 0);
   const StackTarget stack = StackTarget::current(cpu);
   const uint64_t rip = read_stack(cpu, stack, 0, size);
   const auto selector = static_cast<uint16_t>(read_stack(cpu, stack, size, size));
@@ -275,7 +291,12 @@ void return_far(Cpu& cpu, const Op& op) {
     update_mode(cpu);
     return;
   }
-  ReturnFrame frame{.stack = stack, .size = size, .rip = rip, .code_selector = selector, .outer_offset = 2 * size, .released = released};
+  ReturnFrame frame{.stack = stack,
+                    .size = size,
+                    .rip = rip,
+                    .code_selector = selector,
+                    .outer_offset = 2 * size,
+                    .released = released};
   if ((selector & 3) > cpu.cpl) frame.outer_offset += released;
   check_return(cpu, frame);
   if (!frame.has_stack) frame.outer_offset = 2 * size;

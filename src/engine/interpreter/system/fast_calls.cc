@@ -1,4 +1,5 @@
-// SYSCALL, SYSRET, SYSENTER, SYSEXIT: transfers between CPL 3 and 0 that read no descriptor. Intel SDM 2 and 3, 5.8.7 and 5.8.8.
+// SYSCALL, SYSRET, SYSENTER, SYSEXIT: transfers between CPL 3 and 0 that read no descriptor. Intel SDM 2 and 3, 5.8.7
+// and 5.8.8.
 #include "engine/interpreter/system/handlers.h"
 #include "engine/interpreter/system/operand.h"
 

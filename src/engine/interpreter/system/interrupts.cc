@@ -12,7 +12,8 @@ namespace {
 
 constexpr uint32_t kArithmetic = 0x8D5;
 
-// Loads of RFLAGS by POPF and IRET: `changeable` says which bits outside of the arithmetic six the present privilege reaches.
+// Loads of RFLAGS by POPF and IRET: `changeable` says which bits outside of the arithmetic six the present privilege
+// reaches.
 void load_flags(Cpu& cpu, uint64_t value, uint32_t changeable) {
   const uint32_t kept = cpu.system_flags & ~changeable;
   set_rflags(cpu, (value & kArithmetic) | (value & changeable) | kept);
@@ -94,8 +95,12 @@ void return_protected(Cpu& cpu, unsigned size) {
     return return_to_virtual8086(cpu, stack, rip, selector, rflags);
   }
   const uint32_t changeable = changeable_flags(cpu, size);
-  ReturnFrame frame{.stack = stack, .size = size, .rip = rip, .code_selector = static_cast<uint16_t>(selector),
-                    .outer_offset = 3 * size, .always_has_stack = cpu.code64()};
+  ReturnFrame frame{.stack = stack,
+                    .size = size,
+                    .rip = rip,
+                    .code_selector = static_cast<uint16_t>(selector),
+                    .outer_offset = 3 * size,
+                    .always_has_stack = cpu.code64()};
   check_return(cpu, frame);
   // All checks are behind us. The flags first: which may change depended on the old CPL.
   finish_return(cpu, frame);
@@ -108,7 +113,8 @@ void return_protected(Cpu& cpu, unsigned size) {
 void interrupt(Cpu& cpu, const Op& op) {
   using decoder::Mnemonic;
   switch (op.instruction->mnemonic) {
-    case Mnemonic::kInt3: return deliver_event(cpu, Event::software(kBreakpoint));
+    case Mnemonic::kInt3:
+      return deliver_event(cpu, Event::software(kBreakpoint));
     case Mnemonic::kInt1:
       return deliver_event(cpu, {.kind = Event::Kind::kPrivilegedSoftware, .vector = kDebug});
     case Mnemonic::kInto:
@@ -163,9 +169,12 @@ void push_flags(Cpu& cpu, const Op& op) {
   if (cpu.virtual8086() && cpu.iopl() < 3) raise(kGeneralProtection, 0);
   const uint64_t value = cpu.rflags() & ~uint64_t{kFlagVirtual8086 | kFlagResume};
   switch (op.instruction->operand_size) {
-    case 2: return push<uint16_t>(cpu, static_cast<uint16_t>(value));
-    case 4: return push<uint32_t>(cpu, static_cast<uint32_t>(value));
-    default: return push<uint64_t>(cpu, value);
+    case 2:
+      return push<uint16_t>(cpu, static_cast<uint16_t>(value));
+    case 4:
+      return push<uint32_t>(cpu, static_cast<uint32_t>(value));
+    default:
+      return push<uint64_t>(cpu, value);
   }
 }
 

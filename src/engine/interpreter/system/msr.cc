@@ -9,7 +9,9 @@
 
 namespace bulkhead::engine {
 
-uint64_t random_bits(Cpu& cpu) { return cpu.engine->random().next_u64(); }
+uint64_t random_bits(Cpu& cpu) {
+  return cpu.engine->random().next_u64();
+}
 
 }  // namespace bulkhead::engine
 
@@ -17,18 +19,51 @@ namespace bulkhead::engine::system {
 namespace {
 
 enum Msr : uint32_t {
-  kTsc = 0x10, kPlatformId = 0x17, kApicBase = 0x1B, kSpecCtrl = 0x48, kPredCmd = 0x49, kMicrocode = 0x8B, kMtrrCap = 0xFE,
-  kArchCapabilitiesMsr = 0x10A, kSysenterCs = 0x174, kSysenterEsp = 0x175, kSysenterEip = 0x176, kMcgCap = 0x179,
-  kMcgStatus = 0x17A, kMcgCtl = 0x17B, kMiscEnable = 0x1A0, kMtrrVariable = 0x200, kMtrrVariableEnd = 0x20F, kMtrrFix64K = 0x250,
-  kMtrrFix16K = 0x258, kMtrrFix16KEnd = 0x259, kMtrrFix4K = 0x268, kMtrrFix4KEnd = 0x26F, kPat = 0x277, kMtrrDefType = 0x2FF,
-  kTscDeadline = 0x6E0, kX2apic = 0x800, kX2apicEnd = 0x8FF, kEfer = 0xC0000080, kStar = 0xC0000081, kLstar = 0xC0000082,
-  kCstar = 0xC0000083, kSfmask = 0xC0000084, kFsBase = 0xC0000100, kGsBase = 0xC0000101, kKernelGsBase = 0xC0000102,
+  kTsc = 0x10,
+  kPlatformId = 0x17,
+  kApicBase = 0x1B,
+  kSpecCtrl = 0x48,
+  kPredCmd = 0x49,
+  kMicrocode = 0x8B,
+  kMtrrCap = 0xFE,
+  kArchCapabilitiesMsr = 0x10A,
+  kSysenterCs = 0x174,
+  kSysenterEsp = 0x175,
+  kSysenterEip = 0x176,
+  kMcgCap = 0x179,
+  kMcgStatus = 0x17A,
+  kMcgCtl = 0x17B,
+  kMiscEnable = 0x1A0,
+  kMtrrVariable = 0x200,
+  kMtrrVariableEnd = 0x20F,
+  kMtrrFix64K = 0x250,
+  kMtrrFix16K = 0x258,
+  kMtrrFix16KEnd = 0x259,
+  kMtrrFix4K = 0x268,
+  kMtrrFix4KEnd = 0x26F,
+  kPat = 0x277,
+  kMtrrDefType = 0x2FF,
+  kTscDeadline = 0x6E0,
+  kX2apic = 0x800,
+  kX2apicEnd = 0x8FF,
+  kEfer = 0xC0000080,
+  kStar = 0xC0000081,
+  kLstar = 0xC0000082,
+  kCstar = 0xC0000083,
+  kSfmask = 0xC0000084,
+  kFsBase = 0xC0000100,
+  kGsBase = 0xC0000101,
+  kKernelGsBase = 0xC0000102,
   kTscAux = 0xC0000103,
 };
 
-[[noreturn]] void refuse() { raise(kGeneralProtection, 0); }
+[[noreturn]] void refuse() {
+  raise(kGeneralProtection, 0);
+}
 
-bool is_memory_type(uint8_t type) { return type <= 1 || (type >= 4 && type <= 7); }
+bool is_memory_type(uint8_t type) {
+  return type <= 1 || (type >= 4 && type <= 7);
+}
 
 uint64_t* fixed_mtrr(Cpu& cpu, uint32_t index) {
   auto& fixed = cpu.cold.msr_mtrr_fixed;
@@ -42,22 +77,38 @@ uint64_t* fixed_mtrr(Cpu& cpu, uint32_t index) {
 uint64_t* plain_register(Cpu& cpu, uint32_t index) {
   cpu::State& cold = cpu.cold;
   switch (index) {
-    case kSysenterCs: return &cold.msr_sysenter_cs;
-    case kSysenterEsp: return &cold.msr_sysenter_esp;
-    case kSysenterEip: return &cold.msr_sysenter_eip;
-    case kMiscEnable: return &cold.msr_misc_enable;
-    case kPat: return &cold.msr_pat;
-    case kMtrrDefType: return &cold.msr_mtrr_def_type;
-    case kStar: return cpu.features.syscall ? &cold.msr_star : nullptr;
-    case kLstar: return cpu.features.long_mode ? &cold.msr_lstar : nullptr;
-    case kCstar: return cpu.features.long_mode ? &cold.msr_cstar : nullptr;
-    case kSfmask: return cpu.features.syscall ? &cold.msr_sfmask : nullptr;
-    case kKernelGsBase: return &cold.msr_kernel_gs_base;
-    case kTscAux: return &cold.msr_tsc_aux;
-    case kSpecCtrl: return cpu.features.spec_ctrl ? &cold.msr_spec_ctrl : nullptr;
-    case kMsrKvmSystemTime: return &cold.msr_kvm_system_time;
-    case kMsrKvmWallClock: return &cold.msr_kvm_wall_clock;
-    default: break;
+    case kSysenterCs:
+      return &cold.msr_sysenter_cs;
+    case kSysenterEsp:
+      return &cold.msr_sysenter_esp;
+    case kSysenterEip:
+      return &cold.msr_sysenter_eip;
+    case kMiscEnable:
+      return &cold.msr_misc_enable;
+    case kPat:
+      return &cold.msr_pat;
+    case kMtrrDefType:
+      return &cold.msr_mtrr_def_type;
+    case kStar:
+      return cpu.features.syscall ? &cold.msr_star : nullptr;
+    case kLstar:
+      return cpu.features.long_mode ? &cold.msr_lstar : nullptr;
+    case kCstar:
+      return cpu.features.long_mode ? &cold.msr_cstar : nullptr;
+    case kSfmask:
+      return cpu.features.syscall ? &cold.msr_sfmask : nullptr;
+    case kKernelGsBase:
+      return &cold.msr_kernel_gs_base;
+    case kTscAux:
+      return &cold.msr_tsc_aux;
+    case kSpecCtrl:
+      return cpu.features.spec_ctrl ? &cold.msr_spec_ctrl : nullptr;
+    case kMsrKvmSystemTime:
+      return &cold.msr_kvm_system_time;
+    case kMsrKvmWallClock:
+      return &cold.msr_kvm_wall_clock;
+    default:
+      break;
   }
   if (index >= kMtrrVariable && index <= kMtrrVariableEnd) return &cold.msr_mtrr_variable[index - kMtrrVariable];
   return fixed_mtrr(cpu, index);
@@ -67,7 +118,9 @@ bool is_apic_register(uint32_t index) {
   return index == kApicBase || index == kTscDeadline || (index >= kX2apic && index <= kX2apicEnd);
 }
 
-uint64_t guest_tsc(const Cpu& cpu) { return cpu.engine->clock().tsc() + cpu.cold.tsc_offset; }
+uint64_t guest_tsc(const Cpu& cpu) {
+  return cpu.engine->clock().tsc() + cpu.cold.tsc_offset;
+}
 
 uint64_t read_register_of_apic(Cpu& cpu, uint32_t index) {
   const auto value = cpu.io->read_apic_msr(index);
@@ -82,16 +135,26 @@ void write_register_of_apic(Cpu& cpu, uint32_t index, uint64_t value) {
 uint64_t read_msr_value(Cpu& cpu, uint32_t index) {
   if (is_apic_register(index)) return read_register_of_apic(cpu, index);
   switch (index) {
-    case kTsc: return guest_tsc(cpu);
-    case kPlatformId: case kMicrocode: case kMcgCap: case kMcgStatus: return 0;
-    case kMtrrCap: return 0x508;  // 8 variable ranges, fixed ranges, write-combining
+    case kTsc:
+      return guest_tsc(cpu);
+    case kPlatformId:
+    case kMicrocode:
+    case kMcgCap:
+    case kMcgStatus:
+      return 0;
+    case kMtrrCap:
+      return 0x508;  // 8 variable ranges, fixed ranges, write-combining
     case kArchCapabilitiesMsr:
       if (!cpu.features.arch_capabilities) refuse();
       return cpu::kArchCapabilities;
-    case kEfer: return cpu.efer;
-    case kFsBase: return cpu.segments[cpu::kFs].base;
-    case kGsBase: return cpu.segments[cpu::kGs].base;
-    default: break;
+    case kEfer:
+      return cpu.efer;
+    case kFsBase:
+      return cpu.segments[cpu::kFs].base;
+    case kGsBase:
+      return cpu.segments[cpu::kGs].base;
+    default:
+      break;
   }
   const uint64_t* plain = plain_register(cpu, index);
   if (plain == nullptr) refuse();
@@ -114,10 +177,15 @@ void write_efer(Cpu& cpu, uint64_t value) {
 // #GP for values that the register cannot hold.
 void check_plain_value(const Cpu& cpu, uint32_t index, uint64_t value) {
   switch (index) {
-    case kLstar: case kCstar: case kKernelGsBase: case kSysenterEsp: case kSysenterEip:
+    case kLstar:
+    case kCstar:
+    case kKernelGsBase:
+    case kSysenterEsp:
+    case kSysenterEip:
       if (!is_canonical(value)) refuse();
       return;
-    case kSfmask: case kTscAux:
+    case kSfmask:
+    case kTscAux:
       if (value >> 32 != 0) refuse();
       return;
     case kSpecCtrl:
@@ -131,7 +199,8 @@ void check_plain_value(const Cpu& cpu, uint32_t index, uint64_t value) {
     case kMtrrDefType:
       if ((value & ~0xCFFull) != 0 || !is_memory_type(value & 0xFF) || (value & 0xFF) == 7) refuse();
       return;
-    default: break;
+    default:
+      break;
   }
   if (index >= kMtrrVariable && index <= kMtrrVariableEnd) {
     const uint64_t free_bits = (index & 1) != 0 ? 0xFFFull & ~0x800ull : 0xF00;
@@ -153,18 +222,21 @@ void write_msr_value(Cpu& cpu, uint32_t index, uint64_t value) {
       cpu.io->set_tsc_offset(cpu.cold.tsc_offset);
       publish_system_time(cpu);
       return;
-    case kMicrocode: case kMcgStatus:
+    case kMicrocode:
+    case kMcgStatus:
       return;
     case kPredCmd:
       if (!cpu.features.spec_ctrl || (value & ~1ull) != 0) refuse();
       return;
     case kEfer:
       return write_efer(cpu, value);
-    case kFsBase: case kGsBase:
+    case kFsBase:
+    case kGsBase:
       if (!is_canonical(value)) refuse();
       cpu.segments[index == kFsBase ? cpu::kFs : cpu::kGs].base = value;
       return;
-    default: break;
+    default:
+      break;
   }
   uint64_t* plain = plain_register(cpu, index);
   if (plain == nullptr) refuse();
@@ -209,7 +281,9 @@ void read_tsc_and_id(Cpu& cpu, const Op&) {
   cpu.gpr[cpu::kRcx] = processor_id(cpu);
 }
 
-void read_performance_counter(Cpu&, const Op&) { refuse(); }  // no counters: every index is wrong
+void read_performance_counter(Cpu&, const Op&) {
+  refuse();
+}  // no counters: every index is wrong
 
 void identify(Cpu& cpu, const Op&) {
   const auto leaf = static_cast<uint32_t>(cpu.gpr[cpu::kRax]);

@@ -1,4 +1,5 @@
-// IN and OUT, and the check of IOPL and the TSS's I/O permission bitmap that INS and OUTS share. Intel SDM 1, chapter 19.
+// IN and OUT, and the check of IOPL and the TSS's I/O permission bitmap that INS and OUTS share. Intel SDM 1,
+// chapter 19.
 #include "engine/interpreter/debug.h"
 #include "engine/interpreter/system/handlers.h"
 #include "engine/interpreter/system/operand.h"
@@ -36,7 +37,8 @@ namespace bulkhead::engine::system {
 namespace {
 
 uint16_t port_operand(const Cpu& cpu, const Op& op, unsigned index) {
-  if (op.instruction->info->operands[index].kind == decoder::OperandKind::kDx) return static_cast<uint16_t>(cpu.gpr[cpu::kRdx]);
+  if (op.instruction->info->operands[index].kind == decoder::OperandKind::kDx)
+    return static_cast<uint16_t>(cpu.gpr[cpu::kRdx]);
   return static_cast<uint8_t>(op.instruction->immediate);
 }
 

@@ -1,4 +1,5 @@
-// What IRET and far RET have in common in protected and long mode: a code segment and perhaps an outer stack off the stack.
+// What IRET and far RET have in common in protected and long mode: a code segment and perhaps an outer stack off the
+// stack.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +27,11 @@ struct ReturnFrame {
   Descriptor code{}, stack_descriptor{};
 };
 
-// Reads and checks everything; throws, or finish_return() cannot fail. SDM 2, IRET and RET (far), their order of checks.
+// Reads and checks everything; throws, or finish_return() cannot fail. SDM 2, IRET and RET (far), their order of
+// checks.
 void check_return(Cpu& cpu, ReturnFrame& frame);
-// Loads CS, RIP, SS and RSP, sets the CPL, empties data segments that the outer level may not use. update_mode() is the caller's.
+// Loads CS, RIP, SS and RSP, sets the CPL, empties data segments that the outer level may not use. update_mode() is the
+// caller's.
 void finish_return(Cpu& cpu, ReturnFrame& frame);
 
 }  // namespace bulkhead::engine::system

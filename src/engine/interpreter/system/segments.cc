@@ -1,5 +1,5 @@
-// Loads and stores of segment registers and descriptor-table registers, and the instructions that ask about descriptors.
-// Intel SDM 2 (MOV, LDS, LLDT, LTR, LGDT, VERR, LAR, LSL, ARPL) and 3, 5.6 to 5.10.
+// Loads and stores of segment registers and descriptor-table registers, and the instructions that ask about
+// descriptors. Intel SDM 2 (MOV, LDS, LLDT, LTR, LGDT, VERR, LAR, LSL, ARPL) and 3, 5.6 to 5.10.
 #include "engine/interpreter/system/descriptor.h"
 #include "engine/interpreter/system/handlers.h"
 #include "engine/interpreter/system/operand.h"
@@ -52,7 +52,9 @@ void load_segment(Cpu& cpu, cpu::SegmentRegister segment, uint16_t selector) {
   }
 }
 
-void hold_off_interrupts(Cpu& cpu) { cpu.stack_shadow_at_count = cpu.current_instruction_count() + 1; }
+void hold_off_interrupts(Cpu& cpu) {
+  cpu.stack_shadow_at_count = cpu.current_instruction_count() + 1;
+}
 
 }  // namespace bulkhead::engine
 
@@ -101,9 +103,15 @@ bool visible_descriptor(Cpu& cpu, uint16_t selector, Descriptor& descriptor) {
 
 bool is_system_type_for_lar(const Cpu& cpu, uint8_t type) {
   switch (type) {
-    case kLdt: case kTss32Available: case kTss32Busy: case kCallGate32:
+    case kLdt:
+    case kTss32Available:
+    case kTss32Busy:
+    case kCallGate32:
       return true;
-    case kTss16Available: case kTss16Busy: case kCallGate16: case kTaskGate:
+    case kTss16Available:
+    case kTss16Busy:
+    case kCallGate16:
+    case kTaskGate:
       return !cpu.long_mode();
     default:
       return false;
@@ -132,11 +140,20 @@ void load_far_pointer(Cpu& cpu, const Op& op) {
   const auto selector = read<uint16_t>(cpu, memory_segment(op), offset_plus(op, offset, size));
   cpu::SegmentRegister segment = cpu::kDs;
   switch (op.instruction->mnemonic) {
-    case Mnemonic::kLes: segment = cpu::kEs; break;
-    case Mnemonic::kLss: segment = cpu::kSs; break;
-    case Mnemonic::kLfs: segment = cpu::kFs; break;
-    case Mnemonic::kLgs: segment = cpu::kGs; break;
-    default: break;
+    case Mnemonic::kLes:
+      segment = cpu::kEs;
+      break;
+    case Mnemonic::kLss:
+      segment = cpu::kSs;
+      break;
+    case Mnemonic::kLfs:
+      segment = cpu::kFs;
+      break;
+    case Mnemonic::kLgs:
+      segment = cpu::kGs;
+      break;
+    default:
+      break;
   }
   load_segment(cpu, segment, selector);
   write_register(cpu, op.reg, size, value);
@@ -202,8 +219,12 @@ void load_idt(Cpu& cpu, const Op& op) {
   cpu.idtr = read_table_operand(cpu, op);
 }
 
-void store_gdt(Cpu& cpu, const Op& op) { store_table(cpu, op, cpu.gdtr); }
-void store_idt(Cpu& cpu, const Op& op) { store_table(cpu, op, cpu.idtr); }
+void store_gdt(Cpu& cpu, const Op& op) {
+  store_table(cpu, op, cpu.gdtr);
+}
+void store_idt(Cpu& cpu, const Op& op) {
+  store_table(cpu, op, cpu.idtr);
+}
 
 void verify_read(Cpu& cpu, const Op& op) {
   require_protected(cpu);

@@ -17,7 +17,9 @@ struct StackTarget {
   bool is_64 = false;
 
   // Address size of a stack with this segment, outside of 64-bit mode.
-  static uint64_t mask_of(const cpu::Segment& segment) { return (segment.attributes & (1u << 14)) != 0 ? 0xFFFF'FFFF : 0xFFFF; }
+  static uint64_t mask_of(const cpu::Segment& segment) {
+    return (segment.attributes & (1u << 14)) != 0 ? 0xFFFF'FFFF : 0xFFFF;
+  }
   // The stack in use.
   static StackTarget current(const Cpu& cpu);
 };

@@ -31,7 +31,8 @@ void put_exit_handlers(Machine& machine) {
 
 cpu::State user_protected(Machine& machine) {
   cpu::State state = machine.protected_mode();
-  for (auto& segment : state.segments) segment = {.base = 0, .limit = ~0u, .selector = kUserData | 3, .attributes = 0xC0F3};
+  for (auto& segment : state.segments)
+    segment = {.base = 0, .limit = ~0u, .selector = kUserData | 3, .attributes = 0xC0F3};
   state.segments[cpu::kCs] = {.base = 0, .limit = ~0u, .selector = kUserCode32 | 3, .attributes = 0xC0FB};
   state.gpr[cpu::kRsp] = kUserStack;
   return state;
@@ -42,9 +43,9 @@ TEST(RealMode, DeliversAnInterruptThroughTheVectorTable) {
   cpu::State state = machine.real_mode();
   state.rflags = 0x246;
   machine.set(state);
-  machine.put_object<uint32_t>(0x21 * 4, 0x0900'0010);            // 0900:0010
-  machine.put(kCode, {0xCD, 0x21, 0xE6, 0xF4});                   // int 0x21; out
-  machine.put(0x9010, {0x9C, 0x5B, 0xB0, 0x09, 0xCF});            // pushf; pop bx; mov al, 9; iret
+  machine.put_object<uint32_t>(0x21 * 4, 0x0900'0010);  // 0900:0010
+  machine.put(kCode, {0xCD, 0x21, 0xE6, 0xF4});         // int 0x21; out
+  machine.put(0x9010, {0x9C, 0x5B, 0xB0, 0x09, 0xCF});  // pushf; pop bx; mov al, 9; iret
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().exit_value, 9u);
   EXPECT_EQ(machine.state().gpr[cpu::kRbx] & 0x300, 0u);
@@ -59,11 +60,12 @@ TEST(RealMode, EntersProtectedAndLongMode) {
   cpu::State state = machine.real_mode();
   state.gdtr = {kGdt, 0xFF};
   machine.set(state);
-  // mov eax, 0x6A0; mov cr4, eax; mov eax, 0x10000; mov cr3, eax; mov ecx, 0xC0000080; mov eax, 0x900; xor edx, edx; wrmsr;
-  // mov eax, 0x80000033; mov cr0, eax; jmp far 0x08:0xA000
-  machine.put(kCode, {0x66, 0xB8, 0xA0, 0x06, 0, 0, 0x0F, 0x22, 0xE0, 0x66, 0xB8, 0, 0, 1, 0, 0x0F, 0x22, 0xD8, 0x66, 0xB9, 0x80, 0,
-                      0, 0xC0, 0x66, 0xB8, 0, 9, 0, 0, 0x66, 0x31, 0xD2, 0x0F, 0x30, 0x66, 0xB8, 0x33, 0, 0, 0x80, 0x0F, 0x22, 0xC0,
-                      0x66, 0xEA, 0, 0xA0, 0, 0, 0x08, 0});
+  // mov eax, 0x6A0; mov cr4, eax; mov eax, 0x10000; mov cr3, eax; mov ecx, 0xC0000080; mov eax, 0x900; xor edx, edx;
+  // wrmsr; mov eax, 0x80000033; mov cr0, eax; jmp far 0x08:0xA000
+  machine.put(kCode, {0x66, 0xB8, 0xA0, 0x06, 0,    0,    0x0F, 0x22, 0xE0, 0x66, 0xB8, 0,    0,
+                      1,    0,    0x0F, 0x22, 0xD8, 0x66, 0xB9, 0x80, 0,    0,    0xC0, 0x66, 0xB8,
+                      0,    9,    0,    0,    0x66, 0x31, 0xD2, 0x0F, 0x30, 0x66, 0xB8, 0x33, 0,
+                      0,    0x80, 0x0F, 0x22, 0xC0, 0x66, 0xEA, 0,    0xA0, 0,    0,    0x08, 0});
   machine.put(0xA000, {0x48, 0xC7, 0xC0, 0x55, 0, 0, 0, 0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().exit_value, 0x55u);
@@ -74,8 +76,8 @@ TEST(RealMode, EntersProtectedAndLongMode) {
 TEST(ProtectedMode, SwitchesStacksForAnInterruptAndBack) {
   Machine machine;
   machine.set(user_protected(machine));
-  machine.put(kCode, {0xCD, 0x80, 0x0F, 0x0B});                       // int 0x80; ud2
-  machine.put(kHandlers + 0x80 * 16, {0x8B, 0xDC, 0xCF});             // mov ebx, esp; iret
+  machine.put(kCode, {0xCD, 0x80, 0x0F, 0x0B});            // int 0x80; ud2
+  machine.put(kHandlers + 0x80 * 16, {0x8B, 0xDC, 0xCF});  // mov ebx, esp; iret
   machine.put(kHandlers + 6 * 16, {0xE6, 0xF4});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.state().gpr[cpu::kRbx], kStack - 20);
@@ -103,7 +105,8 @@ TEST(ProtectedMode, CopiesTheParametersOfACallGate) {
   machine.put_object<uint64_t>(kGdt + 0x50, gate);
   // push 0x11; push 0x22; call far 0x50:0; ud2
   machine.put(kCode, {0x6A, 0x11, 0x6A, 0x22, 0x9A, 0, 0, 0, 0, 0x50, 0, 0x0F, 0x0B});
-  machine.put(0xA000, {0x8B, 0x5C, 0x24, 0x08, 0x8B, 0x4C, 0x24, 0x0C, 0x8C, 0xCA, 0xCA, 0x08, 0});  // ebx=[esp+8]; ecx=[esp+12]; mov edx, cs; retf 8
+  machine.put(0xA000, {0x8B, 0x5C, 0x24, 0x08, 0x8B, 0x4C, 0x24, 0x0C, 0x8C, 0xCA, 0xCA, 0x08,
+                       0});  // ebx=[esp+8]; ecx=[esp+12]; mov edx, cs; retf 8
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().exit_value, 6u);
   const cpu::State state = machine.state();
@@ -119,15 +122,16 @@ TEST(ProtectedMode, SwitchesTasksByACallAndBackByIret) {
   put_exit_handlers(machine);
   constexpr uint32_t kOther = 0x3800;
   machine.put_object<uint64_t>(kGdt + 0x50, Machine::descriptor(kOther, 0x67, 0x89, 0));
-  machine.put_object<uint32_t>(kOther + 0x20, 0xA000);           // EIP
-  machine.put_object<uint32_t>(kOther + 0x24, 2);                // EFLAGS
-  machine.put_object<uint32_t>(kOther + 0x28, 0x77);             // EAX
-  machine.put_object<uint32_t>(kOther + 0x38, 0x5000);           // ESP
-  for (const auto& [offset, selector] : std::initializer_list<std::pair<uint32_t, uint32_t>>{{0x48, kData}, {0x4C, kCode32}, {0x50, kData}, {0x54, kData}}) {
+  machine.put_object<uint32_t>(kOther + 0x20, 0xA000);  // EIP
+  machine.put_object<uint32_t>(kOther + 0x24, 2);       // EFLAGS
+  machine.put_object<uint32_t>(kOther + 0x28, 0x77);    // EAX
+  machine.put_object<uint32_t>(kOther + 0x38, 0x5000);  // ESP
+  for (const auto& [offset, selector] : std::initializer_list<std::pair<uint32_t, uint32_t>>{
+           {0x48, kData}, {0x4C, kCode32}, {0x50, kData}, {0x54, kData}}) {
     machine.put_object<uint32_t>(kOther + offset, selector);
   }
   machine.put(kCode, {0xB8, 0x12, 0, 0, 0, 0x9A, 0, 0, 0, 0, 0x50, 0, 0xE6, 0xF4});  // mov eax, 0x12; call 0x50:0; out
-  machine.put(0xA000, {0xE6, 0x80, 0xCF});                                          // out 0x80, al; iret
+  machine.put(0xA000, {0xE6, 0x80, 0xCF});                                           // out 0x80, al; iret
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().port_writes, (std::vector<std::pair<uint16_t, uint32_t>>{{0x80, 0x77}}));
   EXPECT_EQ(machine.board().exit_value, 0x12u);
@@ -144,8 +148,8 @@ TEST(ProtectedMode, EntersAndLeavesVirtual8086Mode) {
   machine.set(machine.protected_mode());
   put_exit_handlers(machine);
   // push gs fs ds es = 0x500, ss = 0x500, esp = 0x100, eflags = VM | IOPL 3, cs = 0xA00, eip = 0; iret
-  machine.put(kCode, {0x68, 0, 5, 0, 0, 0x68, 0, 5, 0, 0, 0x68, 0, 5, 0, 0, 0x68, 0, 5, 0, 0, 0x68, 0, 5, 0, 0, 0x68, 0, 1, 0, 0,
-                      0x68, 2, 0x30, 2, 0, 0x68, 0, 0x0A, 0, 0, 0x6A, 0, 0xCF});
+  machine.put(kCode, {0x68, 0, 5, 0,    0, 0x68, 0, 5, 0,    0, 0x68, 0, 5, 0,    0, 0x68, 0, 5, 0,    0, 0x68, 0,
+                      5,    0, 0, 0x68, 0, 1,    0, 0, 0x68, 2, 0x30, 2, 0, 0x68, 0, 0x0A, 0, 0, 0x6A, 0, 0xCF});
   machine.put(0xA000, {0xB8, 0x34, 0x12, 0xA3, 0, 0, 0xCD, 0x40});  // mov ax, 0x1234; mov [0], ax; int 0x40
   machine.put_object<uint64_t>(kIdt + 0x40 * 8, Machine::gate(kCode32, 0x9400, 14, 3));
   EXPECT_EQ(machine.run(), StopReason::kRequested);
@@ -154,7 +158,7 @@ TEST(ProtectedMode, EntersAndLeavesVirtual8086Mode) {
   EXPECT_EQ(machine.get<uint32_t>(kStack - 36), 8u);      // EIP
   EXPECT_EQ(machine.get<uint32_t>(kStack - 32), 0xA00u);  // CS
   EXPECT_EQ(machine.get<uint32_t>(kStack - 28), 0x23002u);
-  EXPECT_EQ(machine.get<uint32_t>(kStack - 4), 0x500u);   // GS
+  EXPECT_EQ(machine.get<uint32_t>(kStack - 4), 0x500u);  // GS
   EXPECT_EQ(machine.state().segments[cpu::kDs].attributes & cpu::Segment::kUnusable, cpu::Segment::kUnusable);
 }
 
@@ -164,7 +168,8 @@ TEST(ProtectedMode, ChecksLimitsOfExpandDownSegments) {
   state.segments[cpu::kEs] = {.base = 0, .limit = 0x4FFF, .selector = kData, .attributes = 0x4097};
   machine.set(state);
   put_exit_handlers(machine);
-  machine.put(kCode, {0x26, 0xA1, 0, 0x50, 0, 0, 0x26, 0xA1, 0xFF, 0x4F, 0, 0});  // mov eax, es:[0x5000]; mov eax, es:[0x4FFF]
+  machine.put(kCode,
+              {0x26, 0xA1, 0, 0x50, 0, 0, 0x26, 0xA1, 0xFF, 0x4F, 0, 0});  // mov eax, es:[0x5000]; mov eax, es:[0x4FFF]
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().exit_value, 13u);
   EXPECT_EQ(machine.get<uint32_t>(kStack - 12 - 4), 0u);
@@ -176,7 +181,8 @@ TEST(ProtectedMode, TellsAboutDescriptors) {
   machine.set(user_protected(machine));
   put_exit_handlers(machine);
   // mov eax, 0x23; lar ebx, eax; lsl ecx, eax; mov eax, 8 (a DPL 0 segment); lar edx, eax; setz dl; ud2
-  machine.put(kCode, {0xB8, 0x23, 0, 0, 0, 0x0F, 0x02, 0xD8, 0x0F, 0x03, 0xC8, 0xB8, 8, 0, 0, 0, 0x31, 0xD2, 0x0F, 0x02, 0xD0, 0x0F, 0x94, 0xC2, 0x0F, 0x0B});
+  machine.put(kCode, {0xB8, 0x23, 0, 0,    0,    0x0F, 0x02, 0xD8, 0x0F, 0x03, 0xC8, 0xB8, 8,
+                      0,    0,    0, 0x31, 0xD2, 0x0F, 0x02, 0xD0, 0x0F, 0x94, 0xC2, 0x0F, 0x0B});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.state().gpr[cpu::kRbx], 0xCFF300u);
   EXPECT_EQ(machine.state().gpr[cpu::kRcx], 0xFFFFFFFFu);
@@ -221,11 +227,11 @@ TEST(LongMode, RefusesToReturnToANonCanonicalAddress) {
 
 TEST(LongMode, RefusesReservedBitsOfControlRegisters) {
   for (const auto& code : std::initializer_list<std::initializer_list<int>>{
-           {0x0F, 0x20, 0xE0, 0x0D, 0, 0, 0, 1, 0x0F, 0x22, 0xE0},       // CR4 bit 24
-           {0x0F, 0x20, 0xE0, 0x83, 0xE0, 0xDF, 0x0F, 0x22, 0xE0},       // CR4.PAE off
-           {0x0F, 0x20, 0xC0, 0x0F, 0xBA, 0xF0, 31, 0x0F, 0x22, 0xC0},   // CR0.PG off
+           {0x0F, 0x20, 0xE0, 0x0D, 0, 0, 0, 1, 0x0F, 0x22, 0xE0},            // CR4 bit 24
+           {0x0F, 0x20, 0xE0, 0x83, 0xE0, 0xDF, 0x0F, 0x22, 0xE0},            // CR4.PAE off
+           {0x0F, 0x20, 0xC0, 0x0F, 0xBA, 0xF0, 31, 0x0F, 0x22, 0xC0},        // CR0.PG off
            {0x0F, 0x20, 0xD8, 0x48, 0x0F, 0xBA, 0xE8, 50, 0x0F, 0x22, 0xD8},  // CR3 bit 50
-           {0x0F, 0x20, 0xC0, 0x0F, 0xBA, 0xE8, 29, 0x0F, 0x22, 0xC0},   // CR0.NW without CD
+           {0x0F, 0x20, 0xC0, 0x0F, 0xBA, 0xE8, 29, 0x0F, 0x22, 0xC0},        // CR0.NW without CD
        }) {
     Machine machine;
     machine.set(machine.long_mode());
@@ -240,7 +246,8 @@ TEST(LongMode, HoldsNmisOffUntilIret) {
   Machine machine;
   machine.set(machine.long_mode());
   machine.put(kCode, {0xEB, 0xFE});
-  machine.put(kHandlers + 2 * 16, {0xFF, 0xC3, 0xE6, 0x80, 0x83, 0xFB, 2, 0x74, 0x02, 0x48, 0xCF, 0xE6, 0xF4});  // inc ebx; out 0x80; cmp ebx,2; je; iretq; out
+  machine.put(kHandlers + 2 * 16, {0xFF, 0xC3, 0xE6, 0x80, 0x83, 0xFB, 2, 0x74, 0x02, 0x48, 0xCF, 0xE6,
+                                   0xF4});  // inc ebx; out 0x80; cmp ebx,2; je; iretq; out
   machine.vcpus[0]->raise_nmi();
   unsigned depth_at_second = 0;
   machine.board().on_port_write = [&](uint16_t, uint32_t) {
@@ -281,9 +288,10 @@ TEST(LongMode, AnswersCpuidAndMsrs) {
   Machine machine;
   machine.set(machine.long_mode());
   put_exit_handlers(machine);
-  // mov ecx, 0xC0000102; mov eax, 5; xor edx, edx; wrmsr; swapgs; mov ecx, 0xC0000101; rdmsr; mov ebx, eax; mov ecx, 0x12345; rdmsr
-  machine.put(kCode, {0xB9, 2, 1, 0, 0xC0, 0xB8, 5, 0, 0, 0, 0x31, 0xD2, 0x0F, 0x30, 0x0F, 0x01, 0xF8, 0xB9, 1, 1, 0, 0xC0, 0x0F, 0x32,
-                      0x89, 0xC3, 0xB9, 0x45, 0x23, 1, 0, 0x0F, 0x32});
+  // mov ecx, 0xC0000102; mov eax, 5; xor edx, edx; wrmsr; swapgs; mov ecx, 0xC0000101; rdmsr; mov ebx, eax; mov ecx,
+  // 0x12345; rdmsr
+  machine.put(kCode, {0xB9, 2, 1, 0, 0xC0, 0xB8, 5,    0,    0,    0,    0x31, 0xD2, 0x0F, 0x30, 0x0F, 0x01, 0xF8,
+                      0xB9, 1, 1, 0, 0xC0, 0x0F, 0x32, 0x89, 0xC3, 0xB9, 0x45, 0x23, 1,    0,    0x0F, 0x32});
   EXPECT_EQ(machine.run(), StopReason::kRequested);
   EXPECT_EQ(machine.board().exit_value, 13u);
   EXPECT_EQ(machine.state().gpr[cpu::kRbx], 5u);
@@ -298,7 +306,9 @@ TEST(LongMode, PublishesTheParavirtualClock) {
   const uint64_t ticks = machine.clock.tsc() - machine.get<uint64_t>(0x5008);
   const auto shift = machine.get<int8_t>(0x501C);
   const uint64_t shifted = shift >= 0 ? ticks << shift : ticks >> -shift;
-  const uint64_t ns = static_cast<uint64_t>(static_cast<unsigned __int128>(shifted) * machine.get<uint32_t>(0x5018) >> 32) + machine.get<uint64_t>(0x5010);
+  const uint64_t ns =
+      static_cast<uint64_t>(static_cast<unsigned __int128>(shifted) * machine.get<uint32_t>(0x5018) >> 32) +
+      machine.get<uint64_t>(0x5010);
   EXPECT_NEAR(static_cast<double>(ns), 5e6, 1);
 }
 

@@ -79,7 +79,8 @@ void load_task_ldt(Cpu& cpu, uint16_t selector) {
   if (is_null_selector(selector)) return;
   if ((selector & 4) != 0) raise(kInvalidTss, selector_error(selector));
   const Descriptor descriptor = read_descriptor(cpu, selector, kInvalidTss);
-  if (descriptor.is_segment() || descriptor.type() != kLdt || !descriptor.present()) raise(kInvalidTss, selector_error(selector));
+  if (descriptor.is_segment() || descriptor.type() != kLdt || !descriptor.present())
+    raise(kInvalidTss, selector_error(selector));
   cpu.ldtr = to_segment(selector, descriptor);
 }
 
@@ -117,7 +118,8 @@ void load_task_segments(Cpu& cpu, const TaskState& task) {
   Descriptor stack = check_stack_segment(cpu, task.selectors[cpu::kSs], cpu.cpl, kInvalidTss);
   set_accessed(cpu, task.selectors[cpu::kSs], stack);
   cpu.segments[cpu::kSs] = to_segment(task.selectors[cpu::kSs], stack);
-  for (const auto segment : {cpu::kDs, cpu::kEs, cpu::kFs, cpu::kGs}) load_task_data(cpu, segment, task.selectors[segment]);
+  for (const auto segment : {cpu::kDs, cpu::kEs, cpu::kFs, cpu::kGs})
+    load_task_data(cpu, segment, task.selectors[segment]);
 }
 
 // Everything behind the point of no return.

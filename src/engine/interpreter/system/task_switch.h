@@ -13,8 +13,9 @@ enum class TaskSwitch : uint8_t {
   kReturn,  // IRET with NT
 };
 
-// To the TSS that `selector` names; its type, presence and privilege have been checked. cpu.rip is what the old task goes on
-// with. The fault for anything wrong with the new task's segments is raised in the new task. fault: RF is set in the saved flags.
+// To the TSS that `selector` names; its type, presence and privilege have been checked. cpu.rip is what the old task
+// goes on with. The fault for anything wrong with the new task's segments is raised in the new task. fault: RF is set
+// in the saved flags.
 void switch_task(Cpu& cpu, uint16_t selector, TaskSwitch kind, bool fault);
 
 }  // namespace bulkhead::engine

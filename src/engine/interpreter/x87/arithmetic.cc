@@ -1,5 +1,5 @@
-// x87 instructions that compute, load or store: the host's own instruction on the guest's state. Unmasked exceptions only set
-// the error summary there, because nothing that waits for it runs before the state is saved again.
+// x87 instructions that compute, load or store: the host's own instruction on the guest's state. Unmasked exceptions
+// only set the error summary there, because nothing that waits for it runs before the state is saved again.
 #include "engine/interpreter/simd/registers.h"
 #include "engine/interpreter/x87/handlers.h"
 #include "engine/interpreter/x87/image.h"
@@ -30,13 +30,15 @@ uint64_t run(Cpu& cpu, const uint8_t* stub, Operand& operand, uint64_t flags) {
   const uint16_t guest_control = control(cpu);
   // Only with CR0.NE clear: the pending exception must not reach the host.
   const bool ignored = (waiting & kStatusErrorSummary) != 0;
-  if (ignored) [[unlikely]] set_control_and_status(cpu, guest_control | kControlMasks, status(cpu));
+  if (ignored) [[unlikely]]
+    set_control_and_status(cpu, guest_control | kControlMasks, status(cpu));
   clear_pointers(cpu);
   const uint64_t result = bulkhead_x87_run(cpu.xsave.data(), stub, operand.bytes, flags);
   clear_pointers(cpu);
   const uint32_t mxcsr_mask = 0xFFFF;
   std::memcpy(cpu.xsave.data() + kMxcsrMaskOffset, &mxcsr_mask, sizeof mxcsr_mask);
-  if (ignored) [[unlikely]] set_control_and_status(cpu, guest_control, status(cpu));
+  if (ignored) [[unlikely]]
+    set_control_and_status(cpu, guest_control, status(cpu));
   return result;
 }
 
@@ -78,16 +80,20 @@ void operate_load(Cpu& cpu, const Op& op) {
       std::memcpy(operand.bytes, &value, sizeof value);
       break;
     }
-    default: read_bytes(cpu, segment, offset, operand.bytes, 10); break;
+    default:
+      read_bytes(cpu, segment, offset, operand.bytes, 10);
+      break;
   }
   run(cpu, memory_stub(*op.instruction), operand, kFlagInterrupt | 2);
 }
 
 // Without a pending error before, an unmasked flag is the instruction's own; all but precision keep it from storing.
-bool stores_nothing(const Cpu& cpu) { return (status(cpu) & ~control(cpu) & kNothingStored) != 0; }
+bool stores_nothing(const Cpu& cpu) {
+  return (status(cpu) & ~control(cpu) & kNothingStored) != 0;
+}
 
-// The state may change only when the store cannot fault, so that is tried first. Where it would fault, an exception that keeps
-// the instruction from storing comes before.
+// The state may change only when the store cannot fault, so that is tried first. Where it would fault, an exception
+// that keeps the instruction from storing comes before.
 void operate_store(Cpu& cpu, const Op& op) {
   require_x87(cpu);
   check_pending_error(cpu);
@@ -125,7 +131,9 @@ void operate_store(Cpu& cpu, const Op& op) {
       write<uint64_t>(cpu, segment, offset, value);
       break;
     }
-    default: write_bytes(cpu, segment, offset, operand.bytes, 10); break;
+    default:
+      write_bytes(cpu, segment, offset, operand.bytes, 10);
+      break;
   }
 }
 
@@ -136,15 +144,18 @@ bool is_store(const Instruction& instruction) {
     case Mnemonic::kFist:
     case Mnemonic::kFistp:
     case Mnemonic::kFisttp:
-    case Mnemonic::kFbstp: return true;
-    default: return false;
+    case Mnemonic::kFbstp:
+      return true;
+    default:
+      return false;
   }
 }
 
 }  // namespace
 
 void require_x87(const Cpu& cpu) {
-  if (cpu.mode.has(ModeBits::kX87Off)) [[unlikely]] raise(kDeviceNotAvailable);
+  if (cpu.mode.has(ModeBits::kX87Off)) [[unlikely]]
+    raise(kDeviceNotAvailable);
 }
 
 Handler select(const Instruction& instruction) {

@@ -1,6 +1,6 @@
-// Control and status words, the environment and the whole state of the x87 unit in memory, in the four layouts that operand
-// size and mode choose (Intel SDM volume 1, figures 8-9 to 8-12). Code and data pointers are stored as the guest loaded
-// them or as 0; their segment selectors always as 0.
+// Control and status words, the environment and the whole state of the x87 unit in memory, in the four layouts that
+// operand size and mode choose (Intel SDM volume 1, figures 8-9 to 8-12). Code and data pointers are stored as the
+// guest loaded them or as 0; their segment selectors always as 0.
 #include <algorithm>
 #include <array>
 
@@ -21,7 +21,7 @@ struct Environment {
 };
 
 struct Layout {
-  bool wide;       // 28 bytes, else 14
+  bool wide;  // 28 bytes, else 14
   bool protected_mode;
   [[nodiscard]] size_t bytes() const { return wide ? 28 : 14; }
 };
@@ -52,7 +52,9 @@ Environment environment_of(Cpu& cpu) {
 }
 
 // Reserved upper halves are stored as ones.
-constexpr uint32_t upper_ones(uint16_t value) { return 0xFFFF0000u | value; }
+constexpr uint32_t upper_ones(uint16_t value) {
+  return 0xFFFF0000u | value;
+}
 
 void write_layout(const Environment& environment, Layout layout, uint8_t* out) {
   const uint32_t code = environment.code_pointer, data = environment.data_pointer;
@@ -208,17 +210,28 @@ void wait(Cpu& cpu, const Op&) {
 
 Handler select_environment(const decoder::Instruction& instruction) {
   switch (instruction.mnemonic) {
-    case Mnemonic::kFnstenv: return store_environment;
-    case Mnemonic::kFldenv: return load_environment;
-    case Mnemonic::kFnsave: return save;
-    case Mnemonic::kFrstor: return restore;
-    case Mnemonic::kFnstcw: return store_control;
-    case Mnemonic::kFldcw: return load_control;
-    case Mnemonic::kFnstsw: return store_status;
-    case Mnemonic::kFnclex: return clear_exceptions;
-    case Mnemonic::kFninit: return initialise_unit;
-    case Mnemonic::kFwait: return wait;
-    default: return nullptr;
+    case Mnemonic::kFnstenv:
+      return store_environment;
+    case Mnemonic::kFldenv:
+      return load_environment;
+    case Mnemonic::kFnsave:
+      return save;
+    case Mnemonic::kFrstor:
+      return restore;
+    case Mnemonic::kFnstcw:
+      return store_control;
+    case Mnemonic::kFldcw:
+      return load_control;
+    case Mnemonic::kFnstsw:
+      return store_status;
+    case Mnemonic::kFnclex:
+      return clear_exceptions;
+    case Mnemonic::kFninit:
+      return initialise_unit;
+    case Mnemonic::kFwait:
+      return wait;
+    default:
+      return nullptr;
   }
 }
 

@@ -21,10 +21,13 @@ void set_top(Cpu& cpu, unsigned new_top) {
   set_word_at(cpu, kStatusOffset, static_cast<uint16_t>(others | new_top << kStatusTopShift));
 }
 
-void clear_pointers(Cpu& cpu) { std::memset(cpu.xsave.data() + kOpcodeOffset, 0, 2 + 8 + 8); }
+void clear_pointers(Cpu& cpu) {
+  std::memset(cpu.xsave.data() + kOpcodeOffset, 0, 2 + 8 + 8);
+}
 
 void check_pending_error(Cpu& cpu) {
-  if ((status(cpu) & kStatusErrorSummary) == 0) [[likely]] return;
+  if ((status(cpu) & kStatusErrorSummary) == 0) [[likely]]
+    return;
   if ((cpu.cr0 & kCr0Ne) != 0) raise(kX87Error);
 }
 
@@ -39,9 +42,12 @@ uint16_t full_tags(Cpu& cpu) {
       std::memcpy(&significand, value, 8);
       std::memcpy(&exponent, value + 8, 2);
       exponent &= 0x7FFF;
-      if (exponent == 0 && significand == 0) tag = 1;
-      else if (exponent == 0 || exponent == 0x7FFF || significand >> 63 == 0) tag = 2;
-      else tag = 0;
+      if (exponent == 0 && significand == 0)
+        tag = 1;
+      else if (exponent == 0 || exponent == 0x7FFF || significand >> 63 == 0)
+        tag = 2;
+      else
+        tag = 0;
     }
     result |= tag << 2 * physical;
   }

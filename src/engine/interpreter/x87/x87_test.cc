@@ -1,5 +1,5 @@
-// The x87 unit's memory images in every layout, its pending exceptions, and its life beside MMX. Arithmetic is compared with the
-// host in simd/differential_test.cc.
+// The x87 unit's memory images in every layout, its pending exceptions, and its life beside MMX. Arithmetic is compared
+// with the host in simd/differential_test.cc.
 #include <array>
 
 #include <gtest/gtest.h>
@@ -38,13 +38,13 @@ TEST_F(X87, ComputesOnTheStack) {
 }
 
 TEST_F(X87, AnUnmaskedErrorWaitsForTheNextWaitingInstruction) {
-  guest.put<uint16_t>(simd::Guest::kData, 0x37B);      // zero divide unmasked
-  EXPECT_EQ(fault_of({0xD9, 0x2B}), -1);               // FLDCW
-  EXPECT_EQ(fault_of({0xD9, 0xE8}), -1);               // FLD1
-  EXPECT_EQ(fault_of({0xD9, 0xEE}), -1);               // FLDZ
-  EXPECT_EQ(fault_of({0xDE, 0xF9}), -1);               // FDIVP: raises
+  guest.put<uint16_t>(simd::Guest::kData, 0x37B);  // zero divide unmasked
+  EXPECT_EQ(fault_of({0xD9, 0x2B}), -1);           // FLDCW
+  EXPECT_EQ(fault_of({0xD9, 0xE8}), -1);           // FLD1
+  EXPECT_EQ(fault_of({0xD9, 0xEE}), -1);           // FLDZ
+  EXPECT_EQ(fault_of({0xDE, 0xF9}), -1);           // FDIVP: raises
   EXPECT_NE(status(guest.cpu()) & kStatusErrorSummary, 0);
-  EXPECT_EQ(fault_of({0xDF, 0xE0}), -1);               // FNSTSW does not wait
+  EXPECT_EQ(fault_of({0xDF, 0xE0}), -1);  // FNSTSW does not wait
   EXPECT_EQ(guest.cpu().gpr[cpu::kRax] & 0xFF, 0x84u);
   EXPECT_EQ(fault_of({0xD9, 0xE8}), kX87Error);
   EXPECT_EQ(fault_of({0x9B}), kX87Error);              // FWAIT
