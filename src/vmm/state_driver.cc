@@ -35,7 +35,7 @@ void StateDriver::post(Event event) {
 
 void StateDriver::request_exit(uint8_t status) {
   LockGuard guard(mutex_);
-  if ((events_ & kDebugExit) == 0) debug_status_ = status;
+  if (!debug_status_) debug_status_ = status;
   events_ |= kDebugExit;
   work_.notify_one();
 }
@@ -147,7 +147,7 @@ void StateDriver::handle_events(uint32_t events) {
     uint8_t status = 0;
     {
       LockGuard guard(mutex_);
-      status = debug_status_;
+      status = debug_status_.value_or(0);
     }
     return end({.kind = Kind::kDebugExit, .debug_status = status});
   }
@@ -204,6 +204,7 @@ void StateDriver::do_reset() {
     LockGuard guard(mutex_);
     events_ &= ~static_cast<uint32_t>(kPowerOff | kGuestReset | kDebugExit | kVcpuStopped);
     for (auto& stop : vcpu_stops_) stop.reset();
+    debug_status_.reset();
     asked_to_shut_down_ = false;
   }
   if (const auto done = board_.reset(); !done) {

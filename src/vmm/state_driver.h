@@ -135,7 +135,8 @@ class StateDriver final : public device::PowerControl {
   ConditionVariable work_;
   ConditionVariable done_;
   uint32_t events_ GUARDED_BY(mutex_) = 0;
-  uint8_t debug_status_ GUARDED_BY(mutex_) = 0;
+  // The first that this life of the guest asked for: it runs on until it is parked and may write to the port again.
+  std::optional<uint8_t> debug_status_ GUARDED_BY(mutex_);
   bool asked_to_shut_down_ GUARDED_BY(mutex_) = false;
   std::vector<std::optional<cpu::StopReason>> vcpu_stops_ GUARDED_BY(mutex_);
   Calls calls_ GUARDED_BY(mutex_);

@@ -163,6 +163,14 @@ TEST_F(StateDriverTest, DebugExitGivesTheFirstStatusAskedFor) {
   EXPECT_EQ(driver_->wait().exit_status(), 33);
 }
 
+TEST_F(StateDriverTest, DebugExitKeepsTheFirstStatusWhileTheVmIsBeingEnded) {
+  make();
+  start();
+  driver_->request_exit(33);
+  while (!driver_->ended()) driver_->request_exit(35);
+  EXPECT_EQ(driver_->wait().exit_status(), 33);
+}
+
 TEST_F(StateDriverTest, ShutDownPressesTheButtonAndThenStops) {
   make();
   start();
