@@ -19,6 +19,8 @@ enum class StopReason : uint8_t {
   kShutdown,       // triple fault: the processor stopped for good (a PC's board resets itself then)
   kDebug,          // a breakpoint, watchpoint or step of the debugger (set_debug)
   kInternalError,  // the engine cannot go on; Vcpu::error() says why. Ends this VM only.
+  kCountReached,   // of a CountedVcpu: what stop_at() said
+  kHalted,         // of a CountedVcpu: it waits for an interrupt, INIT or SIPI
 };
 
 // What a debugger outside of the guest asks for.
@@ -64,6 +66,18 @@ class Vcpu {
 
   [[nodiscard]] virtual Statistics statistics() const = 0;
   [[nodiscard]] virtual std::string error() const = 0;
+};
+
+// A vCPU that counts what it retires and stops at an exact count: what repeatable runs are made of. It never waits
+// inside run(), and everything that a call of its CpuIo brings about (an interrupt, an earlier stop) takes effect
+// behind the instruction that made the call. All of the following is for its own thread.
+class CountedVcpu : public Vcpu {
+ public:
+  // Exact between instructions and within a call of CpuIo (the instruction that makes it does not count yet).
+  [[nodiscard]] virtual uint64_t instruction_count() const = 0;
+  // run() returns kCountReached with instruction_count() == count, at once when it is there already; or earlier, for
+  // another reason. Holds until it is set anew; may be brought forward from within a call of CpuIo.
+  virtual void stop_at(uint64_t count) = 0;
 };
 
 }  // namespace bulkhead::cpu

@@ -33,7 +33,7 @@ Result<std::unique_ptr<Engine>> Engine::create(memory::GuestMemory& memory, Cloc
   return std::unique_ptr<Engine>(new Engine(memory, clock, random, std::move(options), std::move(code_map)));
 }
 
-Result<std::unique_ptr<cpu::Vcpu>> Engine::create_vcpu(uint32_t index) {
+Result<std::unique_ptr<cpu::CountedVcpu>> Engine::create_vcpu(uint32_t index) {
   if (index >= options_.vcpu_count) return fail("engine: vCPU {} of {}", index, options_.vcpu_count);
   if (cpus_[index].load() != nullptr) return fail("engine: vCPU {} exists already", index);
   auto vcpu = std::make_unique<SoftVcpu>(*this, index);

@@ -27,6 +27,7 @@ struct EngineOptions {
   uint32_t vcpu_count = 1;                          // at most kMaximumVcpus
   cpu::FeatureSet features;                         // of the CPU model: decides which opcodes exist
   std::vector<std::vector<cpu::CpuidLeaf>> leaves;  // CPUID of each vCPU
+  bool counted = false;                             // the vCPUs keep the rules of cpu::CountedVcpu
 };
 
 class Engine final : public memory::CodeWatcher {
@@ -39,7 +40,7 @@ class Engine final : public memory::CodeWatcher {
   ~Engine() override;
 
   // Each index once; the engine outlives its vCPUs. In reset state.
-  Result<std::unique_ptr<cpu::Vcpu>> create_vcpu(uint32_t index);
+  Result<std::unique_ptr<cpu::CountedVcpu>> create_vcpu(uint32_t index);
 
   // What the interpreter really carries out on this host.
   static cpu::FeatureSet available_features();

@@ -16,6 +16,7 @@ SoftVcpu::SoftVcpu(Engine& engine, uint32_t index) : engine_(engine), blocks_(en
   cpu_.memory = &engine.memory();
   cpu_.blocks = &blocks_;
   cpu_.index = index;
+  cpu_.counted = engine.options().counted;
   cpu_.features = model_features(engine.options().features);
   const auto& leaves = engine.options().leaves[index];
   const uint32_t widths = cpu::look_up(leaves, 0x80000008, 0).eax;

@@ -2,6 +2,7 @@
 // runs instructions is interpreter/run_loop.h.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -14,7 +15,7 @@
 
 namespace bulkhead::engine {
 
-class SoftVcpu final : public cpu::Vcpu {
+class SoftVcpu final : public cpu::CountedVcpu {
  public:
   SoftVcpu(Engine& engine, uint32_t index);
   ~SoftVcpu() override;
@@ -31,6 +32,8 @@ class SoftVcpu final : public cpu::Vcpu {
   std::optional<GuestAddress> translate(uint64_t linear_address) override;
   [[nodiscard]] cpu::Statistics statistics() const override;
   [[nodiscard]] std::string error() const override { return error_; }
+  [[nodiscard]] uint64_t instruction_count() const override { return cpu_.current_instruction_count(); }
+  void stop_at(uint64_t count) override { cpu_.count_limit = std::max(count, cpu_.instruction_count); }
 
   [[nodiscard]] Cpu& cpu() { return cpu_; }
 

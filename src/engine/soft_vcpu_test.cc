@@ -312,5 +312,78 @@ TEST(SoftVcpu, SavesAStartupRequestThatItHasNotSeenYet) {
   EXPECT_EQ(machine.state(1).segments[cpu::kCs].base, 0x12000u);
 }
 
+std::unique_ptr<Machine> counted_machine() {
+  EngineOptions options;
+  options.counted = true;
+  return std::make_unique<Machine>(1, std::move(options));
+}
+
+TEST(CountedVcpu, StopsAtEveryCount) {
+  // xor eax, eax; mov ecx, 3; again: add rax, rcx; dec ecx; jnz again; push rax; pop rbx; out 0xf4, al
+  constexpr uint64_t kAddresses[] = {0, 2, 7, 10, 12, 7, 10, 12, 7, 10, 12, 14, 15, 16};
+  for (uint64_t first = 0; first < std::size(kAddresses); ++first) {
+    const auto made = counted_machine();
+    Machine& machine = *made;
+    machine.set(machine.long_mode());
+    machine.put(kCode, {0x31, 0xC0, 0xB9, 0x03, 0x00, 0x00, 0x00, 0x48, 0x01, 0xC8, 0xFF, 0xC9, 0x75, 0xF9, 0x50, 0x5B,
+                        0xE6, 0xF4});
+    for (uint64_t count = first; count < std::size(kAddresses); count += 1 + first % 3) {
+      machine.vcpus[0]->stop_at(count);
+      ASSERT_EQ(machine.run(), StopReason::kCountReached);
+      ASSERT_EQ(machine.state().instruction_count, count);
+      ASSERT_EQ(machine.state().rip, kCode + kAddresses[count]);
+    }
+    machine.vcpus[0]->stop_at(1000);
+    EXPECT_EQ(machine.run(), StopReason::kRequested);
+    EXPECT_EQ(machine.board().exit_value, 6u);
+    EXPECT_EQ(machine.state().instruction_count, std::size(kAddresses));
+  }
+}
+
+TEST(CountedVcpu, KnowsItsCountInACallOfTheBoardAndStopsBehindIt) {
+  const auto made = counted_machine();
+  Machine& machine = *made;
+  machine.set(machine.long_mode());
+  // nop; nop; out 0x80, al; nop; nop
+  machine.put(kCode, {0x90, 0x90, 0xE6, 0x80, 0x90, 0x90, 0xEB, 0xFE});
+  std::vector<uint64_t> counts;
+  machine.board().on_port_write = [&](uint16_t, uint32_t) {
+    counts.push_back(machine.vcpus[0]->instruction_count());
+    machine.vcpus[0]->stop_at(0);  // as soon as possible
+  };
+  machine.vcpus[0]->stop_at(100);
+  EXPECT_EQ(machine.run(), StopReason::kCountReached);
+  EXPECT_EQ(counts, std::vector<uint64_t>{2});
+  EXPECT_EQ(machine.state().instruction_count, 3u);
+  EXPECT_EQ(machine.state().rip, kCode + 4);
+}
+
+TEST(CountedVcpu, TakesAnInterruptRightBehindTheAccessThatRaisedIt) {
+  const auto made = counted_machine();
+  Machine& machine = *made;
+  machine.set(machine.long_mode());
+  // sti; nop; out 0x80, al; inc eax; inc eax
+  machine.put(kCode, {0xFB, 0x90, 0xE6, 0x80, 0xFF, 0xC0, 0xFF, 0xC0, 0xEB, 0xFE});
+  machine.put(kHandlers + 16 * 0x20, {0xE6, 0xF4});  // out 0xf4, al
+  machine.board().on_port_write = [&](uint16_t, uint32_t) {
+    machine.board().interrupt = 0x20;
+    machine.vcpus[0]->set_interrupt_request(true);
+  };
+  EXPECT_EQ(machine.run(), StopReason::kRequested);
+  EXPECT_EQ(machine.get<uint64_t>(kStack - 40), kCode + 4);
+  EXPECT_EQ(machine.state().instruction_count, 4u);
+}
+
+TEST(CountedVcpu, DoesNotWaitWhileHalted) {
+  const auto made = counted_machine();
+  Machine& machine = *made;
+  machine.set(machine.long_mode());
+  machine.put(kCode, {0x90, 0xF4});  // nop; hlt
+  machine.vcpus[0]->stop_at(10);
+  EXPECT_EQ(machine.run(), StopReason::kHalted);
+  EXPECT_EQ(machine.run(), StopReason::kHalted);
+  EXPECT_EQ(machine.state().instruction_count, 2u);
+}
+
 }  // namespace
 }  // namespace bulkhead::engine

@@ -68,8 +68,9 @@ inline constexpr uint16_t kCode64 = 0x08, kData = 0x10, kUserData = 0x20, kUserC
 
 class Machine {
  public:
-  explicit Machine(uint32_t vcpu_count = 1) {
-    EngineOptions options{.vcpu_count = vcpu_count};
+  // options: what is not said by the other arguments and the model.
+  explicit Machine(uint32_t vcpu_count = 1, EngineOptions options = {}) {
+    options.vcpu_count = vcpu_count;
     options.features = Engine::available_features();
     const auto model = cpu::CpuModel::create("x86-64-v2", options.features);
     if (model) {
@@ -181,7 +182,7 @@ class Machine {
   std::unique_ptr<memory::GuestMemory> memory;
   std::unique_ptr<Engine> engine;
   std::vector<std::unique_ptr<FakeBoard>> boards;
-  std::vector<std::unique_ptr<cpu::Vcpu>> vcpus;
+  std::vector<std::unique_ptr<cpu::CountedVcpu>> vcpus;
 
  private:
   void put_tables() {

@@ -157,14 +157,15 @@ struct ModeBits {
   friend bool operator==(ModeBits, ModeBits) = default;
 };
 
-// Looked at between blocks. The first six are set by any thread, the last by the vCPU itself.
+// Looked at between blocks. The first six are set by any thread, the others by the vCPU itself.
 enum Attention : uint32_t {
   kAttentionInterrupt = 1,  // the level of the INTR pin; counts only while Cpu::attention_mask has it
   kAttentionNmi = 2,
   kAttentionInit = 4,
   kAttentionSipi = 8,
   kAttentionStop = 16,
-  kAttentionFlush = 32,  // another thread asks for TLB entries to be dropped, or for a pause
+  kAttentionFlush = 32,   // another thread asks for TLB entries to be dropped, or for a pause
+  kAttentionCount = 128,  // count_limit is near
   kAttentionTrap = 64,  // single step, breakpoints armed, pending debug exception, or an interrupt shadow to count down
 };
 
@@ -227,6 +228,10 @@ struct alignas(64) Cpu {
 
   uint32_t pause_count = 0;        // PAUSEs ever: how long a spinning vCPU has kept its host core
   uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
+  // run() ends when instruction_count is there, exactly. A block that would go beyond is not begun; the instructions up
+  // to it are stepped. See README.md, "Counting".
+  uint64_t count_limit = ~0ull;
+  bool counted = false;  // EngineOptions::counted
   // Values of instruction_count at which the shadow of STI or MOV SS, and RFLAGS.RF, still hold: both last one
   // instruction, so nobody has to clear them.
   uint64_t shadow_at_count = ~0ull, stack_shadow_at_count = ~0ull, resume_at_count = ~0ull;
@@ -283,5 +288,10 @@ void set_system_flags(Cpu& cpu, uint32_t flags);
 void set_rflags(Cpu& cpu, uint64_t rflags);
 // The block must not go on behind the instruction under way: its code, or what it was made for, has changed.
 void leave_block(Cpu& cpu);
+// With every call of CpuIo by an instruction that does not end its block anyway: a counted run looks at attention
+// behind an instruction that reached a device, so that it does so at the same count whatever its blocks are.
+inline void leave_block_after_io(Cpu& cpu) {
+  if (cpu.counted) leave_block(cpu);
+}
 
 }  // namespace bulkhead::engine

@@ -106,6 +106,10 @@ void run_blocks(Cpu& cpu) {
       block = cpu.blocks->make_single(cpu, linear);
       previous = nullptr;
     }
+    if (cpu.instruction_count + block->op_count > cpu.count_limit) [[unlikely]] {
+      cpu.attention.fetch_or(kAttentionCount);
+      return;
+    }
     execute(cpu, *block);
   }
 }
@@ -220,6 +224,7 @@ std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
     case Activity::kShutdown:
       return StopReason::kShutdown;
     case Activity::kWaitForSipi:
+      if (cpu.counted) return StopReason::kHalted;
       cpu.vcpu->wait(kAttentionSipi | kAttentionInit | kAttentionStop);
       return std::nullopt;
     case Activity::kHalted: {
@@ -227,6 +232,7 @@ std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
       if (!cpu.nmi_blocked) wake |= kAttentionNmi;
       if ((cpu.system_flags & kFlagInterrupt) != 0) wake |= kAttentionInterrupt;
       if ((attention & wake) == 0) {
+        if (cpu.counted) return StopReason::kHalted;
         ++cpu.counters.halts;
         cpu.vcpu->wait(wake);
       }
@@ -242,6 +248,8 @@ std::optional<StopReason> attend(Cpu& cpu) {
   if (take(cpu, kAttentionFlush)) cpu.engine->attend_flush(cpu);
   take_startup_requests(cpu);
   if (take(cpu, kAttentionStop)) return StopReason::kRequested;
+  const bool count_is_near = take(cpu, kAttentionCount);
+  if (cpu.instruction_count >= cpu.count_limit) return StopReason::kCountReached;
   if (cpu.activity != Activity::kRunning) {
     if (const auto stop = wait_while_inactive(cpu)) return stop;
   }
@@ -268,7 +276,7 @@ std::optional<StopReason> attend(Cpu& cpu) {
   refresh_trap_attention(cpu);
   // One step where every step is looked at, in a shadow, and where a request cannot be met now: there is always
   // progress.
-  if (cpu.stepping || wants_attention(cpu)) return step(cpu);
+  if (cpu.stepping || count_is_near || wants_attention(cpu)) return step(cpu);
   return std::nullopt;
 }
 

@@ -191,6 +191,7 @@ void perform_read(Cpu& cpu, const CheckedAccess& access, void* out) {
         cpu.io->read_memory({piece.physical + done}, {bytes + done, part});
         done += part;
       }
+      leave_block_after_io(cpu);
       ++cpu.counters.mmio_exits;
     }
     bytes += piece.size;
@@ -210,6 +211,7 @@ void perform_write(Cpu& cpu, const CheckedAccess& access, const void* in) {
         cpu.io->write_memory({piece.physical + done}, {bytes + done, part});
         done += part;
       }
+      leave_block_after_io(cpu);
       ++cpu.counters.mmio_exits;
     }
     bytes += piece.size;

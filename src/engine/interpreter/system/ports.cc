@@ -22,12 +22,14 @@ void check_port(Cpu& cpu, uint16_t port, unsigned size) {
 uint32_t port_read(Cpu& cpu, uint16_t port, unsigned size) {
   note_port_access(cpu, port, size);
   ++cpu.counters.port_exits;
+  leave_block_after_io(cpu);
   return cpu.io->read_port(port, size);
 }
 
 void port_write(Cpu& cpu, uint16_t port, unsigned size, uint32_t value) {
   note_port_access(cpu, port, size);
   ++cpu.counters.port_exits;
+  leave_block_after_io(cpu);
   cpu.io->write_port(port, size, value);
 }
 
