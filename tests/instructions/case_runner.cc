@@ -82,9 +82,10 @@ class CaseRunner::Watchdog {
   std::thread thread_;
 };
 
-CaseRunner::CaseRunner(memory::GuestMemory& memory, cpu::Vcpu& vcpu)
+CaseRunner::CaseRunner(memory::GuestMemory& memory, cpu::Vcpu& vcpu, bool tss_not_busy)
     : memory_(memory),
       vcpu_(vcpu),
+      tss_not_busy_(tss_not_busy),
       board_(std::make_unique<Board>(vcpu)),
       watchdog_(std::make_unique<Watchdog>(vcpu)) {}
 CaseRunner::~CaseRunner() = default;
@@ -209,6 +210,7 @@ void CaseRunner::compare_memory(const Case& test, std::vector<std::string>& diff
 Result<std::vector<std::string>> CaseRunner::run(const Case& test) {
   cpu::State before = TRY_IN(test.where, prepare(test));
   cpu::State expected = TRY_IN(test.where, expected_state(test, before));
+  if (constexpr uint16_t kBusy = 2; tss_not_busy_) before.tr.attributes &= static_cast<uint16_t>(~kBusy);
   TRY_IN(test.where, vcpu_.set_state(before));
   watchdog_->begin();
   const StopReason reason = vcpu_.run(*board_);

@@ -14,8 +14,9 @@ namespace bulkhead::instructions {
 
 class CaseRunner {
  public:
-  // Both outlive the runner.
-  CaseRunner(memory::GuestMemory& memory, cpu::Vcpu& vcpu);
+  // Both outlive the runner. tss_not_busy: TR begins as an available TSS, because QEMU's TCG takes no other one from a
+  // nested hypervisor and ends itself when an exception wants a stack from it.
+  CaseRunner(memory::GuestMemory& memory, cpu::Vcpu& vcpu, bool tss_not_busy = false);
   ~CaseRunner();
 
   // One line a difference; none when the case passes. An error when the case itself cannot be carried out.
@@ -31,6 +32,7 @@ class CaseRunner {
 
   memory::GuestMemory& memory_;
   cpu::Vcpu& vcpu_;
+  const bool tss_not_busy_;
   std::unique_ptr<Board> board_;
   std::unique_ptr<Watchdog> watchdog_;
 };

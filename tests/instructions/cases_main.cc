@@ -1,5 +1,7 @@
-// instruction_cases: runs text cases (tests/cases). Arguments: files, --only NAME, and --engine soft (the interpreter,
-// which is the default) or kvm.
+// instruction_cases: runs text cases (tests/cases). Arguments: files, --only NAME, --engine soft (the interpreter,
+// which is the default) or kvm, --known FILE (cases that this processor is known not to meet, see known_cases.h),
+// --progress, which names each case before it runs, and --tss-not-busy (see case_runner.h).
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -12,6 +14,7 @@
 #include "engine/engine.h"
 #include "instructions/case_file.h"
 #include "instructions/case_runner.h"
+#include "instructions/known_cases.h"
 #include "kvm/kvm_vcpu.h"
 #include "kvm/virtual_machine.h"
 #include "memory/guest_memory.h"
@@ -24,7 +27,10 @@ namespace {
 struct Options {
   std::vector<std::string> files;
   std::string only;
+  std::string known;
   bool kvm = false;
+  bool progress = false;
+  bool tss_not_busy = false;
 };
 
 // A vCPU and what it lives on.
@@ -50,11 +56,41 @@ Result<Processor> make_processor(bool kvm, memory::GuestMemory& memory, Clock& c
   return made;
 }
 
-Result<std::vector<Case>> read_cases(const std::string& path) {
+Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return fail("open '{}': cannot be read", path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return parse_cases(text, path);
+  return std::string{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+struct Tally {
+  size_t run = 0, failed = 0, known = 0, not_run = 0, passed_though_known = 0;
+};
+
+Result<> run_case(CaseRunner& runner, const Case& test, const KnownCases& known, bool progress, Tally& tally) {
+  const auto listed = known.find(test.name);
+  if (listed != known.end() && !listed->second.runs) {
+    ++tally.not_run;
+    return {};
+  }
+  if (progress) {
+    fmt::print("running {}\n", test.name);
+    std::fflush(stdout);
+  }
+  ++tally.run;
+  const auto differences = TRY(runner.run(test));
+  if (listed != known.end()) {
+    if (!differences.empty()) {
+      ++tally.known;
+    } else {
+      ++tally.passed_though_known;
+      fmt::print("{}: {} passed, though listed under '{}'\n", test.where, test.name, listed->second.reason);
+    }
+  } else if (!differences.empty()) {
+    ++tally.failed;
+    fmt::print("{}: {} failed\n", test.where, test.name);
+    for (const std::string& line : differences) fmt::print("    {}\n", line);
+  }
+  return {};
 }
 
 Result<int> run(const Options& options) {
@@ -62,21 +98,23 @@ Result<int> run(const Options& options) {
   FakeClock clock;
   SeededRandom random(1);
   const Processor processor = TRY(make_processor(options.kvm, *memory, clock, random));
-  CaseRunner runner(*memory, *processor.vcpu);
-  size_t run_count = 0, failed_count = 0;
+  CaseRunner runner(*memory, *processor.vcpu, options.tss_not_busy);
+  KnownCases known;
+  if (!options.known.empty()) known = TRY(parse_known_cases(TRY(read_file(options.known)), options.known));
+  Tally tally;
   for (const std::string& file : options.files) {
-    for (const Case& test : TRY(read_cases(file))) {
+    for (const Case& test : TRY(parse_cases(TRY(read_file(file)), file))) {
       if (!options.only.empty() && test.name != options.only) continue;
-      ++run_count;
-      const auto differences = TRY(runner.run(test));
-      if (differences.empty()) continue;
-      ++failed_count;
-      fmt::print("{}: {} failed\n", test.where, test.name);
-      for (const std::string& line : differences) fmt::print("    {}\n", line);
+      TRY(run_case(runner, test, known, options.progress, tally));
     }
   }
-  fmt::print("{} cases, {} failed\n", run_count, failed_count);
-  return failed_count == 0 && run_count != 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  fmt::print("{} cases, {} failed", tally.run, tally.failed);
+  if (!known.empty()) {
+    fmt::print(", {} known to differ, {} not run, {} passed though listed", tally.known, tally.not_run,
+               tally.passed_though_known);
+  }
+  fmt::print("\n");
+  return tally.failed == 0 && tally.passed_though_known == 0 && tally.run != 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 }  // namespace
@@ -87,6 +125,12 @@ int main(int count, char** arguments) {
   for (int i = 1; i < count; ++i) {
     if (std::string_view(arguments[i]) == "--only" && i + 1 < count) {
       options.only = arguments[++i];
+    } else if (std::string_view(arguments[i]) == "--known" && i + 1 < count) {
+      options.known = arguments[++i];
+    } else if (std::string_view(arguments[i]) == "--tss-not-busy") {
+      options.tss_not_busy = true;
+    } else if (std::string_view(arguments[i]) == "--progress") {
+      options.progress = true;
     } else if (std::string_view(arguments[i]) == "--engine" && i + 1 < count) {
       const std::string_view name = arguments[++i];
       if (name != "soft" && name != "kvm") {
