@@ -138,6 +138,7 @@ Result<> Vm::make_machine() {
   }
   machine_ = TRY(machine::Machine::create(std::move(machine_config), wires));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->connect_vcpu(i, engine_->vcpu(i));
+  if (machine::DoorbellHost* host = engine_->doorbell_host()) machine_->set_doorbell_host(*host);
   return {};
 }
 
@@ -260,6 +261,7 @@ std::string Vm::statistics() {
   for (uint32_t i = 0; i < config_.cpus.value; ++i) vcpus.push_back(engine_->vcpu(i).statistics());
   std::vector<StatisticsSection> others;
   others.push_back({fmt::format("engine {}", engine_name()), {{"guest milliseconds", clock_->now_ns() / 1'000'000}}});
+  for (auto& [name, value] : engine_->statistics()) others.back().values.emplace_back(name, value);
   const auto add_console = [&others](std::string title, const console::Backend* backend) {
     if (backend == nullptr) return;
     const console::StreamCounters counters = backend->counters();

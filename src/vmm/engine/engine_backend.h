@@ -8,6 +8,7 @@
 
 #include "cpu/model.h"
 #include "cpu/vcpu.h"
+#include "machine/board/doorbell_host.h"
 #include "memory/guest_memory.h"
 #include "support/random.h"
 #include "support/result.h"
@@ -31,6 +32,10 @@ class VmEngine {
   [[nodiscard]] virtual cpu::Vcpu& vcpu(uint32_t index) = 0;
   // Marks what the vCPUs wrote since the last time in GuestMemory's page flags.
   virtual Result<> collect_dirty() = 0;
+  // Who rings the devices' doorbells, or nullptr where a write to one goes through the board like any other.
+  [[nodiscard]] virtual machine::DoorbellHost* doorbell_host() { return nullptr; }
+  // What the engine as a whole has to tell, by name.
+  [[nodiscard]] virtual cpu::Statistics statistics() const { return {}; }
 };
 
 class EngineBackend {
