@@ -5,6 +5,7 @@
 #include "block/store/file/file_store.h"
 #include "support/log.h"
 #include "support/os/fd.h"
+#include "support/sha256.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -89,20 +90,33 @@ void Vm::finish() {
 }
 
 Result<> Vm::make_engine(const EngineSources& sources) {
-  choice_ = TRY(choose_engine(config_.engine, sources));
+  choice_ = deterministic() ? EngineChoice{sources.make_soft(), {}} : TRY(choose_engine(config_.engine, sources));
   auto model = cpu::CpuModel::create(config_.cpu_model.value, choice_.backend->available_features());
   if (!model) return fail("{}: {}", config_.cpu_model.label(config_.cpu_model.value), model.error().message);
   model_ = std::make_unique<cpu::CpuModel>(std::move(*model));
-  clock_ = std::make_unique<HostClock>(choice_.backend->clock_source());
-  engine_ = TRY(choice_.backend->create({*memory_, *clock_, random_, *model_, config_.cpus.value}));
+  if (deterministic()) {
+    counted_clock_ = std::make_unique<CountedClock>();
+    clock_ = counted_clock_.get();
+    random_ = std::make_unique<SeededRandom>(config_.seed.value);
+  } else {
+    host_clock_ = std::make_unique<HostClock>(choice_.backend->clock_source());
+    clock_ = host_clock_.get();
+    random_ = std::make_unique<HostRandom>();
+  }
+  engine_ = TRY(choice_.backend->create({.memory = *memory_,
+                                         .clock = *clock_,
+                                         .random = *random_,
+                                         .model = *model_,
+                                         .vcpu_count = config_.cpus.value,
+                                         .counted = deterministic()}));
   return {};
 }
 
 Result<> Vm::open_disks() {
   for (const auto& disk : config_.disks) {
-    using block::file::Access;
-    auto store =
-        block::file::FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite);
+    using block::file::Access, block::file::FileStore;
+    auto store = FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite,
+                                 deterministic() ? 0 : FileStore::kDefaultThreadCount);
     if (!store) return fail("{}: {}", disk.label(disk.value.path), store.error().message);
     disks_.push_back(std::move(*store));
   }
@@ -119,9 +133,14 @@ Result<> Vm::open_consoles() {
   for (size_t i = 0; i < config_.serial_lines.size(); ++i) serial_[i] = TRY(open(config_.serial_lines[i]));
   if (config_.virtio_console.given()) virtio_console_ = TRY(open(config_.virtio_console));
   for (size_t i = 0; i < serial_.size(); ++i) {
-    if (serial_[i]) panic_watches_[i] = std::make_unique<PanicWatch>(*serial_[i]);
+    if (serial_[i]) panic_watches_[i] = std::make_unique<PanicWatch>(*guest_end(serial_[i].get()));
   }
   return {};
+}
+
+console::ByteStream* Vm::guest_end(console::Backend* backend) {
+  if (backend == nullptr || !deterministic()) return backend;
+  return output_only_.emplace_back(std::make_unique<OutputOnly>(*backend)).get();
 }
 
 Result<> Vm::make_machine() {
@@ -129,9 +148,10 @@ Result<> Vm::make_machine() {
                                         .uuid = machine_uuid(config_),
                                         .serial_number = config_.name.value,
                                         .debug_exit = config_.debug_exit.value};
-  machine::Wires wires{.memory = *memory_, .clock = *clock_, .random = random_, .power = power_};
+  if (deterministic()) machine_config.device_work = machine::DeviceWork::kWhenCalled;
+  machine::Wires wires{.memory = *memory_, .clock = *clock_, .random = *random_, .power = power_};
   for (size_t i = 0; i < serial_.size(); ++i) wires.serial[i] = panic_watches_[i].get();
-  wires.virtio_console = virtio_console_.get();
+  wires.virtio_console = guest_end(virtio_console_.get());
   for (size_t i = 0; i < disks_.size(); ++i) {
     const std::string& serial = config_.disks[i].value.serial;
     wires.disks.push_back({*disks_[i], serial.empty() ? fmt::format("disk{}", i) : serial});
@@ -157,8 +177,15 @@ Result<> Vm::make_driver() {
     }
     slots.push_back({engine_->vcpu(i), *io});
   }
+  if (deterministic()) {
+    std::vector<Turns::Seat> seats;
+    for (uint32_t i = 0; i < config_.cpus.value; ++i) seats.push_back({*engine_->counted_vcpu(i), slots[i].io});
+    turns_ = std::make_unique<Turns>(std::move(seats), *counted_clock_, [this] { machine_->do_device_work(); });
+    slots.clear();
+    slots.push_back({*turns_, machine_->cpu_io(0)});
+  }
   driver_ = std::make_unique<StateDriver>(*this, std::move(slots), StateDriver::Policy{.reboot = config_.reboot.value});
-  power_.connect(*driver_);
+  power_.connect(*driver_, turns_.get());
   return {};
 }
 
@@ -197,18 +224,19 @@ Result<> Vm::reset() {
     watch->forget();
   }
   log::info("reset");
+  if (turns_) turns_->thaw();
   return power_on();
 }
 
 // Timers first: one that fires could give a device work.
 void Vm::pause() {
-  clock_->pause();
+  if (host_clock_) host_clock_->pause();
   machine_->pause();
 }
 
 void Vm::resume() {
   machine_->resume();
-  clock_->resume();
+  if (host_clock_) host_clock_->resume();
 }
 
 std::optional<std::string> Vm::panic_message() {
@@ -275,6 +303,31 @@ std::string Vm::statistics() {
   return format_statistics(vcpus, others);
 }
 
+Result<std::string> Vm::state_hash() {
+  Sha256 hash;
+  hash.update({memory_->host_base(), memory_->low_size()});
+  hash.update({memory_->host_base() + memory::GuestMemory::kHoleEnd, memory_->high_size()});
+  StateWriter writer;
+  TRY(save(writer));
+  hash.update(writer.encode());
+  std::vector<uint8_t> piece(1 << 20);
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    const uint64_t size = disks_[i]->geometry().size;
+    for (uint64_t offset = 0; offset < size; offset += piece.size()) {
+      const MutableByteSpan bytes(piece.data(), std::min<uint64_t>(piece.size(), size - offset));
+      std::optional<block::Status> status;
+      disks_[i]->submit(block::Request::read(offset, {bytes}, [&](block::Status result) { status = result; }));
+      CHECK(status.has_value(), "the disks of a deterministic VM answer at once");
+      if (*status != block::Status::kOk) {
+        return fail("{}: {} at byte {}", config_.disks[i].label(config_.disks[i].value.path), to_string(*status),
+                    offset);
+      }
+      hash.update(bytes);
+    }
+  }
+  return hash.finish();
+}
+
 Result<> Vm::save(StateWriter& writer) {
   writer.put("vcpu_count", config_.cpus.value).put("memory_bytes", memory_->size()).put("now_ns", clock_->now_ns());
   writer.put("tsc", clock_->tsc());
@@ -300,7 +353,9 @@ Result<> Vm::restore(const StateReader& reader) {
     return fail("{}: saved with the CPU model '{}', not '{}'", reader.path(),
                 std::string_view(reinterpret_cast<const char*>(model.data()), model.size()), config_.cpu_model.value);
   }
-  clock_->set_now_ns(TRY(reader.get("now_ns", UINT64_MAX / 4)));
+  const uint64_t now_ns = TRY(reader.get("now_ns", UINT64_MAX / 4));
+  if (counted_clock_) counted_clock_->set_now_ns(now_ns);
+  if (host_clock_) host_clock_->set_now_ns(now_ns);
   const uint64_t tsc = TRY(reader.get("tsc"));
   std::vector<uint64_t> tsc_offsets;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {

@@ -19,8 +19,11 @@
 #include "support/loop/event_loop.h"
 #include "support/os/thread.h"
 #include "support/random.h"
+#include "support/time/counted_clock.h"
 #include "support/time/host_clock.h"
 #include "vmm/config/config.h"
+#include "vmm/counted/output_only.h"
+#include "vmm/counted/turns.h"
 #include "vmm/engine/engine_choice.h"
 #include "vmm/panic_watch.h"
 #include "vmm/state_driver.h"
@@ -55,6 +58,11 @@ class Vm final : public Board {
   // The process was continued by job control. On the loop's thread.
   void on_continued();
   [[nodiscard]] std::string statistics();
+  // SHA-256 over RAM, vCPUs, devices, time and disks, with the VM at rest. Two deterministic runs of one configuration
+  // that ended at the same instruction have the same.
+  Result<std::string> state_hash();
+  // Of a deterministic VM, else null. Who drives it himself does not call start().
+  [[nodiscard]] Turns* turns() { return turns_.get(); }
 
   // vCPUs, devices and time, but not RAM (see checkpoint.h), with the VM at rest. The one that restores was made from
   // an equal configuration, except for the engine. A VM whose restore failed must be thrown away.
@@ -72,13 +80,30 @@ class Vm final : public Board {
   // The board is made before the driver that takes its requests.
   class PowerRelay final : public device::PowerControl {
    public:
-    void connect(device::PowerControl& receiver) { receiver_ = &receiver; }
-    void request_power_off() override { receiver_->request_power_off(); }
-    void request_reset() override { receiver_->request_reset(); }
-    void request_exit(uint8_t status) override { receiver_->request_exit(status); }
+    // A repeatable run ends at the instruction that asks for it, not when somebody has heard.
+    void connect(device::PowerControl& receiver, Turns* turns) {
+      receiver_ = &receiver;
+      turns_ = turns;
+    }
+    void request_power_off() override {
+      freeze();
+      receiver_->request_power_off();
+    }
+    void request_reset() override {
+      freeze();
+      receiver_->request_reset();
+    }
+    void request_exit(uint8_t status) override {
+      freeze();
+      receiver_->request_exit(status);
+    }
 
    private:
+    void freeze() {
+      if (turns_ != nullptr) turns_->freeze();
+    }
     device::PowerControl* receiver_ = nullptr;
+    Turns* turns_ = nullptr;
   };
 
   explicit Vm(const VmConfig& config) : config_(config) {}
@@ -87,12 +112,17 @@ class Vm final : public Board {
   Result<> open_disks();
   Result<> make_machine();
   Result<> make_driver();
+  [[nodiscard]] bool deterministic() const { return config_.deterministic.value; }
+  [[nodiscard]] console::ByteStream* guest_end(console::Backend* backend);
   Result<> power_on();
   void on_terminal_command(console::TerminalCommand command);
 
   const VmConfig config_;
-  std::unique_ptr<HostClock> clock_;  // made with the engine, which says what it must run on
-  HostRandom random_;
+  // One of the two is there, made with the engine, which says what it must run on.
+  std::unique_ptr<HostClock> host_clock_;
+  std::unique_ptr<CountedClock> counted_clock_;
+  Clock* clock_ = nullptr;
+  std::unique_ptr<RandomSource> random_;
   PowerRelay power_;
   std::unique_ptr<memory::GuestMemory> memory_;
   EngineChoice choice_;
@@ -102,10 +132,12 @@ class Vm final : public Board {
   std::array<std::unique_ptr<console::Backend>, machine::kSerialPortCount> serial_;
   std::array<std::unique_ptr<PanicWatch>, machine::kSerialPortCount> panic_watches_;
   std::unique_ptr<console::Backend> virtio_console_;
+  std::vector<std::unique_ptr<OutputOnly>> output_only_;  // in front of the above in a deterministic run
   std::vector<std::unique_ptr<block::Disk>> disks_;
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<Tracer> tracer_;
   std::vector<std::unique_ptr<TracingCpuIo>> tracing_;
+  std::unique_ptr<Turns> turns_;
   std::unique_ptr<StateDriver> driver_;
   Thread loop_thread_;
 };

@@ -30,6 +30,7 @@ constexpr ValueFlag kValueFlags[] = {
     {"--memory", "spec.memory", false, "SIZE", "Machine", "Guest RAM, like 512M or 2G (512M)"},
     {"--engine", "spec.engine", false, "ENGINE", "Machine",
      "auto, kvm or soft; auto takes KVM when hardware backs it (auto)"},
+    {"--seed", "spec.seed", false, "N", "Machine", "Where all randomness of a deterministic run comes from (0)"},
     {"--kernel", "spec.boot.kernel", false, "FILE", "Boot", "Kernel: bzImage, ELF with a PVH note, or Multiboot"},
     {"--initrd", "spec.boot.initrd", false, "FILE", "Boot", "Initial RAM disk"},
     {"--cmdline", "spec.boot.cmdline", false, "TEXT", "Boot", "Kernel command line"},
@@ -91,6 +92,10 @@ void RunVerb::add_options(CLI::App& options) {
             ->multi_option_policy(flag.is_list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   }
   options.add_flag("--no-reboot", no_reboot_, "End when the guest resets itself")->group("Machine");
+  options
+      .add_flag("--deterministic", deterministic_,
+                "Every run the same: time from the instruction count, randomness from --seed, no input")
+      ->group("Machine");
   options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")
       ->group("Devices");
   options.add_option("--restore", restore_, "Go on from a checkpoint instead of booting")
@@ -107,6 +112,10 @@ void RunVerb::add_options(CLI::App& options) {
       ->type_name("WHAT")
       ->group("Insight");
   options.add_option("--trace-file", trace_file_, "Write the trace there instead")->type_name("FILE")->group("Insight");
+  options
+      .add_flag("--final-hash", final_hash_,
+                "SHA-256 of RAM, vCPUs, devices and disks of a deterministic run at its end")
+      ->group("Insight");
   options.add_flag("--stats", statistics_, "Counters of vCPUs, engine and consoles at the end")->group("Insight");
 }
 
@@ -123,12 +132,14 @@ Result<vmm::VmConfig> RunVerb::read_config() const {
     }
   }
   if (no_reboot_) config.reboot = {false, "--no-reboot"};
+  if (deterministic_) config.deterministic = {true, "--deterministic"};
   if (debug_exit_) config.debug_exit = {true, "--debug-exit"};
   if (!gdb_.empty()) config.gdb = {gdb_, "--gdb"};
   if (!trace_.empty())
     config.trace = {TRY_IN(fmt::format("--trace '{}'", trace_), vmm::parse_trace(trace_)), "--trace"};
   if (!trace_file_.empty()) config.trace_file = {trace_file_, "--trace-file"};
   config.statistics = statistics_;
+  config.final_hash = final_hash_;
   const bool terminal_taken = config.virtio_console.value.kind == console::Spec::Kind::kStdio;
   if (config.serial_lines.empty() && !terminal_taken) {
     config.serial_lines.push_back({{console::Spec::Kind::kStdio, {}}, {}});
@@ -156,6 +167,7 @@ Result<vmm::Outcome> RunVerb::run_vm(const vmm::VmConfig& config, std::string& s
   debugger.reset();
   vm->finish();
   if (config.statistics) statistics = vm->statistics();
+  if (config.final_hash) statistics += fmt::format("final hash: {}\n", TRY(vm->state_hash()));
   return outcome;
 }
 

@@ -33,6 +33,8 @@ class RunVerb final : public cli::Verb {
   bool no_reboot_ = false;
   bool debug_exit_ = false;
   bool statistics_ = false;
+  bool deterministic_ = false;
+  bool final_hash_ = false;
 };
 
 }  // namespace bulkhead::apps

@@ -116,8 +116,16 @@ Result<> Machine::Board::add_virtio_devices() {
 
 Result<> Machine::Board::add_virtio(std::unique_ptr<device::virtio::Model> model) {
   std::string name(model->name());
-  auto device =
-      TRY_IN(name, device::virtio::PciTransport::create(std::move(model), wires.memory, interrupts.messages()));
+  std::unique_ptr<device::virtio::Worker> worker;
+  if (config.device_work == DeviceWork::kWhenCalled) {
+    auto manual = std::make_unique<device::virtio::ManualWorker>();
+    manual_workers.push_back(manual.get());
+    worker = std::move(manual);
+  } else {
+    worker = TRY(device::virtio::ThreadWorker::create(name));
+  }
+  auto device = TRY_IN(name, device::virtio::PciTransport::create(std::move(model), wires.memory, interrupts.messages(),
+                                                                  std::move(worker)));
   TRY(pci.add(*device, std::move(name)));
   virtio_devices.push_back(std::move(device));
   return {};

@@ -75,6 +75,10 @@ Result<boot::Protocol> Machine::start(const boot::Request& kernel) {
   return started.protocol;
 }
 
+void Machine::do_device_work() {
+  for (device::virtio::ManualWorker* worker : board_->manual_workers) worker->run();
+}
+
 void Machine::pause() {
   board_->pause();
 }

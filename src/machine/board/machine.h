@@ -37,11 +37,15 @@ struct DiskWires {
   std::string serial;  // at most 20 bytes
 };
 
+// Where devices with queues carry out what the guest put there: on threads of their own, or in do_device_work() alone.
+enum class DeviceWork : uint8_t { kOnThreads, kWhenCalled };
+
 struct MachineConfig {
   uint32_t vcpu_count = 1;         // 1 to kMaximumVcpuCount
   std::array<uint8_t, 16> uuid{};  // what SMBIOS says; bytes as a UUID is written
   std::string serial_number;       // the same; the VM's name is a good one
   bool debug_exit = false;         // the debug-exit port at 0xF4
+  DeviceWork device_work = DeviceWork::kOnThreads;
 };
 
 // What the machine is connected to. Everything outlives it.
@@ -80,6 +84,10 @@ class Machine {
   // As by the front panel; from any thread.
   void press_power_button();
   void raise_nmi();
+
+  // With DeviceWork::kWhenCalled: carries out all that is to be done, on the calling thread; nothing otherwise. Not
+  // from within a call of a device.
+  void do_device_work();
 
   // Work of devices on their own threads stops and goes on; while no vCPU runs. To be paused from before RAM is saved
   // until all is: a queue at work writes to RAM.

@@ -37,6 +37,21 @@ Result<> check_stdio_once(const VmConfig& config) {
   return {};
 }
 
+Result<> check_deterministic(const VmConfig& config) {
+  if (!config.deterministic.value) {
+    if (config.final_hash) return fail("--final-hash: only for a deterministic run");
+    if (config.seed.given())
+      return fail("{}: only for a deterministic run", config.seed.label(std::to_string(config.seed.value)));
+    return {};
+  }
+  const std::string label = config.deterministic.label("true");
+  if (config.engine.value == EngineName::kKvm) {
+    return fail("{}: hardware does not count instructions exactly; allowed with engine: auto or soft", label);
+  }
+  if (config.gdb.given()) return fail("{}: not together with --gdb, which stops the guest at the host's time", label);
+  return {};
+}
+
 Result<> apply(const Key& key, VmConfig& config, const std::string& value, const std::string& place) {
   const auto set = key.set(config, value, Origin{place, {}});
   if (!set) return fail("{} '{}': {}", place, value, set.error().message);
@@ -100,6 +115,7 @@ Result<> check_config(const VmConfig& config) {
   for (const auto& disk : config.disks) {
     TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
   }
+  TRY(check_deterministic(config));
   return check_stdio_once(config);
 }
 

@@ -58,6 +58,8 @@ struct VmConfig {
   Setting<std::string> cpu_model{"x86-64-v3", {}};
   Setting<uint64_t> memory_bytes{512ull << 20, {}};
   Setting<EngineName> engine{EngineName::kAuto, {}};
+  Setting<bool> deterministic;  // every run the same: docs/run.md
+  Setting<uint64_t> seed;       // of all that is random in a deterministic run
 
   Setting<std::string> kernel;
   Setting<std::string> initrd;
@@ -78,6 +80,7 @@ struct VmConfig {
   Setting<TraceConfig> trace;
   Setting<std::string> trace_file;
   bool statistics = false;
+  bool final_hash = false;
 };
 
 // Reads vm.yaml; relative paths in it count from its own directory.

@@ -91,8 +91,9 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
       {"kind: VirtualMachine\nspec:\n  boot:\n    kernal: x",
        "vm.yaml:4: spec.boot.kernal: unknown key; allowed: cmdline, initrd, kernel, modules, protocol"},
       {"kind: VirtualMachine\nspec: 5",
-       "vm.yaml:2: spec: not a map; allowed: boot, console, cpu-model, cpus, debug-exit, disks, engine, memory, "
-       "on-reset, serial"},
+       "vm.yaml:2: spec: not a map; allowed: boot, console, cpu-model, cpus, debug-exit, deterministic, disks, engine, "
+       "memory, "
+       "on-reset, seed, serial"},
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
       {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},

@@ -77,6 +77,16 @@ Result<> set_engine(VmConfig& config, const std::string& value, const Origin& or
   return fail("allowed: auto, kvm or soft");
 }
 
+Result<> set_deterministic(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.deterministic = {TRY(parse_flag(value)), origin.place};
+  return {};
+}
+
+Result<> set_seed(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.seed = {TRY(parse_number(value, 0, UINT64_MAX)), origin.place};
+  return {};
+}
+
 Result<> set_kernel(VmConfig& config, const std::string& value, const Origin& origin) {
   config.kernel = {resolve_path(value, origin.directory), origin.place};
   return {};
@@ -162,6 +172,8 @@ constexpr Key kKeys[] = {
     {"spec.cpu-model", set_cpu_model},
     {"spec.memory", set_memory},
     {"spec.engine", set_engine},
+    {"spec.deterministic", set_deterministic},
+    {"spec.seed", set_seed},
     {"spec.boot.kernel", set_kernel},
     {"spec.boot.initrd", set_initrd},
     {"spec.boot.cmdline", set_command_line},

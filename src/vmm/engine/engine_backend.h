@@ -23,6 +23,7 @@ struct EngineParts {
   RandomSource& random;
   const cpu::CpuModel& model;
   uint32_t vcpu_count;
+  bool counted = false;  // the vCPUs are to be cpu::CountedVcpus
 };
 
 // One VM's vCPUs and what they share.
@@ -30,6 +31,8 @@ class VmEngine {
  public:
   virtual ~VmEngine() = default;
   [[nodiscard]] virtual cpu::Vcpu& vcpu(uint32_t index) = 0;
+  // The same vCPU when it counts (EngineParts::counted), else null.
+  [[nodiscard]] virtual cpu::CountedVcpu* counted_vcpu(uint32_t /*index*/) { return nullptr; }
   // Marks what the vCPUs wrote since the last time in GuestMemory's page flags.
   virtual Result<> collect_dirty() = 0;
   // Who rings the devices' doorbells, or nullptr where a write to one goes through the board like any other.

@@ -9,7 +9,8 @@ class SoftVmEngine final : public VmEngine {
  public:
   static Result<std::unique_ptr<VmEngine>> create(const EngineParts& parts) {
     auto made = std::make_unique<SoftVmEngine>();
-    engine::EngineOptions options{.vcpu_count = parts.vcpu_count, .features = parts.model.features(), .leaves = {}};
+    engine::EngineOptions options{
+        .vcpu_count = parts.vcpu_count, .features = parts.model.features(), .leaves = {}, .counted = parts.counted};
     for (uint32_t i = 0; i < parts.vcpu_count; ++i) {
       options.leaves.push_back(parts.model.leaves(i, {.vcpu_count = parts.vcpu_count}, parts.clock.tsc_hz()));
     }
@@ -18,12 +19,13 @@ class SoftVmEngine final : public VmEngine {
     return made;
   }
   cpu::Vcpu& vcpu(uint32_t index) override { return *vcpus_[index]; }
+  cpu::CountedVcpu* counted_vcpu(uint32_t index) override { return vcpus_[index].get(); }
   // The engine sets the flags as it writes.
   Result<> collect_dirty() override { return {}; }
 
  private:
   std::unique_ptr<engine::Engine> engine_;
-  std::vector<std::unique_ptr<cpu::Vcpu>> vcpus_;
+  std::vector<std::unique_ptr<cpu::CountedVcpu>> vcpus_;
 };
 
 class SoftBackend final : public EngineBackend {

@@ -106,7 +106,6 @@ bool is_unsupported(int error) {
 }  // namespace
 
 Result<std::unique_ptr<FileStore>> FileStore::open(const std::string& path, Access access, unsigned thread_count) {
-  CHECK(thread_count >= 1, "a store has a thread");
   // Not blocking: opening a FIFO by mistake must not hang.
   const int mode = access == Access::kReadOnly ? O_RDONLY : O_RDWR;
   Fd file = TRY(open_file(path, mode | O_NONBLOCK | O_NOCTTY));
@@ -137,6 +136,10 @@ void FileStore::submit(Request request) {
   const Status status = check_against(geometry_, request);
   if (status != Status::kOk) {
     request.complete(status);
+    return;
+  }
+  if (threads_.empty()) {
+    request.complete(perform(request));
     return;
   }
   {

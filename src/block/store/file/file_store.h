@@ -1,6 +1,6 @@
 // Bytes in a regular file or a block device of the host: the bottom of every chain, and by itself a raw disk. Requests
-// are carried out by a few threads. It never guesses a format, never follows what it reads, and never reports a flush
-// as done after one has failed, because the kernel forgets the pages that it could not write.
+// are carried out by a few threads, or by who submits them. It never guesses a format, never follows what it reads, and
+// never reports a flush as done after one has failed, because the kernel forgets the pages that it could not write.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ class FileStore final : public Disk {
 
   // Locks the file against a second opening: alone for kReadWrite, shared with other readers for kReadOnly. A file
   // whose size is no multiple of 512 gets its last sector filled up with zeroes, in the file itself only when that is
-  // written.
+  // written. Without threads, submit() waits for the storage and completes before it returns.
   static Result<std::unique_ptr<FileStore>> open(const std::string& path, Access access,
                                                  unsigned thread_count = kDefaultThreadCount);
   // Carries out what is queued, then ends.

@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "device/virtio/manual_worker.h"
 #include "device/virtio/testing/driver_ring.h"
-#include "device/virtio/testing/manual_worker.h"
 #include "device/virtio/transport/pci_transport.h"
 
 namespace bulkhead::device::virtio {

@@ -6,7 +6,7 @@
 #include "console/byte_stream.h"
 #include "device/virtio/block/block.h"
 #include "device/virtio/console/console.h"
-#include "device/virtio/testing/manual_worker.h"
+#include "device/virtio/manual_worker.h"
 #include "device/virtio/testing/memory_disk.h"
 #include "device/virtio/transport/pci_transport.h"
 #include "support/check.h"

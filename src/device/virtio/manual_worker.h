@@ -1,4 +1,5 @@
-// A worker without a thread: its callbacks run when a test says so, on the test's thread.
+// A worker without a thread: its callbacks run when its owner says so, on the owner's thread. For tests and for runs
+// that must repeat themselves.
 #pragma once
 
 #include <poll.h>
