@@ -90,6 +90,13 @@ Request& Request::operator=(Request&& other) noexcept {
   return *this;
 }
 
+void Request::observe(Completion observer) {
+  completion_ = [observer = std::move(observer), completion = std::move(completion_)](Status status) mutable {
+    observer(status);
+    completion(status);
+  };
+}
+
 void Request::complete(Status status) {
   CHECK(completion_, "a disk request is completed once");
   Completion completion = std::exchange(completion_, nullptr);

@@ -60,6 +60,9 @@ class Request {
   // As many bytes as size() for reads and writes, none for the others.
   [[nodiscard]] const std::vector<MutableByteSpan>& buffers() const { return buffers_; }
 
+  // The observer is told the status before the maker is, on the thread that completes the request.
+  void observe(Completion observer);
+
   // Calls the maker back on this thread and leaves the request empty. Hold no lock.
   void complete(Status status);
 

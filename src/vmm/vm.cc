@@ -118,7 +118,7 @@ Result<> Vm::open_disks() {
     auto store = FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite,
                                  deterministic() ? 0 : FileStore::kDefaultThreadCount);
     if (!store) return fail("{}: {}", disk.label(disk.value.path), store.error().message);
-    disks_.push_back(std::move(*store));
+    disks_.push_back(std::make_unique<block::MeteredDisk>(std::move(*store)));
   }
   return {};
 }
@@ -300,6 +300,18 @@ std::string Vm::statistics() {
   };
   for (size_t i = 0; i < serial_.size(); ++i) add_console(fmt::format("COM{}", i + 1), serial_[i].get());
   add_console("virtio console", virtio_console_.get());
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    const block::MeteredDisk::Counts counts = disks_[i]->counts();
+    StatisticsSection& section = others.emplace_back(fmt::format("disk {}", i), cpu::Statistics{});
+    for (size_t operation = 0; operation < counts.requests.size(); ++operation) {
+      const auto name = block::to_string(static_cast<block::Operation>(operation));
+      section.values.emplace_back(fmt::format("{} requests", name), counts.requests[operation]);
+      if (static_cast<block::Operation>(operation) == block::Operation::kFlush) continue;
+      section.values.emplace_back(fmt::format("{} bytes", name), counts.bytes[operation]);
+    }
+    section.values.emplace_back("errors", counts.errors);
+    section.values.emplace_back("in flight", counts.in_flight);
+  }
   return format_statistics(vcpus, others);
 }
 

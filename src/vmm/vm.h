@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "block/disk.h"
+#include "block/filter/metered_disk.h"
 #include "console/backends.h"
 #include "cpu/model.h"
 #include "machine/board/machine.h"
@@ -133,7 +133,7 @@ class Vm final : public Board {
   std::array<std::unique_ptr<PanicWatch>, machine::kSerialPortCount> panic_watches_;
   std::unique_ptr<console::Backend> virtio_console_;
   std::vector<std::unique_ptr<OutputOnly>> output_only_;  // in front of the above in a deterministic run
-  std::vector<std::unique_ptr<block::Disk>> disks_;
+  std::vector<std::unique_ptr<block::MeteredDisk>> disks_;
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<Tracer> tracer_;
   std::vector<std::unique_ptr<TracingCpuIo>> tracing_;
