@@ -350,7 +350,7 @@ CpuidLeaf look_up(const std::vector<CpuidLeaf>& leaves, uint32_t leaf, uint32_t 
   }
   CpuidLeaf none{.leaf = leaf, .subleaf = subleaf};
   // Topology leaves echo the level asked for and the APIC id whatever the level.
-  if (leaf == 0xB) {
+  if (leaf == 0xB && subleaf != 0) {
     none.ecx = subleaf & 0xFF;
     none.edx = look_up(leaves, 0xB, 0).edx;
   }

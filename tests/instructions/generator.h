@@ -31,6 +31,9 @@ class Generator {
 
   Generator(const engine::decoder::DecodeOptions& options, uint64_t seed);
 
+  // The draws from now on are those of a generator made with this seed.
+  void reseed(uint64_t seed) { random_ = SeededRandom(seed); }
+
   // scratch may be written to: operands of RET, of indirect branches and of floating-point instructions.
   void next(Sample& sample, std::span<uint8_t, kScratchSize> scratch);
 
