@@ -69,8 +69,12 @@ Vm::~Vm() {
   finish();
 }
 
-void Vm::start() {
+void Vm::start_consoles() {
   loop_thread_ = Thread("console", [this] { loop_->run(); });
+}
+
+void Vm::start() {
+  start_consoles();
   driver_->start();
 }
 

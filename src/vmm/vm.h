@@ -63,6 +63,11 @@ class Vm final : public Board {
   Result<std::string> state_hash();
   // Of a deterministic VM, else null. Who drives it himself does not call start().
   [[nodiscard]] Turns* turns() { return turns_.get(); }
+  [[nodiscard]] uint64_t guest_ns() const { return clock_->now_ns(); }
+  // Lets the consoles' loop run without the guest; part of start().
+  void start_consoles();
+  // What is written from now on gets its dirty flag again, after GuestMemory::take_dirty(); with the VM at rest.
+  Result<> forget_written() { return engine_->restart_dirty_log(); }
 
   // vCPUs, devices and time, but not RAM (see checkpoint.h), with the VM at rest. The one that restores was made from
   // an equal configuration, except for the engine. A VM whose restore failed must be thrown away.

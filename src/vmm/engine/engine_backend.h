@@ -35,6 +35,8 @@ class VmEngine {
   [[nodiscard]] virtual cpu::CountedVcpu* counted_vcpu(uint32_t /*index*/) { return nullptr; }
   // Marks what the vCPUs wrote since the last time in GuestMemory's page flags.
   virtual Result<> collect_dirty() = 0;
+  // What they write from now on is marked again, after the flags were taken; while none of them runs.
+  virtual Result<> restart_dirty_log() = 0;
   // Who rings the devices' doorbells, or nullptr where a write to one goes through the board like any other.
   [[nodiscard]] virtual machine::DoorbellHost* doorbell_host() { return nullptr; }
   // What the engine as a whole has to tell, by name.

@@ -58,6 +58,8 @@ class KvmVmEngine final : public VmEngine, private machine::DoorbellHost {
   }
   cpu::Vcpu& vcpu(uint32_t index) override { return *vcpus_[index]; }
   Result<> collect_dirty() override { return machine_->collect_dirty(); }
+  // The kernel's log begins anew each time it is collected.
+  Result<> restart_dirty_log() override { return {}; }
   [[nodiscard]] machine::DoorbellHost* doorbell_host() override { return this; }
   [[nodiscard]] cpu::Statistics statistics() const override { return {{"doorbells in the kernel", doorbells_.load()}}; }
 

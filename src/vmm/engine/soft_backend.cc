@@ -22,6 +22,10 @@ class SoftVmEngine final : public VmEngine {
   cpu::CountedVcpu* counted_vcpu(uint32_t index) override { return vcpus_[index].get(); }
   // The engine sets the flags as it writes.
   Result<> collect_dirty() override { return {}; }
+  Result<> restart_dirty_log() override {
+    engine_->restart_dirty_log();
+    return {};
+  }
 
  private:
   std::unique_ptr<engine::Engine> engine_;
