@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "block/disk.h"
+#include "block/store/store.h"
 #include "support/log.h"
 #include "support/os/fd.h"
 #include "support/os/mutex.h"
@@ -18,7 +19,7 @@
 
 namespace bulkhead::block::file {
 
-enum class Access : uint8_t { kReadWrite, kReadOnly };
+using block::Access;
 
 class FileStore final : public Disk {
  public:

@@ -1,0 +1,100 @@
+// An open disk image of some format, and what every format offers. Calls are synchronous and may come from several
+// threads at once: ImageDisk runs them on workers for a guest, the image tool calls them directly.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/disk.h"
+#include "block/store/store.h"
+
+namespace bulkhead::block {
+
+// What an image may keep of its tables in memory, whatever its size.
+inline constexpr uint64_t kMetadataLimit = uint64_t{64} << 20;
+inline constexpr unsigned kChainDepthLimit = 32;
+
+enum class ExtentKind : uint8_t {
+  kData,
+  kZero,    // reads as zeroes, whatever lies below
+  kAbsent,  // not in this image: the backing file's, or zeroes
+};
+struct Extent {
+  uint64_t size = 0;
+  ExtentKind kind = ExtentKind::kAbsent;
+};
+
+struct ImageInfo {
+  std::string format;
+  uint64_t virtual_size = 0;
+  std::string backing_name, backing_format;
+  std::vector<std::pair<std::string, std::string>> details;  // of the format: name, value
+};
+
+enum class Repair : uint8_t { kNone, kAll };
+struct CheckReport {
+  static constexpr size_t kMessageLimit = 100;
+  uint64_t errors = 0;    // data may be wrong
+  uint64_t leaks = 0;     // space that nothing uses
+  uint64_t repaired = 0;  // of both
+  std::vector<std::string> messages;
+  void say(std::string message) {
+    if (messages.size() < kMessageLimit) messages.push_back(std::move(message));
+  }
+};
+
+class Image {
+ public:
+  virtual ~Image() = default;
+  [[nodiscard]] virtual const Geometry& geometry() const = 0;
+  [[nodiscard]] virtual ImageInfo info() const = 0;
+  // The range lies within the geometry; it may begin and end within a sector, as the pieces of a scatter list do.
+  [[nodiscard]] virtual Status read(uint64_t offset, MutableByteSpan bytes) = 0;
+  [[nodiscard]] virtual Status write(uint64_t offset, ByteSpan bytes) = 0;
+  [[nodiscard]] virtual Status write_zeroes(uint64_t offset, uint64_t size, Unmap unmap) = 0;
+  [[nodiscard]] virtual Status discard(uint64_t offset, uint64_t size) = 0;
+  // What was written before is found again after a power cut.
+  [[nodiscard]] virtual Status flush() = 0;
+  // The run that begins at offset, which lies within the disk; at least one sector long.
+  [[nodiscard]] virtual Result<Extent> map(uint64_t offset) = 0;
+  [[nodiscard]] virtual Result<CheckReport> check(Repair repair) = 0;
+};
+
+// Opens the other files that an image names (backing, extents), only below one folder and never too deep.
+class ImageOpener {
+ public:
+  explicit ImageOpener(std::string folder, unsigned depth = 0) : folder_(std::move(folder)), depth_(depth) {}
+  // The format of a file that an image names is the one the image states; without one, it is refused.
+  [[nodiscard]] Result<std::unique_ptr<Image>> open_backing(const std::string& name, const std::string& format) const;
+  [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
+
+ private:
+  [[nodiscard]] Result<std::string> relative(const std::string& name) const;
+
+  std::string folder_;
+  unsigned depth_;
+};
+
+struct CreateOptions {
+  uint64_t size = 0;
+  std::string backing_name, backing_format;
+  std::map<std::string, std::string> settings;  // of the format; an unknown one is an error
+};
+
+struct Format {
+  std::string_view name;
+  Result<std::unique_ptr<Image>> (*open)(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
+  Result<> (*create)(Store& store, const CreateOptions& options);
+};
+
+// The format of this name; the error lists those that there are.
+[[nodiscard]] Result<const Format*> find_format(std::string_view name);
+// The image at a path that the user gave; its folder is where other files may lie. The format is stated, never guessed.
+[[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format,
+                                                        Access access);
+
+}  // namespace bulkhead::block

@@ -1,0 +1,72 @@
+#include "block/format/image_disk.h"
+
+#include <fmt/format.h>
+
+namespace bulkhead::block {
+
+ImageDisk::ImageDisk(std::unique_ptr<Image> image, unsigned thread_count) : image_(std::move(image)) {
+  for (unsigned i = 0; i < thread_count; ++i) threads_.emplace_back(fmt::format("image-{}", i), [this] { work(); });
+}
+
+ImageDisk::~ImageDisk() {
+  {
+    const LockGuard lock(mutex_);
+    ending_ = true;
+  }
+  work_arrived_.notify_all();
+  threads_.clear();
+}
+
+void ImageDisk::submit(Request request) {
+  const Status status = check_against(geometry(), request);
+  if (status != Status::kOk) return request.complete(status);
+  if (threads_.empty()) {
+    const Status done = perform(request);
+    return request.complete(done);
+  }
+  {
+    const LockGuard lock(mutex_);
+    queue_.push_back(std::move(request));
+  }
+  work_arrived_.notify_one();
+}
+
+void ImageDisk::work() {
+  for (;;) {
+    mutex_.lock();
+    while (queue_.empty() && !ending_) work_arrived_.wait(mutex_);
+    if (queue_.empty()) {
+      mutex_.unlock();
+      return;
+    }
+    Request request = std::move(queue_.front());
+    queue_.pop_front();
+    mutex_.unlock();
+    const Status status = perform(request);
+    request.complete(status);
+  }
+}
+
+Status ImageDisk::perform(const Request& request) {
+  uint64_t offset = request.offset();
+  switch (request.operation()) {
+    case Operation::kFlush:
+      return image_->flush();
+    case Operation::kDiscard:
+      return image_->discard(offset, request.size());
+    case Operation::kWriteZeroes:
+      return image_->write_zeroes(offset, request.size(), request.unmap());
+    case Operation::kRead:
+    case Operation::kWrite:
+      break;
+  }
+  const bool reading = request.operation() == Operation::kRead;
+  for (const MutableByteSpan& buffer : request.buffers()) {
+    const Status status = reading ? image_->read(offset, buffer) : image_->write(offset, buffer);
+    if (status != Status::kOk) return status;
+    offset += buffer.size();
+  }
+  return Status::kOk;
+}
+
+}  // namespace bulkhead::block

@@ -1,0 +1,38 @@
+// An image as a guest's disk: requests wait in a queue until a worker carries them out, so the caller never waits.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "block/format/image.h"
+#include "support/os/mutex.h"
+#include "support/os/thread.h"
+
+namespace bulkhead::block {
+
+class ImageDisk final : public Disk {
+ public:
+  static constexpr unsigned kDefaultThreadCount = 4;
+
+  // Without threads, submit() waits for the storage and completes before it returns.
+  explicit ImageDisk(std::unique_ptr<Image> image, unsigned thread_count = kDefaultThreadCount);
+  // Carries out what is queued, then ends.
+  ~ImageDisk() override;
+
+  [[nodiscard]] const Geometry& geometry() const override { return image_->geometry(); }
+  void submit(Request request) override;
+
+ private:
+  void work();
+  [[nodiscard]] Status perform(const Request& request);
+
+  const std::unique_ptr<Image> image_;
+  Mutex mutex_;
+  ConditionVariable work_arrived_;
+  std::deque<Request> queue_ GUARDED_BY(mutex_);
+  bool ending_ GUARDED_BY(mutex_) = false;
+  std::vector<Thread> threads_;
+};
+
+}  // namespace bulkhead::block

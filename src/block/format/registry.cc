@@ -1,0 +1,59 @@
+// The table of formats, and the way from a name to an open image.
+#include <array>
+#include <filesystem>
+
+#include "block/format/image.h"
+#include "block/format/raw/raw_image.h"
+#include "block/store/file/plain_file.h"
+
+namespace bulkhead::block {
+namespace {
+
+constexpr std::array kFormats{
+    Format{"raw", raw::open, raw::create},
+};
+
+}  // namespace
+
+Result<const Format*> find_format(std::string_view name) {
+  std::string names;
+  for (const Format& format : kFormats) {
+    if (format.name == name) return &format;
+    names += names.empty() ? "" : ", ";
+    names += format.name;
+  }
+  return fail("format '{}': unknown; there are {}", name, names);
+}
+
+Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access) {
+  const Format* const found = TRY(find_format(format));
+  std::string folder = std::filesystem::path(path).parent_path();
+  if (folder.empty()) folder = ".";
+  return found->open(TRY(PlainFile::open(path, access)), access, ImageOpener(folder));
+}
+
+// An absolute name is taken when it lies in the folder, as other tools write it.
+Result<std::string> ImageOpener::relative(const std::string& name) const {
+  if (!name.starts_with('/')) return name;
+  std::error_code error;
+  const auto folder = std::filesystem::weakly_canonical(folder_, error);
+  const std::string found = std::filesystem::path(name).lexically_normal().lexically_relative(folder);
+  if (error || found.empty()) return fail("open '{}': it does not lie in the folder '{}'", name, folder_);
+  return found;
+}
+
+Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, Access access) const {
+  return TRY(PlainFile::open_below(folder_, TRY(relative(name)), access));
+}
+
+Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name, const std::string& format) const {
+  if (depth_ >= kChainDepthLimit) return fail("backing file '{}': the chain is longer than {}", name, kChainDepthLimit);
+  if (format.empty()) return fail("backing file '{}': the image does not state its format", name);
+  const Format* const found = TRY_IN(fmt::format("backing file '{}'", name), find_format(format));
+  // Further names are relative to the folder of the file that holds them, and stay below that.
+  const std::string parent = std::filesystem::path(TRY(relative(name))).parent_path();
+  const std::string folder = parent.empty() ? folder_ : folder_ + "/" + parent;
+  return found->open(TRY(open_store(name, Access::kReadOnly)), Access::kReadOnly, ImageOpener(folder, depth_ + 1));
+}
+
+}  // namespace bulkhead::block

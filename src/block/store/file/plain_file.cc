@@ -1,0 +1,131 @@
+#include "block/store/file/plain_file.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace bulkhead::block {
+namespace {
+
+Status status_of(int error) {
+  return error == ENOSPC || error == EDQUOT || error == EFBIG ? Status::kNoSpace : Status::kIoError;
+}
+
+int flags_of(Access access) {
+  return (access == Access::kReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Access access) {
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "open '{}'", path);
+  if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+    return fail("open '{}': neither a regular file nor a block device", path);
+  }
+  struct flock lock{};
+  lock.l_type = access == Access::kReadOnly ? F_RDLCK : F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(file.get(), F_OFD_SETLK, &lock) != 0) {
+    if (errno != EAGAIN && errno != EACCES) return fail_errno(errno, "lock '{}'", path);
+    return fail("open '{}': in use by a virtual machine or another program", path);
+  }
+  return std::unique_ptr<PlainFile>(new PlainFile(std::move(path), std::move(file)));
+}
+
+Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Access access) {
+  return lock(path, TRY(open_file(path, flags_of(access))), access);
+}
+
+Result<std::unique_ptr<PlainFile>> PlainFile::open_below(const std::string& folder, const std::string& name,
+                                                         Access access) {
+  const std::string path = folder + "/" + name;
+  const Fd directory = TRY(open_file(folder, O_PATH | O_DIRECTORY));
+  struct open_how how{};
+  how.flags = static_cast<uint64_t>(flags_of(access));
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  Fd file(static_cast<int>(::syscall(SYS_openat2, directory.get(), name.c_str(), &how, sizeof how)));
+  if (!file.valid()) {
+    if (errno == EXDEV || errno == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
+    return fail_errno(errno, "open '{}'", path);
+  }
+  return lock(path, std::move(file), access);
+}
+
+Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
+  return lock(path, TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC)), Access::kReadWrite);
+}
+
+Result<uint64_t> PlainFile::size() {
+  // Also right for block devices, for which fstat gives 0.
+  const off_t end = ::lseek(file_.get(), 0, SEEK_END);
+  if (end < 0) return fail_errno(errno, "size of '{}'", path_);
+  return static_cast<uint64_t>(end);
+}
+
+Status PlainFile::read(uint64_t offset, MutableByteSpan bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pread(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return status_of(errno);
+    if (count == 0) {
+      std::ranges::fill(bytes, uint8_t{0});
+      return Status::kOk;
+    }
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return Status::kOk;
+}
+
+Status PlainFile::write(uint64_t offset, ByteSpan bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return count < 0 ? status_of(errno) : Status::kIoError;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return Status::kOk;
+}
+
+Status PlainFile::flush() {
+  int result = 0;
+  do {
+    result = ::fdatasync(file_.get());
+  } while (result != 0 && errno == EINTR);
+  if (result != 0) flush_failed_.store(true);
+  return flush_failed_.load() ? Status::kIoError : Status::kOk;
+}
+
+Status PlainFile::punch(uint64_t offset, uint64_t size) {
+  if (size == 0) return Status::kOk;
+  int result = 0;
+  do {
+    result = ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                         static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return Status::kOk;
+  return errno == EOPNOTSUPP || errno == ENOSYS ? Status::kUnsupported : status_of(errno);
+}
+
+Status PlainFile::truncate(uint64_t size) {
+  return ::ftruncate(file_.get(), static_cast<off_t>(size)) == 0 ? Status::kOk : status_of(errno);
+}
+
+StoreExtent PlainFile::extent(uint64_t offset) {
+  const uint64_t end = size().value_or(offset);
+  const auto from = static_cast<off_t>(offset);
+  const off_t data = ::lseek(file_.get(), from, SEEK_DATA);
+  if (data < 0) return {.size = end - offset, .hole = errno == ENXIO};
+  if (data > from) return {.size = static_cast<uint64_t>(data - from), .hole = true};
+  const off_t hole = ::lseek(file_.get(), from, SEEK_HOLE);
+  return {.size = (hole < 0 ? end : static_cast<uint64_t>(hole)) - offset};
+}
+
+}  // namespace bulkhead::block

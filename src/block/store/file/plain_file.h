@@ -1,0 +1,41 @@
+// A host file as a Store: what image formats stand on. Locked against a second opening for as long as it is open. It
+// never reports a flush as done after one has failed, because the kernel forgets the pages that it could not write.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "block/store/store.h"
+#include "support/os/fd.h"
+
+namespace bulkhead::block {
+
+class PlainFile final : public Store {
+ public:
+  // Alone for kReadWrite, shared with other readers for kReadOnly.
+  static Result<std::unique_ptr<PlainFile>> open(const std::string& path, Access access);
+  // The same for a name that came out of an image: it must stay below the folder and pass no symbolic link.
+  static Result<std::unique_ptr<PlainFile>> open_below(const std::string& folder, const std::string& name,
+                                                       Access access);
+  // Fails when the file exists.
+  static Result<std::unique_ptr<PlainFile>> create(const std::string& path);
+
+  [[nodiscard]] const std::string& name() const override { return path_; }
+  [[nodiscard]] Result<uint64_t> size() override;
+  [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override;
+  [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override;
+  [[nodiscard]] Status flush() override;
+  [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override;
+  [[nodiscard]] Status truncate(uint64_t size) override;
+  [[nodiscard]] StoreExtent extent(uint64_t offset) override;
+
+ private:
+  PlainFile(std::string path, Fd file) : path_(std::move(path)), file_(std::move(file)) {}
+  static Result<std::unique_ptr<PlainFile>> lock(std::string path, Fd file, Access access);
+
+  const std::string path_;
+  const Fd file_;
+  std::atomic<bool> flush_failed_{false};
+};
+
+}  // namespace bulkhead::block

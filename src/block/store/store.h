@@ -1,0 +1,52 @@
+// Bytes that an image format stands on: a file or block device of the host, or memory in a test. Calls are synchronous
+// and may come from several threads at once; a format calls them on worker threads, never on a vCPU's.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "block/request.h"
+#include "support/bytes.h"
+#include "support/result.h"
+
+namespace bulkhead::block {
+
+enum class Access : uint8_t { kReadWrite, kReadOnly };
+
+// A run of bytes that either may hold data or certainly reads as zeroes.
+struct StoreExtent {
+  uint64_t size = 0;
+  bool hole = false;
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+  // For messages.
+  [[nodiscard]] virtual const std::string& name() const = 0;
+  [[nodiscard]] virtual Result<uint64_t> size() = 0;
+  // What lies beyond the end reads as zeroes.
+  [[nodiscard]] virtual Status read(uint64_t offset, MutableByteSpan bytes) = 0;
+  // Beyond the end, the store grows; a gap reads as zeroes.
+  [[nodiscard]] virtual Status write(uint64_t offset, ByteSpan bytes) = 0;
+  // Never succeeds again after it has failed once.
+  [[nodiscard]] virtual Status flush() = 0;
+  // Gives the storage back; the range reads as zeroes afterwards. kUnsupported when it cannot.
+  [[nodiscard]] virtual Status punch(uint64_t offset, uint64_t size) = 0;
+  [[nodiscard]] virtual Status truncate(uint64_t size) = 0;
+  // The run that begins at offset, which lies below size().
+  [[nodiscard]] virtual StoreExtent extent(uint64_t offset) = 0;
+
+  // The same with an Error that names the store and the offset.
+  Result<> read_all(uint64_t offset, MutableByteSpan bytes) { return say(read(offset, bytes), "read", offset); }
+  Result<> write_all(uint64_t offset, ByteSpan bytes) { return say(write(offset, bytes), "write", offset); }
+  Result<> flush_all() { return say(flush(), "flush", 0); }
+
+ private:
+  Result<> say(Status status, std::string_view what, uint64_t offset) const {
+    if (status == Status::kOk) return {};
+    return fail("{} '{}' at byte {}: {}", what, name(), offset, to_string(status));
+  }
+};
+
+}  // namespace bulkhead::block
