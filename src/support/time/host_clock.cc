@@ -1,9 +1,7 @@
 #include "support/time/host_clock.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <cmath>
 #include <ctime>
 
 #include <cpuid.h>
@@ -11,6 +9,7 @@
 #include <x86intrin.h>
 
 #include "support/check.h"
+#include "support/time/tsc_rate.h"
 
 namespace bulkhead {
 namespace {
@@ -33,14 +32,9 @@ bool tsc_is_invariant() {
   return __get_cpuid(0x80000007, &eax, &ebx, &ecx, &edx) != 0 && (edx & (1u << 8)) != 0;
 }
 
-struct Sample {
-  uint64_t tsc;
-  uint64_t ns;
-};
-
 // The TSC and CLOCK_MONOTONIC_RAW at the same moment: of several tries, the one with the least time between its ends.
-Sample sample_both() {
-  Sample best{};
+TscSample sample_both() {
+  TscSample best{};
   uint64_t least = UINT64_MAX;
   for (int attempt = 0; attempt < 32; ++attempt) {
     const uint64_t before = read_tsc();
@@ -54,32 +48,13 @@ Sample sample_both() {
   return best;
 }
 
-struct TscRate {
-  uint64_t hz = 0;
-  // Invariant by CPUID, and two measurements agree within 100 ppm, so that a host which steps or slows its counter
-  // behind CPUID's back is found out.
-  bool steady = false;
-};
-
 TscRate measure_tsc() {
-  const auto rate = [](const Sample& from, const Sample& to) {
-    return to.ns > from.ns && to.tsc > from.tsc
-               ? static_cast<double>(to.tsc - from.tsc) * 1e9 / static_cast<double>(to.ns - from.ns)
-               : 0.0;
-  };
-  const auto wait_5_ms = [] {
-    const timespec duration{0, 5'000'000};
+  TscRate rate = measure_tsc_rate(sample_both, [](uint64_t ns) {
+    const timespec duration{0, static_cast<long>(ns)};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &duration, nullptr);
-  };
-  const Sample first = sample_both();
-  wait_5_ms();
-  const Sample middle = sample_both();
-  wait_5_ms();
-  const Sample last = sample_both();
-  const double whole = rate(first, last);
-  return {.hz = static_cast<uint64_t>(std::llround(whole / 1000)) * 1000,
-          .steady = tsc_is_invariant() && whole >= 300e6 &&
-                    std::abs(rate(first, middle) - rate(middle, last)) <= whole * 100e-6};
+  });
+  rate.steady = rate.steady && tsc_is_invariant();
+  return rate;
 }
 
 // The host's counter does not change its rate, so one measurement serves every clock of the process.

@@ -27,7 +27,8 @@ class HostClock final : public Clock {
   };
   static constexpr uint64_t kMonotonicTscHz = kNanosecondsPerSecond;
 
-  // Stands still at 0 until the first resume(). Measuring the TSC takes about 10 ms the first time in a process.
+  // Stands still at 0 until the first resume(). Measuring the TSC takes 10 ms the first time in a process, on a busy
+  // host up to 150 ms.
   explicit HostClock(Source source = Source::kBest);
   ~HostClock() override;
 
