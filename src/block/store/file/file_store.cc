@@ -214,19 +214,17 @@ Status FileStore::write(const Request& request) {
 }
 
 Status FileStore::flush() {
-  // Set before the call and cleared never: another flush that runs at the same time may be told of success by the
-  // kernel although the pages this one asked for were lost.
-  if (flush_failed_.load()) return Status::kIoError;
+  // One at a time: the kernel tells of lost pages once, so of two flushes that run together one would be told of
+  // success although its pages may be among them.
+  const LockGuard lock(flush_mutex_);
+  if (flush_failed_) return Status::kIoError;
   int result = 0;
   do {
     result = ::fdatasync(file_.get());
   } while (result != 0 && errno == EINTR);
-  if (result != 0) {
-    const int error = errno;
-    flush_failed_.store(true);
-    return failed(Operation::kFlush, 0, error);
-  }
-  return flush_failed_.load() ? Status::kIoError : Status::kOk;
+  if (result == 0) return Status::kOk;
+  flush_failed_ = true;
+  return failed(Operation::kFlush, 0, errno);
 }
 
 Status FileStore::discard(const Request& request) {

@@ -3,7 +3,6 @@
 // never reports a flush as done after one has failed, because the kernel forgets the pages that it could not write.
 #pragma once
 
-#include <atomic>
 #include <deque>
 #include <memory>
 #include <string>
@@ -54,7 +53,8 @@ class FileStore final : public Disk {
   const std::string path_;
   const Fd file_;
   const Geometry geometry_;
-  std::atomic<bool> flush_failed_{false};
+  Mutex flush_mutex_;
+  bool flush_failed_ GUARDED_BY(flush_mutex_) = false;  // for good
   log::RateLimit error_limit_;
 
   Mutex mutex_;

@@ -1,0 +1,152 @@
+// What a FileStore makes of a host that refuses: full storage, I/O errors, a flush that failed. The host's calls are
+// replaced for this test program, because no file of an ordinary user fails on demand.
+#include "block/store/file/file_store.h"
+
+#include <cerrno>
+#include <cstdlib>
+
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace {
+
+// What the next calls of each kind fail with; 0 lets them through to the kernel.
+int write_error = 0, read_error = 0, sync_error = 0;
+int interruptions = 0;  // calls that a signal is to interrupt before they are let through
+
+int refusal(int error) {
+  if (interruptions > 0) {
+    --interruptions;
+    return EINTR;
+  }
+  return error;
+}
+
+long transfer(long number, int error, int fd, const iovec* pieces, int count, off_t offset) {
+  if (const int refused = refusal(error); refused != 0) {
+    errno = refused;
+    return -1;
+  }
+  return ::syscall(number, fd, pieces, count, offset, 0);
+}
+
+}  // namespace
+
+extern "C" {
+ssize_t preadv(int fd, const iovec* pieces, int count, off_t offset) {
+  return transfer(SYS_preadv, read_error, fd, pieces, count, offset);
+}
+ssize_t pwritev(int fd, const iovec* pieces, int count, off_t offset) {
+  return transfer(SYS_pwritev, write_error, fd, pieces, count, offset);
+}
+int fdatasync(int fd) {
+  if (const int refused = refusal(sync_error); refused != 0) {
+    errno = refused;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fdatasync, fd));
+}
+}
+
+namespace bulkhead::block::file {
+namespace {
+
+class FileStoreErrors : public testing::Test {
+ protected:
+  FileStoreErrors() {
+    write_error = read_error = sync_error = interruptions = 0;
+    std::string pattern = testing::TempDir() + "file-store-errors-XXXXXX";
+    const Fd file(::mkstemp(pattern.data()));
+    path_ = pattern;
+    EXPECT_EQ(::ftruncate(file.get(), 8192), 0);
+    store_ = open();
+  }
+  ~FileStoreErrors() override {
+    write_error = read_error = sync_error = interruptions = 0;
+    store_.reset();
+    ::unlink(path_.c_str());
+  }
+  // Without threads: what is submitted is answered when submit() returns.
+  [[nodiscard]] std::unique_ptr<FileStore> open() const {
+    return FileStore::open(path_, Access::kReadWrite, 0).value();
+  }
+  Status read() { return run(&Request::read); }
+  Status write() { return run(&Request::write); }
+  Status flush() {
+    Status status{};
+    store_->submit(Request::flush([&](Status told) { status = told; }));
+    return status;
+  }
+
+  std::string path_;
+  std::unique_ptr<FileStore> store_;
+  std::vector<uint8_t> bytes_ = std::vector<uint8_t>(512, 0xAB);
+
+ private:
+  template <typename Make>
+  Status run(Make make) {
+    Status status{};
+    store_->submit(make(1024, {bytes_}, [&](Status told) { status = told; }));
+    return status;
+  }
+};
+
+TEST_F(FileStoreErrors, FullStorageIsToldApartAndMayHaveRoomAgain) {
+  for (const int error : {ENOSPC, EDQUOT}) {
+    write_error = error;
+    EXPECT_EQ(write(), Status::kNoSpace);
+    write_error = 0;
+    EXPECT_EQ(write(), Status::kOk);
+  }
+  EXPECT_EQ(flush(), Status::kOk);
+}
+
+TEST_F(FileStoreErrors, AnErrorOfTheHostIsAnErrorOfThatRequestOnly) {
+  write_error = read_error = EIO;
+  EXPECT_EQ(write(), Status::kIoError);
+  EXPECT_EQ(read(), Status::kIoError);
+  write_error = read_error = 0;
+  EXPECT_EQ(write(), Status::kOk);
+  EXPECT_EQ(read(), Status::kOk);
+}
+
+TEST_F(FileStoreErrors, AfterAFailedFlushNoLaterOneSucceeds) {
+  ASSERT_EQ(write(), Status::kOk);
+  EXPECT_EQ(flush(), Status::kOk);
+  sync_error = EIO;
+  EXPECT_EQ(flush(), Status::kIoError);
+  // The kernel has dropped the pages and reports the error once; the store must not believe its next answer.
+  sync_error = 0;
+  EXPECT_EQ(flush(), Status::kIoError);
+  EXPECT_EQ(write(), Status::kOk);
+  EXPECT_EQ(read(), Status::kOk);
+  EXPECT_EQ(flush(), Status::kIoError);
+  // Only who opens the file anew, and so reads what is really there, starts afresh.
+  store_.reset();
+  store_ = open();
+  EXPECT_EQ(flush(), Status::kOk);
+}
+
+TEST_F(FileStoreErrors, AFlushWithoutRoomFailsForGoodToo) {
+  sync_error = ENOSPC;
+  EXPECT_EQ(flush(), Status::kNoSpace);
+  sync_error = 0;
+  EXPECT_EQ(flush(), Status::kIoError);
+}
+
+TEST_F(FileStoreErrors, ASignalRepeatsTheCall) {
+  interruptions = 3;
+  EXPECT_EQ(write(), Status::kOk);
+  EXPECT_EQ(interruptions, 0);
+  interruptions = 3;
+  EXPECT_EQ(read(), Status::kOk);
+  EXPECT_EQ(interruptions, 0);
+  interruptions = 3;
+  EXPECT_EQ(flush(), Status::kOk);
+  EXPECT_EQ(interruptions, 0);
+}
+
+}  // namespace
+}  // namespace bulkhead::block::file
