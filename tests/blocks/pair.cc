@@ -118,7 +118,7 @@ std::vector<std::string> Pair::run_round(const Case& test, uint64_t seed, Inject
   while (count < kMaximumInstructions) {
     count = std::min(count + 1 + random.below(piece), kMaximumInstructions);
     const cpu::StopReason checked = checked_->run_to(count);
-    const cpu::StopReason reference = reference_->run_to(count);
+    const cpu::StopReason reference = reference_->step_to(count);
     if (injection != Injection::kNone) inject(std::exchange(injection, Injection::kNone));
     differences = compare(checked, reference);
     if (!differences.empty()) {

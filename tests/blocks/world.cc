@@ -75,6 +75,14 @@ cpu::StopReason World::run_to(uint64_t count) {
   return vcpu_->run(*this);
 }
 
+cpu::StopReason World::step_to(uint64_t count) {
+  cpu::StopReason reason = cpu::StopReason::kCountReached;
+  for (uint64_t at = vcpu_->instruction_count(); at < count && reason == cpu::StopReason::kCountReached;) {
+    reason = run_to(++at);
+  }
+  return reason;
+}
+
 void World::raise_interrupt() {
   interrupt_ = true;
   vcpu_->set_interrupt_request(true);

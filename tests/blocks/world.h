@@ -40,6 +40,8 @@ class World final : private cpu::CpuIo {
   Result<> begin(const cpu::State& state, uint64_t seed);
   // Runs to this instruction count or until the program ends.
   cpu::StopReason run_to(uint64_t count);
+  // The same, stopped at every instruction: no block runs as a whole.
+  cpu::StopReason step_to(uint64_t count);
   void raise_interrupt();
 
   [[nodiscard]] cpu::State state() { return vcpu_->get_state(); }

@@ -17,7 +17,9 @@ namespace bulkhead::lockstep {
 struct Options {
   uint64_t every = 1000;              // instructions between two comparisons of the vCPUs
   uint64_t memory_every = 1'000'000;  // and of devices and memory
-  uint64_t end_ns = UINT64_MAX;       // guest time at which to stop
+  // The reference stops after so many instructions more, without a comparison: with 1 it never runs a block as a whole.
+  uint64_t reference_step = UINT64_MAX;
+  uint64_t end_ns = UINT64_MAX;  // guest time at which to stop
   // The comparison must find a difference: a register of the checked VM's vCPU 0 is falsified at this guest time.
   std::optional<uint64_t> falsify_at_ns;
 };

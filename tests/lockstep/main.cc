@@ -19,6 +19,8 @@ constexpr const char* kUsage =
     "MODEL]\n"
     "         [--boot-protocol NAME] [--seed N] [--output FILE]   the reference's COM1\n"
     "         [--every N]           instructions between comparisons of the vCPUs (1000)\n"
+    "         [--reference-step N]  the reference stops more often than it is compared; 1: it runs no block as a "
+    "whole\n"
     "         [--memory-every N]    and of memory and devices (1000000)\n"
     "         [--until MS]          guest milliseconds (until the guest ends itself)\n"
     "         [--falsify-at NS]     to see a difference found: changes a register of the checked VM\n"
@@ -59,6 +61,8 @@ Result<Arguments> parse(int count, char** arguments) {
       result.output = value;
     } else if (name == "--every") {
       result.options.every = TRY(number(name, value));
+    } else if (name == "--reference-step") {
+      result.options.reference_step = TRY(number(name, value));
     } else if (name == "--memory-every") {
       result.options.memory_every = TRY(number(name, value));
     } else if (name == "--until") {
