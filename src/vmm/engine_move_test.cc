@@ -1,7 +1,8 @@
-// A running guest moves from one engine to the other and on, and under KVM our interpreter steps in where the host
-// kernel gives up. These need /dev/kvm and say so when it is not there.
+// A running guest moves from one engine and clock to another and on, and under KVM our interpreter steps in where the
+// host kernel gives up. What needs /dev/kvm says so when it is not there.
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <thread>
@@ -17,10 +18,11 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr uint64_t kCounter = 0x200000;  // rounds of the guest's loop
-constexpr uint64_t kTicks = 0x200004;    // interrupts of its local APIC's timer
-constexpr uint64_t kFinish = 0x200008;   // not 0: the guest ends
-constexpr int kDone = 43;                // exit status 2 x 21 + 1; 45 says that something differed
+constexpr uint64_t kCounter = 0x200000;       // rounds of the guest's loop
+constexpr uint64_t kTicks = 0x200004;         // interrupts of its local APIC's timer
+constexpr uint64_t kFinish = 0x200008;        // not 0: the guest ends
+constexpr uint64_t kIntegerOfX87 = 0x20000C;  // ST0 as it was stored last
+constexpr int kDone = 43;                     // exit status 2 x 21 + 1; 45 says that something differed
 
 // Counts in EBX, XMM0 and ST0 alike and in memory, in protected mode with its own GDT and IDT, compares the four each
 // time, and watches that the TSC never goes back. Every 10 ms its local APIC's timer interrupts; the handler counts a
@@ -44,9 +46,33 @@ const std::vector<uint8_t> kSelfCheckingGuest = {
     0x00, 0x00, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x9B, 0xCF, 0x00, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x93, 0xCF, 0x00, 0x17,
     0x00, 0x10, 0x01, 0x10, 0x00, 0x07, 0x02, 0x00, 0x00, 0x21, 0x00};
 
-class EngineMove : public testing::Test {
+// The soft engine with its machine's clock on a source of the test's choice.
+class SoftOnClock final : public EngineBackend {
+ public:
+  explicit SoftOnClock(HostClock::Source source) : source_(source) {}
+  [[nodiscard]] std::string_view name() const override { return soft_->name(); }
+  [[nodiscard]] cpu::FeatureSet available_features() const override { return soft_->available_features(); }
+  [[nodiscard]] HostClock::Source clock_source() const override { return source_; }
+  Result<std::unique_ptr<VmEngine>> create(const EngineParts& parts) override { return soft_->create(parts); }
+
+ private:
+  HostClock::Source source_;
+  std::unique_ptr<EngineBackend> soft_ = make_soft_backend();
+};
+
+// Where the guest runs for a while. KVM's clock is always the host's TSC.
+struct Leg {
+  EngineName engine;
+  HostClock::Source soft_clock = HostClock::Source::kBest;
+};
+constexpr Leg kOnKvm{EngineName::kKvm};
+constexpr Leg kOnSoft{EngineName::kSoft};
+// Here the guest's TSC runs at 1 GHz, so it must be carried over by its value.
+constexpr Leg kOnSoftWithoutTsc{EngineName::kSoft, HostClock::Source::kMonotonic};
+
+class MoveTest : public testing::Test {
  protected:
-  EngineMove() : directory_(testing::TempDir() + "bulkhead_move_" + std::to_string(::getpid())) {
+  MoveTest() : directory_(testing::TempDir() + "bulkhead_move_" + std::to_string(::getpid())) {
     ::mkdir(directory_.c_str(), 0700);
     config_.memory_bytes = {16 << 20, "test"};
     config_.cpu_model = {"x86-64-v1", "test"};
@@ -54,22 +80,19 @@ class EngineMove : public testing::Test {
     config_.kernel = {path("kernel"), "test"};
     config_.serial_lines.push_back({{console::Spec::Kind::kFile, path("serial")}, "test"});
   }
-  ~EngineMove() override {
+  ~MoveTest() override {
     for (const char* name : {"kernel", "serial", "checkpoint"}) ::unlink(path(name).c_str());
     ::rmdir(directory_.c_str());
   }
-  void SetUp() override {
-    const auto kvm = EngineSources::of_this_host().open_kvm();
-    if (!kvm) GTEST_SKIP() << kvm.error().message;
-  }
-
   [[nodiscard]] std::string path(const char* name) const { return directory_ + "/" + name; }
-  std::unique_ptr<Vm> make(EngineName engine, const std::vector<uint8_t>& code) {
+  std::unique_ptr<Vm> make(const Leg& leg, const std::vector<uint8_t>& code) {
     const std::vector<uint8_t> kernel = make_kernel(code);
     std::ofstream(path("kernel"), std::ios::binary)
         .write(reinterpret_cast<const char*>(kernel.data()), static_cast<std::streamsize>(kernel.size()));
-    config_.engine = {engine, "test"};
-    auto vm = Vm::create(config_, EngineSources::of_this_host());
+    config_.engine = {leg.engine, "test"};
+    EngineSources sources = EngineSources::of_this_host();
+    sources.make_soft = [&] { return std::make_unique<SoftOnClock>(leg.soft_clock); };
+    auto vm = Vm::create(config_, sources);
     EXPECT_TRUE(vm) << vm.error().message;
     return vm ? std::move(*vm) : nullptr;
   }
@@ -85,39 +108,69 @@ class EngineMove : public testing::Test {
     return true;
   }
 
+  // What the self-checking guest compares.
+  static std::string describe(Vm& vm) {
+    cpu::State state;
+    const auto read = [&] { state = vm.vcpu(0).get_state(); };
+    if (!vm.driver().call_at_rest(read)) read();  // a VM that has ended is at rest
+    uint32_t xmm0 = 0;
+    long double st0 = 0;
+    constexpr size_t kSt0 = 32, kXmm0 = 160, kX87Size = 10;  // in the XSAVE area
+    std::memcpy(&xmm0, &state.xsave[kXmm0], sizeof xmm0);
+    std::memcpy(&st0, &state.xsave[kSt0], kX87Size);
+    return fmt::format(
+        "{}: rip {:#x}, EBX {}, XMM0 {}, ST0 {}, memory {} and {}, last TSC {:x}{:08x}, EDX:EAX {:x}{:08x}, {} ticks",
+        vm.engine_name(), state.rip, state.gpr[cpu::kRbx], xmm0, static_cast<double>(st0), word(vm, kCounter),
+        word(vm, kIntegerOfX87), state.gpr[cpu::kRdi], state.gpr[cpu::kRsi], state.gpr[cpu::kRdx], state.gpr[cpu::kRax],
+        word(vm, kTicks));
+  }
+
+  // Lets the self-checking guest run on each leg and carries it on to the next by a checkpoint; ends it on the last.
+  void travel(const std::vector<Leg>& legs, const Leg& last) {
+    for (const Leg& leg : legs) {
+      const auto vm = make(leg, kSelfCheckingGuest);
+      ASSERT_TRUE(vm);
+      if (&leg != &legs.front()) {
+        const auto read = read_checkpoint(path("checkpoint"), *vm);
+        ASSERT_TRUE(read) << read.error().message;
+      }
+      const uint32_t rounds = word(*vm, kCounter), ticks = word(*vm, kTicks);
+      vm->start();
+      const bool came_far = wait_until([&] {
+        return vm->driver().ended() || (word(*vm, kCounter) > rounds + 100 && word(*vm, kTicks) > ticks + 2);
+      });
+      const auto written = write_checkpoint(path("checkpoint"), *vm);
+      ASSERT_TRUE(written) << written.error().message << ", " << describe(*vm);
+      ASSERT_TRUE(came_far) << "from " << rounds << " rounds and " << ticks << " ticks to " << describe(*vm);
+    }
+    const auto vm = make(last, kSelfCheckingGuest);
+    ASSERT_TRUE(vm);
+    ASSERT_TRUE(read_checkpoint(path("checkpoint"), *vm));
+    ASSERT_TRUE(vm->memory().write_object<uint32_t>({kFinish}, 1));
+    const std::string before = describe(*vm);
+    vm->start();
+    EXPECT_EQ(vm->driver().wait().exit_status(), kDone) << "from " << before << " to " << describe(*vm);
+    vm->finish();
+  }
+
   std::string directory_;
   VmConfig config_;
 };
 
-TEST_F(EngineMove, ARunningGuestGoesFromOneEngineToTheOtherAndBack) {
-  constexpr EngineName kRoute[] = {EngineName::kSoft, EngineName::kKvm, EngineName::kSoft, EngineName::kKvm,
-                                   EngineName::kSoft};
-  bool is_first = true;
-  for (const EngineName engine : kRoute) {
-    const auto vm = make(engine, kSelfCheckingGuest);
-    ASSERT_TRUE(vm);
-    if (!is_first) {
-      const auto read = read_checkpoint(path("checkpoint"), *vm);
-      ASSERT_TRUE(read) << read.error().message;
-    }
-    is_first = false;
-    const uint32_t rounds = word(*vm, kCounter), ticks = word(*vm, kTicks);
-    vm->start();
-    EXPECT_TRUE(wait_until([&] { return word(*vm, kCounter) > rounds + 100 && word(*vm, kTicks) > ticks + 2; }))
-        << vm->engine_name() << ": from " << rounds << " rounds and " << ticks << " ticks to " << word(*vm, kCounter)
-        << " and " << word(*vm, kTicks);
-    const auto written = write_checkpoint(path("checkpoint"), *vm);
-    ASSERT_TRUE(written) << vm->engine_name() << ": " << written.error().message;
-    EXPECT_GT(word(*vm, kCounter), rounds);
-    if (testing::Test::HasFailure()) return;
+class EngineMove : public MoveTest {
+ protected:
+  void SetUp() override {
+    const auto kvm = EngineSources::of_this_host().open_kvm();
+    if (!kvm) GTEST_SKIP() << kvm.error().message;
   }
-  const auto vm = make(EngineName::kKvm, kSelfCheckingGuest);
-  ASSERT_TRUE(vm);
-  ASSERT_TRUE(read_checkpoint(path("checkpoint"), *vm));
-  ASSERT_TRUE(vm->memory().write_object<uint32_t>({kFinish}, 1));
-  vm->start();
-  EXPECT_EQ(vm->driver().wait().exit_status(), kDone);
-  vm->finish();
+};
+
+TEST_F(EngineMove, ARunningGuestGoesFromOneEngineToTheOtherAndBack) {
+  travel({kOnSoft, kOnKvm, kOnSoftWithoutTsc, kOnKvm, kOnSoftWithoutTsc}, kOnKvm);
+}
+
+TEST_F(MoveTest, ARunningGuestGoesOnWhateverTheClocksRunOn) {
+  travel({kOnSoft, kOnSoftWithoutTsc, kOnSoft, kOnSoft, kOnSoftWithoutTsc, kOnSoftWithoutTsc}, kOnSoft);
 }
 
 TEST_F(EngineMove, TheInterpreterDoesWhatTheHostKernelCannotEmulate) {
@@ -126,11 +179,11 @@ TEST_F(EngineMove, TheInterpreterDoesWhatTheHostKernelCannotEmulate) {
   // psubd xmm0, [0xfed00000] (HPET's capabilities: no emulation in the host kernel)
   // psubd xmm1, xmm0; movd eax, xmm1 (the first word of the register); cmp eax, [0xfed00000]
   // jne wrong; mov al, 21; out 0xf4, al; wrong: mov al, 22; out 0xf4, al
-  const auto vm = make(EngineName::kKvm,
-                       {0x0F, 0x20, 0xE0, 0x0D, 0x00, 0x02, 0x00, 0x00, 0x0F, 0x22, 0xE0, 0x0F, 0x20, 0xC0, 0x83,
-                        0xE0, 0xF3, 0x0F, 0x22, 0xC0, 0x66, 0x0F, 0x76, 0xC0, 0x66, 0x0F, 0x76, 0xC9, 0x66, 0x0F,
-                        0xFA, 0x05, 0x00, 0x00, 0xD0, 0xFE, 0x66, 0x0F, 0xFA, 0xC8, 0x66, 0x0F, 0x7E, 0xC8, 0x3B,
-                        0x05, 0x00, 0x00, 0xD0, 0xFE, 0x75, 0x04, 0xB0, 21,   0xE6, 0xF4, 0xB0, 22,   0xE6, 0xF4});
+  const auto vm =
+      make(kOnKvm, {0x0F, 0x20, 0xE0, 0x0D, 0x00, 0x02, 0x00, 0x00, 0x0F, 0x22, 0xE0, 0x0F, 0x20, 0xC0, 0x83,
+                    0xE0, 0xF3, 0x0F, 0x22, 0xC0, 0x66, 0x0F, 0x76, 0xC0, 0x66, 0x0F, 0x76, 0xC9, 0x66, 0x0F,
+                    0xFA, 0x05, 0x00, 0x00, 0xD0, 0xFE, 0x66, 0x0F, 0xFA, 0xC8, 0x66, 0x0F, 0x7E, 0xC8, 0x3B,
+                    0x05, 0x00, 0x00, 0xD0, 0xFE, 0x75, 0x04, 0xB0, 21,   0xE6, 0xF4, 0xB0, 22,   0xE6, 0xF4});
   ASSERT_TRUE(vm);
   vm->start();
   const Outcome outcome = vm->driver().wait();
