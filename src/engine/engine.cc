@@ -5,6 +5,7 @@
 #include "engine/interpreter/cpu.h"
 #include "engine/mmu/access.h"
 #include "engine/soft_vcpu.h"
+#include "support/log.h"
 
 namespace bulkhead::engine {
 
@@ -37,6 +38,11 @@ Result<std::unique_ptr<cpu::CountedVcpu>> Engine::create_vcpu(uint32_t index) {
   if (index >= options_.vcpu_count) return fail("engine: vCPU {} of {}", index, options_.vcpu_count);
   if (cpus_[index].load() != nullptr) return fail("engine: vCPU {} exists already", index);
   auto vcpu = std::make_unique<SoftVcpu>(*this, index);
+  if (options_.translate) {
+    if (Result<> translating = vcpu->use_translator(options_.translate_after); !translating) {
+      log::warning("vCPU {}: no translation, the interpreter runs alone: {}", index, translating.error().message);
+    }
+  }
   cpus_[index].store(&vcpu->cpu());
   return vcpu;
 }

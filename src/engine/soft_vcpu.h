@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/interpreter/block.h"
 #include "engine/interpreter/cpu.h"
+#include "engine/jit/jit.h"
 #include "support/os/mutex.h"
 
 namespace bulkhead::engine {
@@ -19,6 +20,10 @@ class SoftVcpu final : public cpu::CountedVcpu {
  public:
   SoftVcpu(Engine& engine, uint32_t index);
   ~SoftVcpu() override;
+
+  // Blocks are translated after so many runs by the interpreter. Fails where the host forbids executable memory; then
+  // the interpreter goes on alone.
+  Result<> use_translator(uint16_t after_runs);
 
   cpu::StopReason run(cpu::CpuIo& io) override;
   void request_stop() override { ask(kAttentionStop); }
@@ -50,6 +55,7 @@ class SoftVcpu final : public cpu::CountedVcpu {
   Engine& engine_;
   BlockCache blocks_;
   Cpu cpu_;
+  std::unique_ptr<jit::Jit> jit_;
   cpu::DebugRequest debug_;
   std::string error_;
   std::atomic<uint8_t> sipi_vector_{0};

@@ -112,7 +112,8 @@ Result<> Vm::make_engine(const EngineSources& sources) {
                                          .random = *random_,
                                          .model = *model_,
                                          .vcpu_count = config_.cpus.value,
-                                         .counted = deterministic()}));
+                                         .counted = deterministic(),
+                                         .translate = config_.jit.value}));
   return {};
 }
 

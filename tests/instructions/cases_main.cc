@@ -1,5 +1,6 @@
 // instruction_cases: runs text cases (tests/cases). Arguments: files, --only NAME, --engine soft (the interpreter,
-// which is the default) or kvm, --known FILE (cases that this processor is known not to meet, see known_cases.h),
+// which is the default), jit (every block translated at once) or kvm, --known FILE (cases that this processor is known
+// not to meet, see known_cases.h),
 // --progress, which names each case before it runs, and --tss-not-busy (see case_runner.h).
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +32,7 @@ struct Options {
   bool kvm = false;
   bool progress = false;
   bool tss_not_busy = false;
+  bool jit = false;
 };
 
 // A vCPU and what it lives on.
@@ -41,7 +43,7 @@ struct Processor {
   std::unique_ptr<cpu::Vcpu> vcpu;
 };
 
-Result<Processor> make_processor(bool kvm, memory::GuestMemory& memory, Clock& clock, RandomSource& random) {
+Result<Processor> make_processor(bool kvm, bool jit, memory::GuestMemory& memory, Clock& clock, RandomSource& random) {
   Processor made;
   if (kvm) {
     made.system = TRY(kvm::System::open());
@@ -49,8 +51,12 @@ Result<Processor> make_processor(bool kvm, memory::GuestMemory& memory, Clock& c
     const auto model = TRY(cpu::CpuModel::create("host", made.system->available_features()));
     made.vcpu = TRY(made.machine->create_vcpu(0, model.leaves(0, {.vcpu_count = 1}, clock.tsc_hz())));
   } else {
-    made.engine = TRY(engine::Engine::create(
-        memory, clock, random, {.vcpu_count = 1, .features = engine::Engine::available_features(), .leaves = {{}}}));
+    made.engine = TRY(engine::Engine::create(memory, clock, random,
+                                             {.vcpu_count = 1,
+                                              .features = engine::Engine::available_features(),
+                                              .leaves = {{}},
+                                              .translate = jit,
+                                              .translate_after = 1}));
     made.vcpu = TRY(made.engine->create_vcpu(0));
   }
   return made;
@@ -97,7 +103,7 @@ Result<int> run(const Options& options) {
   auto memory = TRY(memory::GuestMemory::create(memory::GuestMemory::kMinimumSize));
   FakeClock clock;
   SeededRandom random(1);
-  const Processor processor = TRY(make_processor(options.kvm, *memory, clock, random));
+  const Processor processor = TRY(make_processor(options.kvm, options.jit, *memory, clock, random));
   CaseRunner runner(*memory, *processor.vcpu, options.tss_not_busy);
   KnownCases known;
   if (!options.known.empty()) known = TRY(parse_known_cases(TRY(read_file(options.known)), options.known));
@@ -133,11 +139,12 @@ int main(int count, char** arguments) {
       options.progress = true;
     } else if (std::string_view(arguments[i]) == "--engine" && i + 1 < count) {
       const std::string_view name = arguments[++i];
-      if (name != "soft" && name != "kvm") {
-        fmt::print(stderr, "instruction_cases: --engine '{}': not one of soft, kvm\n", name);
+      if (name != "soft" && name != "jit" && name != "kvm") {
+        fmt::print(stderr, "instruction_cases: --engine '{}': not one of soft, jit, kvm\n", name);
         return 2;
       }
       options.kvm = name == "kvm";
+      options.jit = name == "jit";
     } else {
       options.files.emplace_back(arguments[i]);
     }

@@ -45,6 +45,10 @@ struct Block {
   uint64_t second_page = kNoPage;  // physical page of its last bytes, when its only instruction crosses a page
   uint32_t first_version = 0, second_version = 0;  // with second_page, instead of made_at_version
   uint64_t made_at_epoch = 0;
+  // Translated (engine/jit): where the code is and the distances of its direct jumps to other blocks.
+  const uint8_t* code = nullptr;
+  std::array<const uint8_t*, 2> edges{};
+  uint16_t runs = 0;  // by the interpreter, up to the translator's threshold
   const uint8_t* source = nullptr;
   Block* next_in_bucket = nullptr;
 };

@@ -23,6 +23,9 @@ namespace bulkhead::engine {
 
 struct Op;
 struct Block;
+namespace jit {
+class Jit;
+}
 class Engine;
 class BlockCache;
 class SoftVcpu;
@@ -248,6 +251,12 @@ struct alignas(64) Cpu {
   memory::GuestMemory* memory = nullptr;
   BlockCache* blocks = nullptr;
   mmu::Tlb tlb;
+
+  // --- translated code (engine/jit) ---
+  jit::Jit* jit = nullptr;      // nullptr: the interpreter runs everything
+  Block* jit_block = nullptr;   // the block that translated code left last by an edge
+  uint64_t jit_target = 0;      // scratch of an indirect call
+  GuestFault jit_fault{};       // what a handler called from translated code has thrown
 
   // Of the instruction under way, and behind it.
   [[nodiscard]] uint64_t instruction_rip() const;

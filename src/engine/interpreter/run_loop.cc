@@ -7,6 +7,7 @@
 #include "engine/interpreter/debug.h"
 #include "engine/interpreter/system/exceptions.h"
 #include "engine/interpreter/system/system.h"
+#include "engine/jit/jit.h"
 #include "engine/soft_vcpu.h"
 
 namespace bulkhead::engine {
@@ -65,9 +66,40 @@ void link(Block& from, const BlockLink& to) {
   from.links[from.last_link] = to;
 }
 
+// Where translated code came back from, to be linked to what runs next.
+struct OpenEdge {
+  Block* from = nullptr;
+  unsigned number = 0;
+};
+
+// Runs the block's translation, made now if it is time. Nothing: the interpreter has to run it.
+std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) {
+  if (cpu.jit == nullptr || block.version->load(std::memory_order_acquire) != block.made_at_version)
+    return std::nullopt;
+  if (block.code == nullptr) {
+    if (!cpu.jit->is_hot(block)) return std::nullopt;
+    cpu.jit->translate(block);
+    if (block.code == nullptr) return std::nullopt;
+  }
+  if (edge.from != nullptr) cpu.jit->link(*edge.from, edge.number, block);
+  edge = {};
+  const jit::Exit exit = cpu.jit->run(block);
+  if (exit == jit::Exit::kEdge0 || exit == jit::Exit::kEdge1) edge = {cpu.jit_block, exit == jit::Exit::kEdge1};
+  return exit;
+}
+
+// Translations live as long as the blocks that they were made from.
+void forget_old_translations(Cpu& cpu) {
+  if (cpu.jit == nullptr) return;
+  if (cpu.jit->is_full()) cpu.blocks->flush();
+  if (cpu.jit->flush_count() != cpu.blocks->flush_count()) cpu.jit->reset(cpu.blocks->flush_count());
+}
+
 // Until something wants attention.
 void run_blocks(Cpu& cpu) {
+  forget_old_translations(cpu);
   Block* previous = nullptr;
+  OpenEdge edge;
   uint64_t flush_count = cpu.blocks->flush_count();
   while (!wants_attention(cpu)) {
     const uint64_t linear = code_linear(cpu);
@@ -91,7 +123,9 @@ void run_blocks(Cpu& cpu) {
       block = next_block(cpu, linear);
       if (flush_count != cpu.blocks->flush_count()) {
         flush_count = cpu.blocks->flush_count();
+        forget_old_translations(cpu);
         previous = nullptr;
+        edge = {};
       }
       const bool is_kept = block->made_at_version != Block::kAlwaysCheck;
       if (previous != nullptr && is_kept)
@@ -110,7 +144,15 @@ void run_blocks(Cpu& cpu) {
       cpu.attention.fetch_or(kAttentionCount);
       return;
     }
-    execute(cpu, *block);
+    if (const auto exit = run_translated(cpu, *block, edge)) {
+      if (*exit == jit::Exit::kFault) throw cpu.jit_fault;
+      const bool is_known = *exit != jit::Exit::kLook && *exit != jit::Exit::kLeft;
+      previous = is_known ? cpu.jit_block : nullptr;
+      if (cpu.jit->is_full()) return;
+    } else {
+      edge = {};
+      execute(cpu, *block);
+    }
   }
 }
 

@@ -40,6 +40,8 @@ class Tlb {
 
   // The array in use; an access hits when address - tag <= 4096 - size.
   [[nodiscard]] const TlbEntry& entry(uint64_t linear) const { return current_[slot_of(linear)]; }
+  // The array in use, for translated code, which looks into it by itself.
+  [[nodiscard]] const TlbEntry* const& current() const { return current_; }
   // The same with other rights (the processor's own accesses to descriptor tables and stacks).
   [[nodiscard]] const TlbEntry& entry(uint64_t linear, Rights rights) const {
     return set_->arrays[static_cast<size_t>(rights)].entries[slot_of(linear)];

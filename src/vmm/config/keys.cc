@@ -77,6 +77,11 @@ Result<> set_engine(VmConfig& config, const std::string& value, const Origin& or
   return fail("allowed: auto, kvm or soft");
 }
 
+Result<> set_jit(VmConfig& config, const std::string& value, const Origin& origin) {
+  config.jit = {TRY(parse_flag(value)), origin.place};
+  return {};
+}
+
 Result<> set_deterministic(VmConfig& config, const std::string& value, const Origin& origin) {
   config.deterministic = {TRY(parse_flag(value)), origin.place};
   return {};
@@ -172,6 +177,7 @@ constexpr Key kKeys[] = {
     {"spec.cpu-model", set_cpu_model},
     {"spec.memory", set_memory},
     {"spec.engine", set_engine},
+    {"spec.jit", set_jit},
     {"spec.deterministic", set_deterministic},
     {"spec.seed", set_seed},
     {"spec.boot.kernel", set_kernel},

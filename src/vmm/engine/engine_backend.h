@@ -23,7 +23,8 @@ struct EngineParts {
   RandomSource& random;
   const cpu::CpuModel& model;
   uint32_t vcpu_count;
-  bool counted = false;  // the vCPUs are to be cpu::CountedVcpus
+  bool counted = false;    // the vCPUs are to be cpu::CountedVcpus
+  bool translate = false;  // the soft engine translates what runs often
 };
 
 // One VM's vCPUs and what they share.

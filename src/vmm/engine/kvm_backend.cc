@@ -1,5 +1,5 @@
-// The host kernel's KVM as a backend. An instruction that KVM cannot emulate is carried out by our own engine; a write to
-// a device's doorbell signals its eventfd in the kernel and needs no exit.
+// The host kernel's KVM as a backend. An instruction that KVM cannot emulate is carried out by our own engine; a write
+// to a device's doorbell signals its eventfd in the kernel and needs no exit.
 #include <atomic>
 
 #include "engine/engine.h"

@@ -9,8 +9,11 @@ class SoftVmEngine final : public VmEngine {
  public:
   static Result<std::unique_ptr<VmEngine>> create(const EngineParts& parts) {
     auto made = std::make_unique<SoftVmEngine>();
-    engine::EngineOptions options{
-        .vcpu_count = parts.vcpu_count, .features = parts.model.features(), .leaves = {}, .counted = parts.counted};
+    engine::EngineOptions options{.vcpu_count = parts.vcpu_count,
+                                  .features = parts.model.features(),
+                                  .leaves = {},
+                                  .counted = parts.counted,
+                                  .translate = parts.translate};
     for (uint32_t i = 0; i < parts.vcpu_count; ++i) {
       options.leaves.push_back(parts.model.leaves(i, {.vcpu_count = parts.vcpu_count}, parts.clock.tsc_hz()));
     }

@@ -1,0 +1,177 @@
+// Appends x86-64 machine code to a buffer: the few forms that translated code is made of, besides instructions that are
+// copied from the guest with other registers. Intel SDM 2, chapter 2.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "support/check.h"
+
+namespace bulkhead::engine::jit {
+
+// Host registers by their number in an instruction.
+enum Host : uint8_t {
+  kRax,
+  kRcx,
+  kRdx,
+  kRbx,
+  kRsp,
+  kRbp,
+  kRsi,
+  kRdi,
+  kR8,
+  kR9,
+  kR10,
+  kR11,
+  kR12,
+  kR13,
+  kR14,
+  kR15,
+  kNoHost = 0xFF,
+};
+
+// A base register and a displacement.
+struct Memory {
+  Host base;
+  int32_t displacement = 0;
+};
+
+class Assembler {
+ public:
+  static constexpr size_t kCapacity = 32 << 10;
+
+  [[nodiscard]] std::span<const uint8_t> code() const { return {bytes_.data(), size_}; }
+  [[nodiscard]] size_t size() const { return size_; }
+  void clear() { size_ = 0; }
+  // Room for a guest instruction and all that goes with it.
+  [[nodiscard]] bool has_room() const { return size_ + 1024 < kCapacity; }
+
+  void byte(uint8_t value) {
+    CHECK(size_ < kCapacity, "a translated block is larger than the buffer");
+    bytes_[size_++] = value;
+  }
+  template <typename T>
+  void value(T value) {
+    CHECK(size_ + sizeof value <= kCapacity, "a translated block is larger than the buffer");
+    std::memcpy(bytes_.data() + size_, &value, sizeof value);
+    size_ += sizeof value;
+  }
+  void bytes(std::span<const uint8_t> all) {
+    for (const uint8_t one : all) byte(one);
+  }
+
+  // REX where it is needed. force: byte registers 4 to 7 are SPL to DIL.
+  void rex(bool wide, uint8_t reg, uint8_t index, uint8_t base, bool force = false) {
+    const auto prefix =
+        static_cast<uint8_t>(0x40 | (wide ? 8 : 0) | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1));
+    if (prefix != 0x40 || force) byte(prefix);
+  }
+  void modrm_register(uint8_t reg, Host rm) { byte(static_cast<uint8_t>(0xC0 | (reg & 7) << 3 | (rm & 7))); }
+  void modrm_memory(uint8_t reg, Memory memory) {
+    const bool small = memory.displacement >= -128 && memory.displacement <= 127;
+    byte(static_cast<uint8_t>((small ? 0x40 : 0x80) | (reg & 7) << 3 | (memory.base & 7)));
+    if ((memory.base & 7) == 4) byte(0x24);  // RSP and R12 need a SIB byte
+    if (small)
+      byte(static_cast<uint8_t>(memory.displacement));
+    else
+      value(memory.displacement);
+  }
+
+  // One-byte opcodes on 64-bit (or, with wide = false, 32-bit) operands.
+  void op(uint8_t opcode, uint8_t reg, Memory memory, bool wide = true) {
+    rex(wide, reg, 0, memory.base);
+    byte(opcode);
+    modrm_memory(reg, memory);
+  }
+  void op(uint8_t opcode, uint8_t reg, Host rm, bool wide = true) {
+    rex(wide, reg, 0, rm);
+    byte(opcode);
+    modrm_register(reg, rm);
+  }
+  void load(Host to, Memory from, bool wide = true) { op(0x8B, to, from, wide); }
+  void store(Memory to, Host from, bool wide = true) { op(0x89, from, to, wide); }
+  void move(Host to, Host from) { op(0x89, from, to); }
+  void move(Host to, uint64_t immediate) {
+    if (immediate <= UINT32_MAX) {
+      rex(false, 0, 0, to);
+      byte(static_cast<uint8_t>(0xB8 | (to & 7)));
+      value(static_cast<uint32_t>(immediate));
+    } else {
+      rex(true, 0, 0, to);
+      byte(static_cast<uint8_t>(0xB8 | (to & 7)));
+      value(immediate);
+    }
+  }
+  // to = base + displacement; no flag changes.
+  void lea(Host to, Memory from) { op(0x8D, to, from); }
+  // to = base + (index << scale) + displacement; index is not RSP.
+  void lea(Host to, Host base, Host index, uint8_t scale_log2, int32_t displacement) {
+    rex(true, to, index, base);
+    byte(0x8D);
+    byte(static_cast<uint8_t>(0x84 | (to & 7) << 3));
+    byte(static_cast<uint8_t>(scale_log2 << 6 | (index & 7) << 3 | (base & 7)));
+    value(displacement);
+  }
+  // to = (index << scale) + displacement.
+  void lea_scaled(Host to, Host index, uint8_t scale_log2, int32_t displacement) {
+    rex(true, to, index, 0);
+    byte(0x8D);
+    byte(static_cast<uint8_t>(0x04 | (to & 7) << 3));
+    byte(static_cast<uint8_t>(scale_log2 << 6 | (index & 7) << 3 | 5));
+    value(displacement);
+  }
+  // add (digit 0), and (4), sub (5), cmp (7) with a 32-bit immediate.
+  void immediate(uint8_t digit, Host to, int32_t operand, bool wide = true) {
+    op(0x81, digit, to, wide);
+    value(operand);
+  }
+  void immediate(uint8_t digit, Memory to, int32_t operand, bool wide = true) {
+    op(0x81, digit, to, wide);
+    value(operand);
+  }
+  void shift_right(Host to, uint8_t count) {
+    op(0xC1, 5, to);
+    byte(count);
+  }
+  void shift_right_signed(Host to, uint8_t count) {
+    op(0xC1, 7, to);
+    byte(count);
+  }
+
+  // Jumps with a 32-bit distance to be filled in; the result is the distance's place.
+  size_t jump() {
+    byte(0xE9);
+    return hole();
+  }
+  size_t jump_if(uint8_t condition) {
+    byte(0x0F);
+    byte(static_cast<uint8_t>(0x80 | condition));
+    return hole();
+  }
+  size_t call() {
+    byte(0xE8);
+    return hole();
+  }
+  void bind(size_t place, size_t target) { set(place, static_cast<int64_t>(target) - static_cast<int64_t>(place + 4)); }
+  void bind_here(size_t place) { bind(place, size_); }
+  void set(size_t place, int64_t distance) {
+    const auto value = static_cast<int32_t>(distance);
+    std::memcpy(bytes_.data() + place, &value, sizeof value);
+  }
+
+ private:
+  size_t hole() {
+    value(int32_t{0});
+    return size_ - 4;
+  }
+
+  std::array<uint8_t, kCapacity> bytes_;
+  size_t size_ = 0;
+};
+
+// Conditions of Jcc.
+inline constexpr uint8_t kIfCarry = 2, kIfZero = 4, kIfNotZero = 5, kIfAbove = 7;
+
+}  // namespace bulkhead::engine::jit

@@ -1,0 +1,155 @@
+#include "engine/jit/jit.h"
+
+#include "engine/jit/state_layout.h"
+#include "engine/jit/translator.h"
+
+namespace bulkhead::engine::jit {
+namespace {
+
+constexpr std::array<Host, 6> kSavedByCallee = {kRbx, kRbp, kR12, kR13, kR14, kR15};
+
+// Called from translated code with every guest register in the Cpu. No exception may cross translated code. Returns 0
+// when the block goes on, else an Exit.
+uint32_t carry_out(Cpu* cpu_pointer, const Op* op, const Block* block) noexcept {
+  Cpu& cpu = *cpu_pointer;
+  const Op* end = block->ops + block->op_count;
+  cpu.block_begin = block->ops;
+  cpu.block_end = end;
+  cpu.block_rip = cpu.rip;
+  cpu.rip += block->length;
+  cpu.op = op;
+  try {
+    op->handler(cpu, *op);
+  } catch (const GuestFault& fault) {
+    cpu.jit_fault = fault;
+    return static_cast<uint32_t>(Exit::kFault);
+  }
+  if (op + 1 == end || cpu.block_end != end) {
+    cpu.instruction_count += static_cast<uint64_t>(cpu.block_end - cpu.block_begin);
+    return static_cast<uint32_t>(Exit::kLeft);
+  }
+  cpu.rip = cpu.block_rip;
+  return 0;
+}
+
+void load_guest(Assembler& code) {
+  for (uint8_t guest = 0; guest < 12; ++guest) code.load(host_of(guest), gpr(guest));
+}
+void store_guest(Assembler& code) {
+  for (uint8_t guest = 0; guest < 12; ++guest) code.store(gpr(guest), host_of(guest));
+}
+
+}  // namespace
+
+Jit::Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache) : cpu_(cpu), cache_(std::move(cache)) {}
+
+Result<std::unique_ptr<Jit>> Jit::create(Cpu& cpu, size_t capacity_bytes) {
+  auto jit = std::unique_ptr<Jit>(new Jit(cpu, TRY(CodeCache::create(capacity_bytes))));
+  jit->make_thunks();
+  return jit;
+}
+
+void Jit::make_thunks() {
+  // Into translated code: RDI the Cpu, RSI the code.
+  Assembler& code = assembler_;
+  const auto jump_to = [&](const uint8_t* place) {
+    const size_t jump = code.jump();
+    code.set(jump, place - (cache_->end() + code.size()));
+  };
+  code.clear();
+  for (const Host saved : kSavedByCallee) {
+    code.rex(false, 0, 0, saved);
+    code.byte(static_cast<uint8_t>(0x50 | (saved & 7)));
+  }
+  code.immediate(5, kRsp, 8);
+  code.move(kCpu, kRdi);
+  code.move(kScratch, kRsi);
+  load_guest(code);
+  code.byte(0x41);  // jmp r13
+  code.byte(0xFF);
+  code.modrm_register(4, kScratch);
+  enter_ = reinterpret_cast<Enter>(cache_->add(code.code()));
+
+  // And out of it again; the second place is for when the registers are in the Cpu already.
+  code.clear();
+  store_guest(code);
+  const size_t stored = code.size();
+  code.op(0x89, kR14, kRax, false);
+  code.immediate(0, kRsp, 8);
+  for (size_t i = kSavedByCallee.size(); i-- > 0;) {
+    const Host saved = kSavedByCallee[i];
+    code.rex(false, 0, 0, saved);
+    code.byte(static_cast<uint8_t>(0x58 | (saved & 7)));
+  }
+  code.byte(0xC3);
+  leave_ = cache_->add(code.code());
+
+  code.clear();
+  code.move(kScratch2, uint64_t{static_cast<uint32_t>(Exit::kLook)});
+  jump_to(leave_);
+  leave_look_ = cache_->add(code.code());
+
+  // An instruction by its handler. Entered by CALL, so the stack is 8 off what C++ wants.
+  code.clear();
+  store_guest(code);
+  code.move(kRdi, kCpu);
+  code.move(kRsi, kScratch);
+  code.move(kRdx, kScratch2);
+  code.immediate(5, kRsp, 8);
+  code.move(kRax, reinterpret_cast<uint64_t>(&carry_out));
+  code.byte(0xFF);  // call rax
+  code.modrm_register(2, kRax);
+  code.immediate(0, kRsp, 8);
+  code.op(0x85, kRax, kRax, false);
+  const size_t leaves = code.jump_if(kIfNotZero);
+  load_guest(code);
+  code.byte(0xC3);
+  code.bind_here(leaves);
+  code.immediate(0, kRsp, 8);  // the return address
+  code.op(0x89, kRax, kR14, false);
+  jump_to(leave_ + stored);
+  call_handler_ = cache_->add(code.code());
+  thunk_bytes_ = cache_->used();
+}
+
+void Jit::translate(Block& block) {
+  if (is_full_) return;
+  Translator translator(*this, block);
+  if (!translator.run()) return;
+  const uint8_t* place = cache_->add(assembler_.code());
+  if (place == nullptr) {
+    is_full_ = true;
+    return;
+  }
+  block.code = place;
+  for (size_t i = 0; i < block.edges.size(); ++i) {
+    const size_t edge = translator.edges()[i];
+    block.edges[i] = edge == 0 ? nullptr : place + edge;
+  }
+  ++counters_.translations;
+  counters_.guest_bytes += block.length;
+  counters_.native_instructions += translator.native_count();
+  counters_.handler_instructions += block.op_count - translator.native_count();
+}
+
+Exit Jit::run(Block& block) {
+  ++counters_.entries;
+  cpu_.op = nullptr;
+  return static_cast<Exit>(enter_(&cpu_, block.code));
+}
+
+void Jit::link(Block& from, unsigned edge, const Block& to) {
+  const uint8_t* place = from.edges[edge];
+  if (place == nullptr) return;
+  cache_->patch(place, static_cast<int32_t>(to.code - (place + 4)));
+  ++counters_.links;
+}
+
+void Jit::reset(uint64_t flush_count) {
+  flush_count_ = flush_count;
+  cache_->reset(thunk_bytes_);
+  is_full_ = false;
+  ++counters_.resets;
+}
+
+}  // namespace bulkhead::engine::jit

@@ -1,0 +1,628 @@
+#include "engine/jit/translator.h"
+
+#include <cstddef>
+
+namespace bulkhead::engine::jit {
+namespace {
+
+using decoder::Access;
+using decoder::Instruction;
+using decoder::Mnemonic;
+using decoder::OpcodeMap;
+using decoder::OperandKind;
+
+constexpr int32_t kTagRead = offsetof(mmu::TlbEntry, tag_read), kTagWrite = offsetof(mmu::TlbEntry, tag_write),
+                  kDelta = offsetof(mmu::TlbEntry, delta);
+
+bool reads(Access access) {
+  return access == Access::kRead || access == Access::kReadWrite;
+}
+bool writes(Access access) {
+  return access == Access::kWrite || access == Access::kReadWrite;
+}
+uint32_t flags_read(const Instruction& instruction) {
+  return instruction.info->flags_read & decoder::kArithmeticFlags;
+}
+uint32_t flags_changed(const Instruction& instruction) {
+  return (instruction.info->flags_written | instruction.info->flags_undefined) & decoder::kArithmeticFlags;
+}
+bool is_shift(Mnemonic mnemonic) {
+  return mnemonic == Mnemonic::kShl || mnemonic == Mnemonic::kShr || mnemonic == Mnemonic::kSar;
+}
+bool is_logic(Mnemonic mnemonic) {
+  return mnemonic == Mnemonic::kAnd || mnemonic == Mnemonic::kOr || mnemonic == Mnemonic::kXor ||
+         mnemonic == Mnemonic::kTest;
+}
+// Of a shift by an immediate, as the processor masks it.
+unsigned shift_count(const Instruction& instruction) {
+  const unsigned mask = instruction.operand_size == 8 ? 63 : 31;
+  return instruction.immediate_length != 0 ? static_cast<unsigned>(instruction.immediate) & mask : 1;
+}
+bool changes_all_flags(const Instruction& instruction) {
+  if (is_shift(instruction.mnemonic)) return instruction.immediate_length != 0 && shift_count(instruction) != 0;
+  return flags_changed(instruction) == decoder::kArithmeticFlags && !instruction.info->may_keep_flags;
+}
+bool fits_32_bits(int64_t value) {
+  return value == static_cast<int32_t>(value);
+}
+
+// The instructions that general() copies.
+bool is_copied(Mnemonic mnemonic) {
+  switch (mnemonic) {
+    case Mnemonic::kMov:
+    case Mnemonic::kMovzx:
+    case Mnemonic::kMovsx:
+    case Mnemonic::kMovsxd:
+    case Mnemonic::kAdd:
+    case Mnemonic::kOr:
+    case Mnemonic::kAdc:
+    case Mnemonic::kSbb:
+    case Mnemonic::kAnd:
+    case Mnemonic::kSub:
+    case Mnemonic::kXor:
+    case Mnemonic::kCmp:
+    case Mnemonic::kTest:
+    case Mnemonic::kInc:
+    case Mnemonic::kDec:
+    case Mnemonic::kNeg:
+    case Mnemonic::kNot:
+    case Mnemonic::kImul:
+    case Mnemonic::kShl:
+    case Mnemonic::kShr:
+    case Mnemonic::kSar:
+    case Mnemonic::kRol:
+    case Mnemonic::kRor:
+    case Mnemonic::kSetcc:
+    case Mnemonic::kCmovcc:
+    case Mnemonic::kXchg:
+    case Mnemonic::kXadd:
+    case Mnemonic::kCmpxchg:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+struct Translator::Form {
+  bool has_reg = false;
+  uint8_t reg = 0;
+  Access reg_access = Access::kNone;
+  Access rm_access = Access::kNone;
+  unsigned reg_size = 0, rm_size = 0;
+
+  // False: an operand that the general way does not know.
+  bool read(const Instruction& instruction) {
+    for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
+      const decoder::OperandSpec& operand = instruction.info->operands[i];
+      switch (operand.kind) {
+        case OperandKind::kGprReg:
+          has_reg = true;
+          reg = instruction.reg;
+          reg_access = operand.access;
+          reg_size = operand_size_bytes(instruction, i);
+          break;
+        case OperandKind::kGprRm:
+          rm_access = operand.access;
+          rm_size = operand_size_bytes(instruction, i);
+          break;
+        case OperandKind::kImmediate:
+        case OperandKind::kUnsigned:
+        case OperandKind::kOne:
+          break;
+        default:
+          return false;
+      }
+    }
+    const bool high_byte =
+        (has_reg && reg >= decoder::kHighByte) || (!instruction.has_memory() && instruction.rm >= decoder::kHighByte);
+    return !high_byte && (!instruction.has_memory() || instruction.address_size == 8);
+  }
+};
+
+bool Translator::run() {
+  if (!block_.mode.code64() || block_.second_page != Block::kNoPage) return false;
+  code_.clear();
+  prologue();
+  for (const Op* op = block_.ops; op != end(); ++op) {
+    if (!code_.has_room()) return false;
+    if (native(*op)) {
+      ++native_count_;
+    } else {
+      by_handler(*op);
+      ended_ = op + 1 == end();
+    }
+  }
+  if (!ended_) {
+    flags_to_memory();
+    edge(0, block_.length);
+  }
+  slow_paths();
+  return native_count_ != 0;
+}
+
+// Entered with RIP at the block's beginning, from outside or by a link. Nothing has happened yet when it turns away.
+void Translator::prologue() {
+  const auto look_if = [&](uint8_t condition) {
+    const size_t place = code_.jump_if(condition);
+    code_.set(place, jit_.leave_look_ - (jit_.cache_->end() + place + 4));
+  };
+  code_.load(kScratch, field(cpu_, cpu_.attention), false);
+  code_.op(0x85, kScratch, field(cpu_, cpu_.attention_mask), false);
+  look_if(kIfNotZero);
+  code_.load(kScratch, field(cpu_, cpu_.instruction_count));
+  code_.immediate(0, kScratch, block_.op_count);
+  code_.op(0x3B, kScratch, field(cpu_, cpu_.count_limit));
+  look_if(kIfAbove);
+  const auto member = [&](const auto& of) {
+    return static_cast<int32_t>(reinterpret_cast<const char*>(&of) - reinterpret_cast<const char*>(&block_));
+  };
+  code_.move(kScratch2, reinterpret_cast<uint64_t>(&block_));
+  code_.load(kScratch, {kScratch2, member(block_.version)});
+  code_.load(kScratch, {kScratch, 0}, false);
+  code_.op(0x3B, kScratch, {kScratch2, member(block_.made_at_version)}, false);
+  look_if(kIfNotZero);
+}
+
+bool Translator::native(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.info == nullptr || instruction.is_vex() ||
+      instruction.info->state != decoder::StateComponent::kGeneral) {
+    return false;
+  }
+  switch (instruction.mnemonic) {
+    case Mnemonic::kNop:
+      return true;
+    case Mnemonic::kLea:
+      return load_address(op);
+    case Mnemonic::kPush:
+      return push(op);
+    case Mnemonic::kPop:
+      return pop(op);
+    case Mnemonic::kJcc:
+    case Mnemonic::kJmp:
+    case Mnemonic::kCall:
+    case Mnemonic::kRet:
+      return control(op);
+    case Mnemonic::kCbw:
+    case Mnemonic::kCwd:
+      code_.bytes(source(op));
+      return true;
+    default:
+      break;
+  }
+  if (!is_copied(instruction.mnemonic)) return false;
+  if (instruction.modrm_offset != 0) return general(op);
+  return move_immediate(op) || accumulator_or_none(op);
+}
+
+void Translator::call_handler(const Op& op) {
+  code_.move(kScratch, reinterpret_cast<uint64_t>(&op));
+  code_.move(kScratch2, reinterpret_cast<uint64_t>(&block_));
+  const size_t place = code_.call();
+  code_.set(place, jit_.call_handler_ - (jit_.cache_->end() + place + 4));
+}
+
+void Translator::by_handler(const Op& op) {
+  flags_to_memory();
+  call_handler(op);
+  flags_ = Flags::kMemory;
+}
+
+void Translator::slow_paths() {
+  for (const Slow& slow : slow_) {
+    code_.bind_here(slow.from);
+    call_handler(*slow.op);
+    if (slow.op + 1 == end() && slow.back == 0) continue;  // never comes back
+    if (slow.flags_to_host) {
+      flags_ = Flags::kMemory;
+      restore_flags(kScratch2);
+    }
+    const size_t jump = code_.jump();
+    code_.bind(jump, slow.back);
+  }
+}
+
+// --- instructions that are copied ---
+
+void Translator::encode(const Instruction& instruction, uint8_t reg, Host rm, bool is_memory, bool force_rex) {
+  if (instruction.has(decoder::kPrefixLock)) code_.byte(0xF0);
+  if (instruction.has(decoder::kPrefixOperandSize)) code_.byte(0x66);
+  code_.rex(instruction.has(decoder::kPrefixW), reg, 0, rm, force_rex);
+  if (instruction.opcode_map != OpcodeMap::kOneByte) code_.byte(0x0F);
+  code_.byte(instruction.opcode);
+  if (is_memory)
+    code_.modrm_memory(reg, {rm, 0});
+  else
+    code_.modrm_register(reg, rm);
+}
+
+bool Translator::general(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.opcode_map != OpcodeMap::kOneByte && instruction.opcode_map != OpcodeMap::k0F) return false;
+  if (instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne)) return false;
+  Form form;
+  if (!form.read(instruction)) return false;
+  const bool is_memory = instruction.has_memory();
+  const bool matters = flags_changed(instruction) != 0 && flags_matter_after(op);
+  const bool shift = is_shift(instruction.mnemonic);
+  if (shift && shift_count(instruction) == 0) return false;
+  const bool rotate = instruction.mnemonic == Mnemonic::kRol || instruction.mnemonic == Mnemonic::kRor;
+  // Flags that the manual leaves undefined have to be the interpreter's, not the host's.
+  const bool undefined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) != 0;
+  if (matters && (rotate || (undefined && !shift && !is_logic(instruction.mnemonic)))) return false;
+  const bool keeps_some = flags_changed(instruction) != 0 && !changes_all_flags(instruction) && !shift;
+  const bool needs_flags = flags_read(instruction) != 0 || (keeps_some && matters);
+
+  Slow slow{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
+  Host rm = kScratch;
+  if (is_memory) {
+    const Access access = instruction.info->memory_access;
+    if (instruction.memory_size == 0 || instruction.memory_size > 8 || access == Access::kNone) return false;
+    if (instruction.base == decoder::kRipRelative && !fits_32_bits(op.displacement)) return false;
+    flags_to_memory();
+    address(op);
+    if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
+    slow.from = look_up(instruction.memory_size, writes(access));
+    flags_ = Flags::kMemory;
+  }
+  if (needs_flags && flags_ == Flags::kMemory) restore_flags(kScratch2);
+  if (!is_memory) {
+    rm = host_of(instruction.rm);
+    if (rm == kNoHost) {
+      rm = kScratch;
+      if (reads(form.rm_access) || form.rm_size < 4) code_.load(rm, gpr(instruction.rm));
+    }
+  }
+  uint8_t reg = instruction.reg;
+  if (form.has_reg) {
+    reg = host_of(form.reg);
+    if (reg == kNoHost) {
+      reg = kScratch2;
+      if (reads(form.reg_access) || form.reg_size < 4) code_.load(kScratch2, gpr(form.reg));
+    }
+  }
+  const bool force_rex =
+      (form.has_reg && form.reg_size == 1 && reg >= 4) || (!is_memory && form.rm_size == 1 && rm >= 4);
+  encode(instruction, reg, rm, is_memory, force_rex);
+  code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
+  if (!is_memory && rm == kScratch && writes(form.rm_access)) code_.store(gpr(instruction.rm), rm);
+  if (form.has_reg && reg == kScratch2 && writes(form.reg_access)) code_.store(gpr(form.reg), kScratch2);
+  if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
+  if (is_memory) {
+    slow.back = code_.size();
+    slow.flags_to_host = matters;
+    slow_.push_back(slow);
+  }
+  if (matters && shift) {
+    save_flags();
+    const unsigned cleared =
+        ArithmeticFlags::kAdjust | (shift_count(instruction) != 1 ? ArithmeticFlags::kOverflow : 0u);
+    code_.byte(0x66);
+    code_.op(0x81, 4, field(cpu_, cpu_.flags), false);
+    code_.value(static_cast<uint16_t>(~cleared));
+    flags_ = Flags::kMemory;
+  }
+  return true;
+}
+
+// ADD AL, imm and its like: the registers are where the guest has them.
+bool Translator::accumulator_or_none(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
+    const OperandKind kind = instruction.info->operands[i].kind;
+    if (kind != OperandKind::kAccumulator && kind != OperandKind::kImmediate && kind != OperandKind::kUnsigned)
+      return false;
+  }
+  const bool undefined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) != 0;
+  if (undefined && !is_logic(instruction.mnemonic)) return false;
+  if (flags_read(instruction) != 0 && flags_ == Flags::kMemory) restore_flags(kScratch2);
+  code_.bytes(source(op));
+  if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
+  return true;
+}
+
+bool Translator::move_immediate(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.mnemonic != Mnemonic::kMov || instruction.info->operands[0].kind != OperandKind::kGprOpcode ||
+      instruction.operand_size < 4) {
+    return false;
+  }
+  const uint64_t value = instruction.operand_size == 8 ? op.immediate : static_cast<uint32_t>(op.immediate);
+  const Host to = host_of(instruction.rm);
+  code_.move(to == kNoHost ? kScratch : to, value);
+  if (to == kNoHost) code_.store(gpr(instruction.rm), kScratch);
+  return true;
+}
+
+bool Translator::load_address(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.address_size != 8 || instruction.operand_size < 4) return false;
+  if (instruction.base == decoder::kRipRelative && !fits_32_bits(op.displacement)) return false;
+  address(op);
+  const Host to = host_of(instruction.reg);
+  const bool wide = instruction.operand_size == 8;
+  if (to == kNoHost) {
+    if (!wide) code_.op(0x89, kScratch, kScratch, false);
+    code_.store(gpr(instruction.reg), kScratch);
+  } else {
+    code_.op(0x89, kScratch, to, wide);
+  }
+  return true;
+}
+
+// --- the stack ---
+
+bool Translator::push(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  const OperandKind kind = instruction.info->operands[0].kind;
+  if (instruction.operand_size != 8) return false;
+  const bool immediate = kind == OperandKind::kImmediate;
+  if (!immediate && kind != OperandKind::kGprOpcode) return false;
+  flags_to_memory();
+  code_.lea(kScratch, {kR12, -8});
+  const size_t miss = look_up(8, true);
+  flags_ = Flags::kMemory;
+  if (immediate) {
+    code_.op(0xC7, 0, Memory{kScratch, 0});
+    code_.value(static_cast<int32_t>(op.immediate));
+  } else {
+    Host from = host_of(instruction.rm);
+    if (from == kNoHost) {
+      from = kScratch2;
+      code_.load(from, gpr(instruction.rm));
+    }
+    code_.store({kScratch, 0}, from);
+  }
+  code_.lea(kR12, {kR12, -8});
+  slow_.push_back({.from = miss, .back = code_.size(), .op = &op, .flags_to_host = false});
+  return true;
+}
+
+bool Translator::pop(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.operand_size != 8 || instruction.info->operands[0].kind != OperandKind::kGprOpcode) return false;
+  flags_to_memory();
+  code_.move(kScratch, kR12);
+  const size_t miss = look_up(8, false);
+  flags_ = Flags::kMemory;
+  code_.load(kScratch2, {kScratch, 0});
+  code_.lea(kR12, {kR12, 8});
+  if (const Host to = host_of(instruction.rm); to != kNoHost)
+    code_.move(to, kScratch2);
+  else
+    code_.store(gpr(instruction.rm), kScratch2);
+  slow_.push_back({.from = miss, .back = code_.size(), .op = &op, .flags_to_host = false});
+  return true;
+}
+
+// --- transfers of control ---
+
+bool Translator::control(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  const bool direct =
+      instruction.info->operand_count == 1 && instruction.info->operands[0].kind == OperandKind::kRelative;
+  bool done = false;
+  if (instruction.mnemonic == Mnemonic::kRet) {
+    done = ret(op);
+  } else if (direct) {
+    if (!fits_32_bits(static_cast<int64_t>(op.immediate))) return false;
+    if (instruction.mnemonic == Mnemonic::kJcc) {
+      conditional_jump(op);
+      done = true;
+    } else if (instruction.mnemonic == Mnemonic::kJmp) {
+      flags_to_memory();
+      edge(1, static_cast<int64_t>(op.immediate));
+      done = true;
+    } else {
+      done = call(op);
+    }
+  } else {
+    done = jump_indirect(op);
+  }
+  ended_ = done;
+  return done;
+}
+
+void Translator::conditional_jump(const Op& op) {
+  if (flags_ == Flags::kHost) save_flags();
+  if (flags_ == Flags::kMemory) restore_flags(kScratch2);
+  const size_t taken = code_.jump_if(op.instruction->condition());
+  edge(0, block_.length);
+  code_.bind_here(taken);
+  edge(1, static_cast<int64_t>(op.immediate));
+}
+
+bool Translator::call(const Op& op) {
+  flags_to_memory();
+  code_.lea(kScratch, {kR12, -8});
+  slow_.push_back({.from = look_up(8, true), .back = 0, .op = &op, .flags_to_host = false});
+  code_.load(kScratch2, field(cpu_, cpu_.rip));
+  code_.lea(kScratch2, {kScratch2, op.end_offset});
+  code_.store({kScratch, 0}, kScratch2);
+  code_.lea(kR12, {kR12, -8});
+  edge(1, static_cast<int64_t>(op.immediate));
+  return true;
+}
+
+// R14 is where to go; one that is not canonical is the handler's.
+void Translator::checked_target(const Op& op, std::vector<size_t>& misses) {
+  (void)op;
+  code_.move(kScratch, kScratch2);
+  code_.shift_right_signed(kScratch, 47);
+  code_.immediate(0, kScratch, 1);
+  code_.immediate(7, kScratch, 1);
+  misses.push_back(code_.jump_if(kIfAbove));
+}
+
+bool Translator::ret(const Op& op) {
+  if (op.instruction->operand_size != 8) return false;
+  flags_to_memory();
+  code_.move(kScratch, kR12);
+  std::vector<size_t> misses = {look_up(8, false)};
+  code_.load(kScratch2, {kScratch, 0});
+  checked_target(op, misses);
+  code_.store(field(cpu_, cpu_.rip), kScratch2);
+  code_.lea(kR12, {kR12, static_cast<int32_t>(8 + op.immediate)});
+  finish_indirect();
+  for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
+  return true;
+}
+
+bool Translator::jump_indirect(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.operand_size != 8 || instruction.info->operands[0].kind != OperandKind::kGprRm) return false;
+  std::vector<size_t> misses;
+  if (instruction.has_memory()) {
+    if (instruction.address_size != 8) return false;
+    if (instruction.base == decoder::kRipRelative && !fits_32_bits(op.displacement)) return false;
+    flags_to_memory();
+    address(op);
+    if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
+    misses.push_back(look_up(8, false));
+    code_.load(kScratch2, {kScratch, 0});
+  } else {
+    flags_to_memory();
+    if (const Host from = host_of(instruction.rm); from != kNoHost)
+      code_.move(kScratch2, from);
+    else
+      code_.load(kScratch2, gpr(instruction.rm));
+  }
+  checked_target(op, misses);
+  if (instruction.mnemonic == Mnemonic::kCall) {
+    code_.store(field(cpu_, cpu_.jit_target), kScratch2);
+    code_.lea(kScratch, {kR12, -8});
+    misses.push_back(look_up(8, true));
+    code_.load(kScratch2, field(cpu_, cpu_.rip));
+    code_.lea(kScratch2, {kScratch2, op.end_offset});
+    code_.store({kScratch, 0}, kScratch2);
+    code_.lea(kR12, {kR12, -8});
+    code_.load(kScratch2, field(cpu_, cpu_.jit_target));
+  }
+  code_.store(field(cpu_, cpu_.rip), kScratch2);
+  finish_indirect();
+  for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
+  return true;
+}
+
+// --- pieces ---
+
+// R13 = the address, without a segment's base; leaves the host's flags alone.
+void Translator::address(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  const auto displacement = static_cast<int32_t>(instruction.displacement);
+  if (instruction.base == decoder::kRipRelative) {
+    code_.load(kScratch, field(cpu_, cpu_.rip));
+    code_.lea(kScratch, {kScratch, static_cast<int32_t>(op.displacement)});
+    return;
+  }
+  const auto in_host = [&](uint8_t guest, Host scratch) {
+    const Host host = host_of(guest);
+    if (host != kNoHost) return host;
+    code_.load(scratch, gpr(guest));
+    return scratch;
+  };
+  const bool has_base = instruction.base != decoder::kNoRegister, has_index = instruction.index != decoder::kNoRegister;
+  const Host base = has_base ? in_host(instruction.base, kScratch) : kNoHost;
+  const Host index = has_index ? in_host(instruction.index, kScratch2) : kNoHost;
+  if (has_base && has_index)
+    code_.lea(kScratch, base, index, instruction.scale_log2, displacement);
+  else if (has_base)
+    code_.lea(kScratch, {base, displacement});
+  else if (has_index)
+    code_.lea_scaled(kScratch, index, instruction.scale_log2, displacement);
+  else
+    code_.move(kScratch, static_cast<uint64_t>(instruction.displacement));
+}
+
+// R13 = the host address of the linear address in R13. The result is the jump that is taken when the TLB does not know.
+size_t Translator::look_up(unsigned size, bool write) {
+  constexpr uint8_t kEntryShift = 5;
+  static_assert(sizeof(mmu::TlbEntry) == 1 << kEntryShift);
+  const int32_t tag = write ? kTagWrite : kTagRead;
+  code_.move(kScratch2, kScratch);
+  code_.shift_right(kScratch2, kPageShift - kEntryShift);
+  code_.immediate(4, kScratch2, static_cast<int32_t>((mmu::Tlb::kEntries - 1) << kEntryShift), false);
+  code_.op(0x03, kScratch2, field(cpu_, cpu_.tlb.current()));
+  code_.op(0x2B, kScratch, Memory{kScratch2, tag});
+  code_.immediate(7, kScratch, static_cast<int32_t>(kPageSize - size));
+  const size_t miss = code_.jump_if(kIfAbove);
+  code_.op(0x03, kScratch, Memory{kScratch2, tag});
+  code_.op(0x03, kScratch, Memory{kScratch2, kDelta});
+  return miss;
+}
+
+void Translator::count_block() {
+  code_.immediate(0, field(cpu_, cpu_.instruction_count), block_.op_count);
+}
+
+void Translator::jump_to(const uint8_t* place) {
+  const size_t jump = code_.jump();
+  code_.set(jump, place - (jit_.cache_->end() + jump + 4));
+}
+
+void Translator::leave(Exit exit) {
+  code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
+  code_.store(field(cpu_, cpu_.jit_block), kScratch);
+  code_.move(kScratch2, uint64_t{static_cast<uint32_t>(exit)});
+  jump_to(jit_.leave_);
+}
+
+// The end of the block by a way whose target is `distance` from its beginning. Within the page it may be linked: where
+// the page is mapped, its other code is too.
+void Translator::edge(unsigned number, int64_t distance) {
+  count_block();
+  code_.immediate(0, field(cpu_, cpu_.rip), static_cast<int32_t>(distance));
+  const int64_t offset = static_cast<int64_t>(block_.physical & (kPageSize - 1)) + distance;
+  if (offset >= 0 && offset < static_cast<int64_t>(kPageSize)) {
+    edges_[number] = code_.jump();
+    code_.bind_here(edges_[number]);
+  }
+  leave(number == 0 ? Exit::kEdge0 : Exit::kEdge1);
+}
+
+void Translator::finish_indirect() {
+  count_block();
+  leave(Exit::kIndirect);
+}
+
+// --- flags ---
+
+// LAHF and SETO, in the form that ArithmeticFlags has; the host's flags stay.
+void Translator::save_flags() {
+  code_.move(kScratch2, kRax);
+  code_.byte(0x9F);
+  code_.byte(0x0F);
+  code_.byte(0x90);
+  code_.modrm_register(0, kRax);
+  code_.byte(0x66);
+  code_.op(0x89, kRax, field(cpu_, cpu_.flags), false);
+  code_.move(kRax, kScratch2);
+  flags_ = Flags::kBoth;
+}
+
+// OF comes from an addition that overflows when it was set, the others by SAHF.
+void Translator::restore_flags(Host temporary) {
+  code_.move(temporary, kRax);
+  code_.load(kRax, field(cpu_, cpu_.flags), false);
+  code_.byte(0x04);  // add al, 127
+  code_.byte(0x7F);
+  code_.byte(0x9E);
+  code_.move(kRax, temporary);
+  flags_ = Flags::kBoth;
+}
+
+bool Translator::flags_matter_after(const Op& op) const {
+  for (const Op* next = &op + 1; next != end(); ++next) {
+    const Instruction& instruction = *next->instruction;
+    if (instruction.info == nullptr || instruction.has_memory() ||
+        instruction.info->instruction_class != decoder::InstructionClass::kCopy || flags_read(instruction) != 0) {
+      return true;
+    }
+    if (changes_all_flags(instruction)) return false;
+  }
+  return true;
+}
+
+}  // namespace bulkhead::engine::jit
