@@ -79,7 +79,7 @@ Result<int> run(const Options& options) {
   if (!options.inject.empty() && injection == Injection::kNone) {
     return fail("--inject '{}': allowed: register, flag, vector, memory or count", options.inject);
   }
-  auto pair = TRY(Pair::create({}, {}));
+  auto pair = TRY(Pair::create({.translate = true, .translate_after = 1}, {}));
   uint64_t different = 0, injected = 0, blocks = 0, number = options.first;
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(options.seconds);
   for (; options.seconds != 0 ? std::chrono::steady_clock::now() < end : number < options.first + options.count;

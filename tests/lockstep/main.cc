@@ -84,9 +84,14 @@ Result<Arguments> parse(int count, char** arguments) {
 }
 
 Result<int> run(const Arguments& arguments) {
-  const auto make_checked = [&] { return vmm::Vm::create(arguments.config, vmm::EngineSources::of_this_host()); };
+  const auto make_checked = [&] {
+    vmm::VmConfig config = arguments.config;
+    config.jit = {true, "lockstep"};
+    return vmm::Vm::create(config, vmm::EngineSources::of_this_host());
+  };
   const auto make_reference = [&]() -> Result<std::unique_ptr<vmm::Vm>> {
     vmm::VmConfig config = arguments.config;
+    config.jit = {false, "lockstep"};
     if (!arguments.output.empty()) {
       config.serial_lines = {{{console::Spec::Kind::kFile, arguments.output}, "--output"}};
     }

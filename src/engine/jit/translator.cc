@@ -11,9 +11,6 @@ using decoder::Mnemonic;
 using decoder::OpcodeMap;
 using decoder::OperandKind;
 
-constexpr int32_t kTagRead = offsetof(mmu::TlbEntry, tag_read), kTagWrite = offsetof(mmu::TlbEntry, tag_write),
-                  kDelta = offsetof(mmu::TlbEntry, delta);
-
 bool reads(Access access) {
   return access == Access::kRead || access == Access::kReadWrite;
 }
@@ -38,9 +35,13 @@ unsigned shift_count(const Instruction& instruction) {
   const unsigned mask = instruction.operand_size == 8 ? 63 : 31;
   return instruction.immediate_length != 0 ? static_cast<unsigned>(instruction.immediate) & mask : 1;
 }
+// Gives all six a value that does not depend on those before. Where the manual leaves one undefined, the interpreter
+// may have left it alone.
 bool changes_all_flags(const Instruction& instruction) {
   if (is_shift(instruction.mnemonic)) return instruction.immediate_length != 0 && shift_count(instruction) != 0;
-  return flags_changed(instruction) == decoder::kArithmeticFlags && !instruction.info->may_keep_flags;
+  const bool is_defined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) == 0;
+  return flags_changed(instruction) == decoder::kArithmeticFlags && !instruction.info->may_keep_flags &&
+         (is_defined || is_logic(instruction.mnemonic));
 }
 bool fits_32_bits(int64_t value) {
   return value == static_cast<int32_t>(value);
@@ -289,7 +290,10 @@ bool Translator::general(const Op& op) {
   code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
   if (!is_memory && rm == kScratch && writes(form.rm_access)) code_.store(gpr(instruction.rm), rm);
   if (form.has_reg && reg == kScratch2 && writes(form.reg_access)) code_.store(gpr(form.reg), kScratch2);
-  if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
+  if (flags_changed(instruction) != 0)
+    flags_ = Flags::kHost;
+  else if (is_memory)
+    flags_ = Flags::kMemory;  // the slow way comes back without them
   if (is_memory) {
     slow.back = code_.size();
     slow.flags_to_host = matters;
@@ -506,120 +510,14 @@ bool Translator::jump_indirect(const Op& op) {
   return true;
 }
 
-// --- pieces ---
-
-// R13 = the address, without a segment's base; leaves the host's flags alone.
-void Translator::address(const Op& op) {
-  const Instruction& instruction = *op.instruction;
-  const auto displacement = static_cast<int32_t>(instruction.displacement);
-  if (instruction.base == decoder::kRipRelative) {
-    code_.load(kScratch, field(cpu_, cpu_.rip));
-    code_.lea(kScratch, {kScratch, static_cast<int32_t>(op.displacement)});
-    return;
-  }
-  const auto in_host = [&](uint8_t guest, Host scratch) {
-    const Host host = host_of(guest);
-    if (host != kNoHost) return host;
-    code_.load(scratch, gpr(guest));
-    return scratch;
-  };
-  const bool has_base = instruction.base != decoder::kNoRegister, has_index = instruction.index != decoder::kNoRegister;
-  const Host base = has_base ? in_host(instruction.base, kScratch) : kNoHost;
-  const Host index = has_index ? in_host(instruction.index, kScratch2) : kNoHost;
-  if (has_base && has_index)
-    code_.lea(kScratch, base, index, instruction.scale_log2, displacement);
-  else if (has_base)
-    code_.lea(kScratch, {base, displacement});
-  else if (has_index)
-    code_.lea_scaled(kScratch, index, instruction.scale_log2, displacement);
-  else
-    code_.move(kScratch, static_cast<uint64_t>(instruction.displacement));
-}
-
-// R13 = the host address of the linear address in R13. The result is the jump that is taken when the TLB does not know.
-size_t Translator::look_up(unsigned size, bool write) {
-  constexpr uint8_t kEntryShift = 5;
-  static_assert(sizeof(mmu::TlbEntry) == 1 << kEntryShift);
-  const int32_t tag = write ? kTagWrite : kTagRead;
-  code_.move(kScratch2, kScratch);
-  code_.shift_right(kScratch2, kPageShift - kEntryShift);
-  code_.immediate(4, kScratch2, static_cast<int32_t>((mmu::Tlb::kEntries - 1) << kEntryShift), false);
-  code_.op(0x03, kScratch2, field(cpu_, cpu_.tlb.current()));
-  code_.op(0x2B, kScratch, Memory{kScratch2, tag});
-  code_.immediate(7, kScratch, static_cast<int32_t>(kPageSize - size));
-  const size_t miss = code_.jump_if(kIfAbove);
-  code_.op(0x03, kScratch, Memory{kScratch2, tag});
-  code_.op(0x03, kScratch, Memory{kScratch2, kDelta});
-  return miss;
-}
-
-void Translator::count_block() {
-  code_.immediate(0, field(cpu_, cpu_.instruction_count), block_.op_count);
-}
-
-void Translator::jump_to(const uint8_t* place) {
-  const size_t jump = code_.jump();
-  code_.set(jump, place - (jit_.cache_->end() + jump + 4));
-}
-
-void Translator::leave(Exit exit) {
-  code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
-  code_.store(field(cpu_, cpu_.jit_block), kScratch);
-  code_.move(kScratch2, uint64_t{static_cast<uint32_t>(exit)});
-  jump_to(jit_.leave_);
-}
-
-// The end of the block by a way whose target is `distance` from its beginning. Within the page it may be linked: where
-// the page is mapped, its other code is too.
-void Translator::edge(unsigned number, int64_t distance) {
-  count_block();
-  code_.immediate(0, field(cpu_, cpu_.rip), static_cast<int32_t>(distance));
-  const int64_t offset = static_cast<int64_t>(block_.physical & (kPageSize - 1)) + distance;
-  if (offset >= 0 && offset < static_cast<int64_t>(kPageSize)) {
-    edges_[number] = code_.jump();
-    code_.bind_here(edges_[number]);
-  }
-  leave(number == 0 ? Exit::kEdge0 : Exit::kEdge1);
-}
-
-void Translator::finish_indirect() {
-  count_block();
-  leave(Exit::kIndirect);
-}
-
-// --- flags ---
-
-// LAHF and SETO, in the form that ArithmeticFlags has; the host's flags stay.
-void Translator::save_flags() {
-  code_.move(kScratch2, kRax);
-  code_.byte(0x9F);
-  code_.byte(0x0F);
-  code_.byte(0x90);
-  code_.modrm_register(0, kRax);
-  code_.byte(0x66);
-  code_.op(0x89, kRax, field(cpu_, cpu_.flags), false);
-  code_.move(kRax, kScratch2);
-  flags_ = Flags::kBoth;
-}
-
-// OF comes from an addition that overflows when it was set, the others by SAHF.
-void Translator::restore_flags(Host temporary) {
-  code_.move(temporary, kRax);
-  code_.load(kRax, field(cpu_, cpu_.flags), false);
-  code_.byte(0x04);  // add al, 127
-  code_.byte(0x7F);
-  code_.byte(0x9E);
-  code_.move(kRax, temporary);
-  flags_ = Flags::kBoth;
-}
-
 bool Translator::flags_matter_after(const Op& op) const {
   for (const Op* next = &op + 1; next != end(); ++next) {
     const Instruction& instruction = *next->instruction;
-    if (instruction.info == nullptr || instruction.has_memory() ||
-        instruction.info->instruction_class != decoder::InstructionClass::kCopy || flags_read(instruction) != 0) {
-      return true;
-    }
+    // Others may fault, and then the flags are seen.
+    const bool cannot_fault = instruction.info != nullptr && !instruction.has_memory() &&
+                              (is_copied(instruction.mnemonic) || instruction.mnemonic == Mnemonic::kLea ||
+                               instruction.mnemonic == Mnemonic::kCbw || instruction.mnemonic == Mnemonic::kCwd);
+    if (!cannot_fault || flags_read(instruction) != 0) return true;
     if (changes_all_flags(instruction)) return false;
   }
   return true;
