@@ -92,7 +92,7 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:4: spec.boot.kernal: unknown key; allowed: cmdline, initrd, kernel, modules, protocol"},
       {"kind: VirtualMachine\nspec: 5",
        "vm.yaml:2: spec: not a map; allowed: boot, console, cpu-model, cpus, debug-exit, deterministic, disks, engine, "
-       "memory, "
+       "jit, memory, "
        "on-reset, seed, serial"},
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
