@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "block/format/image.h"
+#include "block/format/qcow2/qcow2_image.h"
 #include "block/format/raw/raw_image.h"
 #include "block/store/file/plain_file.h"
 
@@ -11,6 +12,7 @@ namespace {
 
 constexpr std::array kFormats{
     Format{"raw", raw::open, raw::create},
+    Format{"qcow2", qcow2::open, qcow2::create},
 };
 
 }  // namespace

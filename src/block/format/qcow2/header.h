@@ -1,0 +1,53 @@
+// The first cluster of a QCOW2 image (versions 2 and 3), as one plain value. Nothing that it holds is used before
+// parse_header has checked it against the limits here and the size of the file. Source: QEMU's docs/interop/qcow2.
+#pragma once
+
+#include <string>
+
+#include "block/format/image.h"
+
+namespace bulkhead::block::qcow2 {
+
+inline constexpr uint32_t kMagic = 0x514649FB;
+inline constexpr uint32_t kMinClusterBits = 9, kMaxClusterBits = 21;
+inline constexpr uint64_t kMaxL1Bytes = uint64_t{32} << 20;
+inline constexpr uint64_t kMaxRefcountTableBytes = uint64_t{8} << 20;
+inline constexpr uint32_t kMaxSnapshots = 65536;
+inline constexpr uint32_t kMaxBackingName = 1023;
+
+inline constexpr uint64_t kDirty = 1, kCorrupt = 2, kExternalData = 4, kCompressionType = 8, kExtendedL2 = 16;
+inline constexpr uint64_t kAutoclearBitmaps = 1;
+
+// Where fields lie that are rewritten alone.
+inline constexpr uint64_t kRefcountTableField = 48, kIncompatibleField = 72, kAutoclearField = 88;
+
+enum class Compression : uint8_t { kZlib = 0, kZstd = 1 };
+
+struct Header {
+  uint32_t version = 3;
+  uint32_t cluster_bits = 16;
+  uint64_t size = 0;
+  uint32_t l1_size = 0;
+  uint64_t l1_offset = 0;
+  uint64_t refcount_table_offset = 0;
+  uint32_t refcount_table_clusters = 0;
+  uint32_t snapshot_count = 0;
+  uint64_t snapshots_offset = 0;
+  uint64_t incompatible = 0, compatible = 0, autoclear = 0;
+  uint32_t refcount_order = 4;
+  Compression compression = Compression::kZlib;
+  bool has_bitmaps = false;
+  std::string backing_name, backing_format;
+
+  [[nodiscard]] uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
+  [[nodiscard]] uint64_t l2_entries() const { return cluster_size() / 8; }
+  [[nodiscard]] uint64_t refcounts_a_block() const { return cluster_size() * 8 >> refcount_order; }
+};
+
+// bytes: the beginning of the file, up to one cluster of the largest size. The error names the file, the place and the
+// value.
+Result<Header> parse_header(ByteSpan bytes, const std::string& name, uint64_t file_size);
+// One cluster; fails when the backing file's name does not fit.
+Result<std::vector<uint8_t>> make_header(const Header& header);
+
+}  // namespace bulkhead::block::qcow2

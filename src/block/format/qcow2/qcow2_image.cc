@@ -1,0 +1,246 @@
+#include "block/format/qcow2/qcow2_image.h"
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+
+#include "block/format/qcow2/big_endian.h"
+
+namespace bulkhead::block::qcow2 {
+namespace {
+
+Result<uint64_t> number(const std::string& key, const std::string& text, uint64_t low, uint64_t high) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high) {
+    return fail("option {}={}: a number from {} to {}", key, text, low, high);
+  }
+  return value;
+}
+
+Result<uint32_t> power_of_two(const std::string& key, const std::string& text, uint64_t low, uint64_t high) {
+  const uint64_t value = TRY(number(key, text, low, high));
+  if (!std::has_single_bit(value)) return fail("option {}={}: not a power of two", key, text);
+  return static_cast<uint32_t>(std::countr_zero(value));
+}
+
+Result<Header> header_of(const CreateOptions& options) {
+  Header header;
+  for (const auto& [key, text] : options.settings) {
+    if (key == "version") {
+      header.version = static_cast<uint32_t>(TRY(number(key, text, 2, 3)));
+    } else if (key == "cluster_size") {
+      header.cluster_bits = TRY(power_of_two(key, text, 512, 2097152));
+    } else if (key == "refcount_bits") {
+      header.refcount_order = TRY(power_of_two(key, text, 1, 64));
+    } else if (key == "compression" && (text == "zlib" || text == "zstd")) {
+      header.compression = text == "zstd" ? Compression::kZstd : Compression::kZlib;
+    } else {
+      return fail("option {}={}: unknown to qcow2", key, text);
+    }
+  }
+  if (header.version == 2 && (header.refcount_order != 4 || header.compression != Compression::kZlib)) {
+    return fail("version 2 has 16-bit refcounts and zlib only");
+  }
+  if (header.compression != Compression::kZlib) header.incompatible |= kCompressionType;
+  if (options.size > (uint64_t{1} << 62)) return fail("size {}: too large", options.size);
+  header.size = align_up(options.size, 512);
+  header.backing_name = options.backing_name;
+  header.backing_format = options.backing_format;
+  return header;
+}
+
+}  // namespace
+
+// Header, refcount table, refcount blocks, L1 table: in this order from the start of the file.
+Result<> create(Store& store, const CreateOptions& options) {
+  Header header = TRY(header_of(options));
+  const uint64_t cluster = header.cluster_size(), l2_reach = cluster * header.l2_entries();
+  const uint64_t l1_size = std::max<uint64_t>(1, header.size / l2_reach + (header.size % l2_reach != 0));
+  if (l1_size * 8 > kMaxL1Bytes) return fail("size {}: too large for clusters of {} bytes", header.size, cluster);
+  const uint64_t l1_clusters = align_up(l1_size * 8, cluster) / cluster;
+  uint64_t table = 1, blocks = 1;
+  for (;;) {
+    const uint64_t all = 1 + table + blocks + l1_clusters, a_block = header.refcounts_a_block();
+    const uint64_t blocks_needed = (all + a_block - 1) / a_block;
+    const uint64_t table_needed = align_up(blocks_needed * 8, cluster) / cluster;
+    if (blocks_needed <= blocks && table_needed <= table) break;
+    blocks = std::max(blocks, blocks_needed);
+    table = std::max(table, table_needed);
+  }
+  header.l1_size = static_cast<uint32_t>(l1_size);
+  header.refcount_table_offset = cluster;
+  header.refcount_table_clusters = static_cast<uint32_t>(table);
+  header.l1_offset = (1 + table + blocks) * cluster;
+  const std::vector<uint8_t> first = TRY(make_header(header));
+  if (store.truncate((1 + table + blocks + l1_clusters) * cluster) != Status::kOk) {
+    return fail("resize '{}': no space", store.name());
+  }
+  std::vector<uint8_t> entries(table * cluster);
+  for (uint64_t i = 0; i < blocks; ++i) store64(&entries[i * 8], (1 + table + i) * cluster);
+  TRY(store.write_all(cluster, entries));
+  // Every cluster so far is used once: the same bit pattern for each count.
+  const uint64_t used = 1 + table + blocks + l1_clusters;
+  std::vector<uint8_t> counts(blocks * cluster);
+  const uint32_t bits = 1u << header.refcount_order;
+  for (uint64_t i = 0; i < used; ++i) {
+    if (bits < 8) {
+      counts[i * bits / 8] |= static_cast<uint8_t>(1u << (i * bits % 8));
+    } else {
+      counts[(i + 1) * (bits / 8) - 1] = 1;
+    }
+  }
+  TRY(store.write_all((1 + table) * cluster, counts));
+  TRY(store.flush_all());
+  TRY(store.write_all(0, first));
+  return store.flush_all();
+}
+
+Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener) {
+  return TRY(Qcow2Image::open(std::move(store), access, opener));
+}
+
+Qcow2Image::Qcow2Image(std::unique_ptr<Store> store, Header header, Access access)
+    : store_(std::move(store)),
+      header_(std::move(header)),
+      geometry_{
+          .size = align_up(header_.size, 512), .physical_block_size = 4096, .read_only = access == Access::kReadOnly} {}
+
+Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> store, Access access,
+                                                     const ImageOpener& opener) {
+  const uint64_t file_size = TRY(store->size());
+  std::vector<uint8_t> bytes(std::min<uint64_t>(file_size, uint64_t{1} << kMaxClusterBits));
+  TRY(store->read_all(0, bytes));
+  Header header = TRY(parse_header(bytes, store->name(), file_size));
+  std::unique_ptr<Qcow2Image> image(new Qcow2Image(std::move(store), std::move(header), access));
+  TRY(image->load());
+  if (!image->header_.backing_name.empty()) {
+    image->backing_ = TRY(opener.open_backing(image->header_.backing_name, image->header_.backing_format));
+  }
+  if (access == Access::kReadOnly) return image;
+  Header& kept = image->header_;
+  if ((kept.incompatible & kCorrupt) != 0) {
+    return fail("open '{}': marked as corrupt (bit 1 at byte 72); open it read-only", image->store_->name());
+  }
+  if ((kept.incompatible & kDirty) != 0) {
+    TRY(image->check(Repair::kAll));
+    const CheckReport left = TRY(image->check(Repair::kNone));
+    if (left.errors != 0) {
+      return fail("open '{}': {} errors are left after the repair of a dirty image", image->store_->name(),
+                  left.errors);
+    }
+    std::vector<uint8_t> field(8);
+    kept.incompatible &= ~kDirty;
+    store64(field.data(), kept.incompatible);
+    TRY(image->store_->write_all(kIncompatibleField, field));
+  }
+  if (kept.autoclear != 0) {
+    // Bitmaps are not kept up to date by writes here, so they must not count as consistent either.
+    TRY(image->store_->write_all(kAutoclearField, std::vector<uint8_t>(8)));
+    TRY(image->store_->flush_all());
+    kept.autoclear = 0;
+  }
+  return image;
+}
+
+Result<> Qcow2Image::load() {
+  const LockGuard lock(mutex_);
+  std::vector<uint8_t> bytes(uint64_t{header_.l1_size} * 8);
+  TRY(store_->read_all(header_.l1_offset, bytes));
+  l1_.resize(header_.l1_size);
+  for (size_t i = 0; i < l1_.size(); ++i) l1_[i] = load64(&bytes[i * 8]);
+  bytes.resize(uint64_t{header_.refcount_table_clusters} << header_.cluster_bits);
+  TRY(store_->read_all(header_.refcount_table_offset, bytes));
+  refcount_table_.resize(bytes.size() / 8);
+  for (size_t i = 0; i < refcount_table_.size(); ++i) refcount_table_[i] = load64(&bytes[i * 8]) & kOffsetMask;
+  return {};
+}
+
+Qcow2Image::~Qcow2Image() {
+  if (geometry_.read_only) return;
+  const LockGuard lock(mutex_);
+  // The first applies what was released, the second writes that. Nobody is left to be told of an error; what was
+  // flushed is safe.
+  if (commit()) (void)commit();
+}
+
+Outcome<> Qcow2Image::corrupt(std::string_view what, uint64_t at, uint64_t value) {
+  if (error_limit_.allow()) log::error("image '{}': {} at {:#x}: {:#x}", store_->name(), what, at, value);
+  return std::unexpected(Status::kIoError);
+}
+
+ImageInfo Qcow2Image::info() const {
+  ImageInfo info;
+  info.format = "qcow2";
+  info.virtual_size = geometry_.size;
+  info.backing_name = header_.backing_name;
+  info.backing_format = header_.backing_format;
+  info.details = {{"version", std::to_string(header_.version)},
+                  {"cluster_size", std::to_string(header_.cluster_size())},
+                  {"refcount_bits", std::to_string(1u << header_.refcount_order)},
+                  {"compression", header_.compression == Compression::kZstd ? "zstd" : "zlib"},
+                  {"snapshots", std::to_string(header_.snapshot_count)}};
+  return info;
+}
+
+namespace {
+
+// Calls piece(offset, size) for each guest cluster that the range touches.
+template <typename Piece>
+Status each_cluster(uint64_t offset, uint64_t size, uint64_t cluster_size, Piece piece) {
+  while (size != 0) {
+    const uint64_t part = std::min(size, cluster_size - (offset & (cluster_size - 1)));
+    const Outcome<> outcome = piece(offset, part);
+    if (!outcome) return outcome.error();
+    offset += part;
+    size -= part;
+  }
+  return Status::kOk;
+}
+
+}  // namespace
+
+Status Qcow2Image::read(uint64_t offset, MutableByteSpan bytes) {
+  return each_cluster(offset, bytes.size(), header_.cluster_size(),
+                      [&](uint64_t at, uint64_t size) { return read_piece(at, bytes.subspan(at - offset, size)); });
+}
+
+Status Qcow2Image::write(uint64_t offset, ByteSpan bytes) {
+  return each_cluster(offset, bytes.size(), header_.cluster_size(),
+                      [&](uint64_t at, uint64_t size) { return write_piece(at, bytes.subspan(at - offset, size)); });
+}
+
+Status Qcow2Image::write_zeroes(uint64_t offset, uint64_t size, Unmap) {
+  return each_cluster(offset, size, header_.cluster_size(),
+                      [&](uint64_t at, uint64_t part) { return zero_piece(at, part, false); });
+}
+
+Status Qcow2Image::discard(uint64_t offset, uint64_t size) {
+  return each_cluster(offset, size, header_.cluster_size(),
+                      [&](uint64_t at, uint64_t part) { return zero_piece(at, part, true); });
+}
+
+Status Qcow2Image::flush() {
+  if (geometry_.read_only) return Status::kOk;
+  const LockGuard lock(mutex_);
+  const Outcome<> outcome = commit();
+  return outcome ? Status::kOk : outcome.error();
+}
+
+Result<Extent> Qcow2Image::map(uint64_t offset) {
+  const LockGuard lock(mutex_);
+  const auto l2 = l2_to_read(offset);
+  if (!l2) return fail("map '{}': L2 table for byte {} cannot be read", store_->name(), offset);
+  const uint64_t cluster = header_.cluster_size();
+  const auto kind_at = [&](uint64_t index) {
+    return *l2 ? kind_of(load64(&(*l2)->bytes[index * 8])) : ExtentKind::kAbsent;
+  };
+  const uint64_t first = l2_index(offset);
+  Extent extent{.kind = kind_at(first)};
+  uint64_t index = first;
+  while (index < header_.l2_entries() && kind_at(index) == extent.kind) ++index;
+  extent.size = std::min((index - first) * cluster - (offset & (cluster - 1)), geometry_.size - offset);
+  return extent;
+}
+
+}  // namespace bulkhead::block::qcow2

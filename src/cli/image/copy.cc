@@ -1,0 +1,124 @@
+#include "cli/image/copy.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <optional>
+#include <thread>
+
+#include "support/os/mutex.h"
+#include "support/os/thread.h"
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr uint64_t kChunk = uint64_t{2} << 20, kPiece = 65536;
+
+bool is_zero(ByteSpan bytes) {
+  return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+class Copy {
+ public:
+  Copy(block::Image& from, block::Image& to) : from_(from), to_(to), size_(from.geometry().size) {}
+
+  Result<> run(bool show_progress) {
+    const unsigned count = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
+    {
+      const LockGuard lock(mutex_);
+      running_ = count;
+    }
+    {
+      std::vector<Thread> threads;
+      for (unsigned i = 0; i < count; ++i) threads.emplace_back(fmt::format("copy-{}", i), [this] { work(); });
+      report(show_progress);
+    }
+    const LockGuard lock(mutex_);
+    if (error_) return std::unexpected(std::move(*error_));
+    return {};
+  }
+
+ private:
+  void work() {
+    std::vector<uint8_t> buffer(kChunk);
+    for (;;) {
+      const uint64_t offset = next_.fetch_add(kChunk);
+      if (offset >= size_ || failed_.load()) break;
+      if (auto result = chunk(offset, std::min(kChunk, size_ - offset), buffer); !result) {
+        const LockGuard lock(mutex_);
+        if (!error_) error_ = std::move(result).error();
+        failed_.store(true);
+      }
+      done_.fetch_add(std::min(kChunk, size_ - offset));
+    }
+    const LockGuard lock(mutex_);
+    --running_;
+    ended_.notify_all();
+  }
+
+  Result<> chunk(uint64_t offset, uint64_t size, std::vector<uint8_t>& buffer) {
+    const bool chained = !from_.info().backing_name.empty();
+    while (size != 0) {
+      const block::Extent extent = TRY(from_.map(offset));
+      const uint64_t part = std::min(size, extent.size);
+      if (extent.kind == block::ExtentKind::kData || (extent.kind == block::ExtentKind::kAbsent && chained)) {
+        TRY(data(offset, MutableByteSpan(buffer).first(part)));
+      }
+      offset += part;
+      size -= part;
+    }
+    return {};
+  }
+
+  Result<> data(uint64_t offset, MutableByteSpan bytes) {
+    if (const auto status = from_.read(offset, bytes); status != block::Status::kOk) {
+      return fail("read {} bytes at {}: {}", bytes.size(), offset, to_string(status));
+    }
+    while (!bytes.empty()) {
+      const size_t part = std::min<size_t>(bytes.size(), kPiece - offset % kPiece);
+      if (!is_zero(bytes.first(part))) {
+        if (const auto status = to_.write(offset, bytes.first(part)); status != block::Status::kOk) {
+          return fail("write {} bytes at {}: {}", part, offset, to_string(status));
+        }
+      }
+      bytes = bytes.subspan(part);
+      offset += part;
+    }
+    return {};
+  }
+
+  void report(bool show) {
+    using std::chrono::steady_clock;
+    const auto start = steady_clock::now();
+    const LockGuard lock(mutex_);
+    while (running_ != 0) {
+      ended_.wait_for(mutex_, std::chrono::milliseconds(200));
+      if (!show) continue;
+      const double seconds = std::chrono::duration<double>(steady_clock::now() - start).count();
+      const auto done = static_cast<double>(std::min(done_.load(), size_));
+      const double rate = done / std::max(seconds, 0.001), all = static_cast<double>(std::max<uint64_t>(size_, 1));
+      fmt::print(stderr, "\r{:5.1f} %  {:7.1f} MiB/s  {:5.0f} s left ", done * 100 / all, rate / 1048576,
+                 rate > 0 ? (all - done) / rate : 0);
+    }
+    if (show) std::fputc('\n', stderr);
+  }
+
+  block::Image& from_;
+  block::Image& to_;
+  const uint64_t size_;
+  std::atomic<uint64_t> next_{0}, done_{0};
+  std::atomic<bool> failed_{false};
+  Mutex mutex_;
+  ConditionVariable ended_;
+  unsigned running_ GUARDED_BY(mutex_) = 0;
+  std::optional<Error> error_ GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+Result<> copy_image(block::Image& from, block::Image& to, bool show_progress) {
+  return Copy(from, to).run(show_progress);
+}
+
+}  // namespace bulkhead::cli

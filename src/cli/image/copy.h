@@ -1,0 +1,11 @@
+// Copies one image's contents into another that reads as zeroes so far: several threads, holes and zeroes left out.
+#pragma once
+
+#include "block/format/image.h"
+
+namespace bulkhead::cli {
+
+// With progress, rate and time left on standard error when asked.
+Result<> copy_image(block::Image& from, block::Image& to, bool show_progress);
+
+}  // namespace bulkhead::cli
