@@ -65,6 +65,10 @@ class BlockCache {
     const BlockLink& jump = jumps_[jump_slot(linear)];
     return jump.linear == linear && jump.run_context == run_context ? jump.block : nullptr;
   }
+  // What remembered() looks into, for translated code, which does the same by itself.
+  [[nodiscard]] const BlockLink* jump_table() const { return jumps_.data(); }
+  static constexpr size_t kJumpEntries = 1 << 12;
+
   // True when the block still stands for the bytes in memory.
   [[nodiscard]] bool is_current(Cpu& cpu, Block& block);
   // One instruction, not kept: for single steps, for code outside of RAM, and where CS's limit may cut an instruction
@@ -79,7 +83,6 @@ class BlockCache {
 
  private:
   static constexpr size_t kBuckets = 1 << 14;
-  static constexpr size_t kJumpEntries = 1 << 12;
   static constexpr size_t kChunkSize = 256 << 10;
   static constexpr size_t kMaximumChunks = 256;  // 64 MiB
 

@@ -1,10 +1,17 @@
 #include "engine/jit/jit.h"
 
+#include <cstddef>
+
 #include "engine/jit/state_layout.h"
 #include "engine/jit/translator.h"
 
 namespace bulkhead::engine::jit {
 namespace {
+
+const Block kAnyBlock;
+// Block is laid out as written, though it is not of standard layout.
+const auto kBlockCode =
+    static_cast<int32_t>(reinterpret_cast<const char*>(&kAnyBlock.code) - reinterpret_cast<const char*>(&kAnyBlock));
 
 constexpr std::array<Host, 6> kSavedByCallee = {kRbx, kRbp, kR12, kR13, kR14, kR15};
 
@@ -109,7 +116,46 @@ void Jit::make_thunks() {
   code.op(0x89, kRax, kR14, false);
   jump_to(leave_ + stored);
   call_handler_ = cache_->add(code.code());
+  make_dispatch();
   thunk_bytes_ = cache_->used();
+}
+
+// BlockCache::remembered() in machine code. In 64-bit mode RIP is the linear address.
+void Jit::make_dispatch() {
+  static_assert(sizeof(BlockLink) == 24);
+  constexpr int32_t kLinear = offsetof(BlockLink, linear), kContext = offsetof(BlockLink, run_context),
+                    kBlock = offsetof(BlockLink, block);
+  Assembler& code = assembler_;
+  code.clear();
+  code.load(kScratch, field(cpu_, cpu_.rip));
+  code.move(kScratch2, kScratch);
+  code.shift_right(kScratch2, kPageShift);
+  code.op(0x33, kScratch2, kScratch, false);
+  code.immediate(4, kScratch2, BlockCache::kJumpEntries - 1, false);
+  code.lea(kScratch2, kScratch2, kScratch2, 1, 0);
+  code.op(0xC1, 4, kScratch2);  // shl r14, 3
+  code.byte(3);
+  code.move(kScratch, reinterpret_cast<uint64_t>(cpu_.blocks->jump_table()));
+  code.op(0x03, kScratch2, kScratch);
+  code.load(kScratch, field(cpu_, cpu_.rip));
+  code.op(0x3B, kScratch, Memory{kScratch2, kLinear});
+  std::array<size_t, 3> misses{};
+  misses[0] = code.jump_if(kIfNotZero);
+  code.load(kScratch, field(cpu_, cpu_.run_context));
+  code.op(0x3B, kScratch, Memory{kScratch2, kContext});
+  misses[1] = code.jump_if(kIfNotZero);
+  code.load(kScratch2, {kScratch2, kBlock});
+  code.load(kScratch, {kScratch2, kBlockCode});
+  code.op(0x85, kScratch, kScratch);
+  misses[2] = code.jump_if(kIfZero);
+  code.byte(0x41);  // jmp r13
+  code.byte(0xFF);
+  code.modrm_register(4, kScratch);
+  for (const size_t miss : misses) code.bind_here(miss);
+  code.move(kScratch2, uint64_t{static_cast<uint32_t>(Exit::kIndirect)});
+  const size_t jump = code.jump();
+  code.set(jump, leave_ - (cache_->end() + code.size()));
+  dispatch_ = cache_->add(code.code());
 }
 
 void Jit::translate(Block& block) {

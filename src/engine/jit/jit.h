@@ -20,7 +20,7 @@ enum class Exit : uint32_t {
   kLook,      // nothing of the block at RIP has run: attention, the count's limit, or changed code
   kEdge0,     // the block Cpu::jit_block is done and left by its first direct edge, which may be linked
   kEdge1,     // the same by its second
-  kIndirect,  // the block is done; its successor is not known beforehand
+  kIndirect,  // the block is done; its successor has no code yet or is not remembered
   kLeft,      // an instruction that the interpreter carried out has ended the block
   kFault,     // Cpu::jit_fault is to be delivered for Cpu::op
 };
@@ -57,6 +57,7 @@ class Jit {
  private:
   Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache);
   void make_thunks();
+  void make_dispatch();
 
   friend class Translator;
   using Enter = uint32_t (*)(Cpu*, const uint8_t*);
@@ -72,6 +73,7 @@ class Jit {
   const uint8_t* call_handler_ = nullptr;  // R13: the Op, R14: its Block
   const uint8_t* leave_ = nullptr;         // R14D: the Exit
   const uint8_t* leave_look_ = nullptr;
+  const uint8_t* dispatch_ = nullptr;  // on to the block at RIP if the block cache remembers it, else Exit::kIndirect
   Counters counters_;
 };
 

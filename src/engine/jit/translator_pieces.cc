@@ -69,6 +69,7 @@ void Translator::jump_to(const uint8_t* place) {
 void Translator::leave(Exit exit) {
   code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
   code_.store(field(cpu_, cpu_.jit_block), kScratch);
+  if (exit == Exit::kIndirect) return jump_to(jit_.dispatch_);
   code_.move(kScratch2, uint64_t{static_cast<uint32_t>(exit)});
   jump_to(jit_.leave_);
 }
@@ -82,8 +83,10 @@ void Translator::edge(unsigned number, int64_t distance) {
   if (offset >= 0 && offset < static_cast<int64_t>(kPageSize)) {
     edges_[number] = code_.jump();
     code_.bind_here(edges_[number]);
+    leave(number == 0 ? Exit::kEdge0 : Exit::kEdge1);
+  } else {
+    leave(Exit::kIndirect);
   }
-  leave(number == 0 ? Exit::kEdge0 : Exit::kEdge1);
 }
 
 void Translator::finish_indirect() {
