@@ -30,7 +30,7 @@ constexpr ValueFlag kValueFlags[] = {
     {"--memory", "spec.memory", false, "SIZE", "Machine", "Guest RAM, like 512M or 2G (512M)"},
     {"--engine", "spec.engine", false, "ENGINE", "Machine",
      "auto, kvm or soft; auto takes KVM when hardware backs it (auto)"},
-    {"--jit", "spec.jit", false, "on|off", "Machine", "The soft engine translates code that runs often (off)"},
+    {"--jit", "spec.jit", false, "on|off", "Machine", "The soft engine translates code that runs often (on)"},
     {"--seed", "spec.seed", false, "N", "Machine", "Where all randomness of a deterministic run comes from (0)"},
     {"--kernel", "spec.boot.kernel", false, "FILE", "Boot", "Kernel: bzImage, ELF with a PVH note, or Multiboot"},
     {"--initrd", "spec.boot.initrd", false, "FILE", "Boot", "Initial RAM disk"},

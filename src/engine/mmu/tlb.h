@@ -31,7 +31,7 @@ enum class Rights : uint8_t { kUser, kSupervisor, kSupervisorNoUserData };
 
 class Tlb {
  public:
-  static constexpr unsigned kEntryBits = 10;
+  static constexpr unsigned kEntryBits = 12;
   static constexpr size_t kEntries = size_t{1} << kEntryBits;
   static constexpr size_t kRights = 3;
   static constexpr size_t kSets = 8;
