@@ -11,7 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace bulkhead;
   constexpr size_t kHeader = 11, kLongestCode = 1024;
   if (size < kHeader + 1 || size > kHeader + kLongestCode) return 0;
-  static blocks::Pair* const pair = blocks::Pair::create({.translate = true, .translate_after = 1}, {}).value().release();
+  static blocks::Pair* const pair =
+      blocks::Pair::create({.translate = true, .translate_after = 1}, {}).value().release();
   blocks::Case test{.mode = blocks::Pair::kModes[data[0] % blocks::Pair::kModes.size()], .program = {}};
   test.seed = load<uint64_t>(data + 1);
   test.program.start = load<uint16_t>(data + 9) % (blocks::kCodePages * kPageSize - kLongestCode);

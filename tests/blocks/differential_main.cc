@@ -95,8 +95,8 @@ Result<int> run(const Options& options) {
                list(test, pair->decode_options()));
     for (const std::string& line : differences) fmt::print("    {}\n", line);
   }
-  fmt::print("{} programs, {} runs of them, {} instructions, seed {}: {} differences\n", number - options.first, blocks,
-             pair->instructions(), options.seed, different);
+  fmt::print("{} programs, {} runs of them, {} instructions, seed {}: {} differences, {} left to the TLB\n",
+             number - options.first, blocks, pair->instructions(), options.seed, different, pair->left_to_tlb());
   if (injection == Injection::kNone) return different == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
   fmt::print("{} of {} falsified results were found\n", different, injected);
   return injected != 0 && different == injected ? EXIT_SUCCESS : EXIT_FAILURE;

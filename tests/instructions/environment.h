@@ -34,6 +34,9 @@ void build(memory::GuestMemory& memory, std::string_view mode);
 // Registers of the mode at its first instruction; an error when there is no such mode.
 Result<cpu::State> initial_state(std::string_view mode);
 
+// Where the page tables of all modes but PAE's four pointers lie.
+inline constexpr uint64_t kPageTables = 0x8000, kPageTablesEnd = 0x1'0000;
+
 }  // namespace environment
 
 }  // namespace bulkhead::instructions

@@ -279,7 +279,9 @@ bool Translator::general(const Op& op) {
   uint8_t reg = instruction.reg;
   if (form.has_reg) {
     reg = host_of(form.reg);
-    if (reg == kNoHost) {
+    if (reg == kNoHost && !is_memory && form.reg == instruction.rm) {
+      reg = rm;  // both operands are one register
+    } else if (reg == kNoHost) {
       reg = kScratch2;
       if (reads(form.reg_access) || form.reg_size < 4) code_.load(kScratch2, gpr(form.reg));
     }
