@@ -253,10 +253,10 @@ struct alignas(64) Cpu {
   mmu::Tlb tlb;
 
   // --- translated code (engine/jit) ---
-  jit::Jit* jit = nullptr;      // nullptr: the interpreter runs everything
-  Block* jit_block = nullptr;   // the block that translated code left last by an edge
-  uint64_t jit_target = 0;      // scratch of an indirect call
-  GuestFault jit_fault{};       // what a handler called from translated code has thrown
+  jit::Jit* jit = nullptr;     // nullptr: the interpreter runs everything
+  Block* jit_block = nullptr;  // the block that translated code left last by an edge
+  uint64_t jit_target = 0;     // scratch of an indirect call
+  GuestFault jit_fault{};      // what a handler called from translated code has thrown
 
   // Of the instruction under way, and behind it.
   [[nodiscard]] uint64_t instruction_rip() const;

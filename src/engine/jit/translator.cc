@@ -273,7 +273,8 @@ bool Translator::general(const Op& op) {
     rm = host_of(instruction.rm);
     if (rm == kNoHost) {
       rm = kScratch;
-      if (reads(form.rm_access) || form.rm_size < 4) code_.load(rm, gpr(instruction.rm));
+      const bool is_both = form.has_reg && form.reg == instruction.rm;
+      if (is_both || reads(form.rm_access) || form.rm_size < 4) code_.load(rm, gpr(instruction.rm));
     }
   }
   uint8_t reg = instruction.reg;
@@ -291,7 +292,8 @@ bool Translator::general(const Op& op) {
   encode(instruction, reg, rm, is_memory, force_rex);
   code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
   if (!is_memory && rm == kScratch && writes(form.rm_access)) code_.store(gpr(instruction.rm), rm);
-  if (form.has_reg && reg == kScratch2 && writes(form.reg_access)) code_.store(gpr(form.reg), kScratch2);
+  const bool reg_is_scratch = reg == kScratch2 || (!is_memory && reg == kScratch);
+  if (form.has_reg && reg_is_scratch && writes(form.reg_access)) code_.store(gpr(form.reg), static_cast<Host>(reg));
   if (flags_changed(instruction) != 0)
     flags_ = Flags::kHost;
   else if (is_memory)
