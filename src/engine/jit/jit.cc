@@ -39,6 +39,14 @@ uint32_t carry_out(Cpu* cpu_pointer, const Op* op, const Block* block) noexcept 
   return 0;
 }
 
+// The manual leaves AF undefined after a logic operation; for the interpreter it is 0, and for translated code what the
+// host makes of it.
+bool host_clears_adjust_after_logic() {
+  uint16_t ax = 0;
+  asm("mov $15, %%eax\n\tadd $1, %%al\n\ttest %%eax, %%eax\n\tlahf" : "=&a"(ax) : : "cc");
+  return (ax & ArithmeticFlags::kAdjust) == 0;
+}
+
 void load_guest(Assembler& code) {
   for (uint8_t guest = 0; guest < 12; ++guest) code.load(host_of(guest), gpr(guest));
 }
@@ -51,6 +59,7 @@ void store_guest(Assembler& code) {
 Jit::Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache) : cpu_(cpu), cache_(std::move(cache)) {}
 
 Result<std::unique_ptr<Jit>> Jit::create(Cpu& cpu, size_t capacity_bytes) {
+  if (!host_clears_adjust_after_logic()) return fail("this host's AND and TEST leave AF set");
   auto jit = std::unique_ptr<Jit>(new Jit(cpu, TRY(CodeCache::create(capacity_bytes))));
   jit->make_thunks();
   return jit;
