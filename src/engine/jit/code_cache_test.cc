@@ -11,16 +11,18 @@ namespace {
 
 // mov eax, 42; ret
 constexpr std::array<uint8_t, 6> kFunction = {0xB8, 42, 0, 0, 0, 0xC3};
-using Function = int (*)();
+int run(const uint8_t* place) {
+  return reinterpret_cast<int (*)()>(reinterpret_cast<uintptr_t>(place))();
+}
 
 TEST(CodeCache, RunsWhatWasAddedAndWhatWasPatched) {
   auto cache = CodeCache::create(4096);
   if (!cache) GTEST_SKIP() << cache.error().message;
   const uint8_t* place = (*cache)->add(kFunction);
   ASSERT_NE(place, nullptr);
-  EXPECT_EQ(reinterpret_cast<Function>(place)(), 42);
+  EXPECT_EQ(run(place), 42);
   (*cache)->patch(place + 1, 7);
-  EXPECT_EQ(reinterpret_cast<Function>(place)(), 7);
+  EXPECT_EQ(run(place), 7);
 }
 
 TEST(CodeCache, RefusesWhatDoesNotFitAndBeginsAnewAfterAReset) {
@@ -34,7 +36,7 @@ TEST(CodeCache, RefusesWhatDoesNotFitAndBeginsAnewAfterAReset) {
   EXPECT_GE((*cache)->used() + kFunction.size(), (*cache)->capacity());
   (*cache)->reset(kept);
   EXPECT_EQ((*cache)->add(kFunction), second);
-  EXPECT_EQ(reinterpret_cast<Function>(first)(), 42);
+  EXPECT_EQ(run(first), 42);
 }
 
 TEST(CodeCache, NoPageIsWritableAndExecutable) {

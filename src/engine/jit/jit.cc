@@ -84,7 +84,7 @@ void Jit::make_thunks() {
   code.byte(0x41);  // jmp r13
   code.byte(0xFF);
   code.modrm_register(4, kScratch);
-  enter_ = reinterpret_cast<Enter>(cache_->add(code.code()));
+  enter_ = reinterpret_cast<Enter>(reinterpret_cast<uintptr_t>(cache_->add(code.code())));
 
   // And out of it again; the second place is for when the registers are in the Cpu already.
   code.clear();
