@@ -6,12 +6,14 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/jit/jit.h"
+
 namespace bulkhead::engine::jit {
 namespace {
 
 // mov eax, 42; ret
 constexpr std::array<uint8_t, 6> kFunction = {0xB8, 42, 0, 0, 0, 0xC3};
-int run(const uint8_t* place) {
+BULKHEAD_CALLS_TRANSLATED_CODE int run(const uint8_t* place) {
   return reinterpret_cast<int (*)()>(reinterpret_cast<uintptr_t>(place))();
 }
 

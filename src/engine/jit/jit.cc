@@ -187,7 +187,7 @@ void Jit::translate(Block& block) {
   counters_.handler_instructions += block.op_count - translator.native_count();
 }
 
-Exit Jit::run(Block& block) {
+BULKHEAD_CALLS_TRANSLATED_CODE Exit Jit::run(Block& block) {
   ++counters_.entries;
   cpu_.op = nullptr;
   return static_cast<Exit>(enter_(&cpu_, block.code));

@@ -13,6 +13,13 @@
 #include "engine/jit/code_cache.h"
 #include "support/result.h"
 
+// clang's check of calls looks for a mark in front of a function, which translated code does not have.
+#ifdef __clang__
+#define BULKHEAD_CALLS_TRANSLATED_CODE [[clang::no_sanitize("function")]]
+#else
+#define BULKHEAD_CALLS_TRANSLATED_CODE
+#endif
+
 namespace bulkhead::engine::jit {
 
 // Why translated code has come back. Cpu::rip and everything else is as between two blocks, but for kFault.

@@ -112,7 +112,7 @@ Outcome<Qcow2Image::TableRef> Qcow2Image::l2_to_read(uint64_t guest) {
 Outcome<Qcow2Image::TableRef> Qcow2Image::l2_to_write(uint64_t guest) {
   const uint64_t index = guest >> header_.cluster_bits >> (header_.cluster_bits - 3);
   const uint64_t entry = l1_[index];
-  if ((entry & kCopied) != 0) return l2_to_read(guest);
+  if ((entry & kCopied) != 0 && (entry & kOffsetMask) != 0) return l2_to_read(guest);
   const TableRef old = TRY(l2_to_read(guest));
   const uint64_t offset = TRY(allocate());
   TableRef made = TRY(new_table(offset, TableKind::kL2));
