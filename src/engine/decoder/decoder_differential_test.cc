@@ -9,7 +9,7 @@
 
 #include "engine/decoder/encodings.h"
 #include "engine/decoder/tables.h"
-#include "engine/decoder/zydis_oracle.h"
+#include "engine/decoder/zydis_explanations.h"
 #include "support/os/thread.h"
 
 namespace bulkhead::engine::decoder {

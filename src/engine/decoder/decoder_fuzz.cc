@@ -1,6 +1,6 @@
 // Fuzzes the decoder: first byte the mode, then the instruction. Whatever the bytes, the outcome agrees with Zydis, and
 // no byte beyond the instruction matters.
-#include "engine/decoder/zydis_oracle.h"
+#include "engine/decoder/zydis_explanations.h"
 #include "support/check.h"
 
 namespace {
