@@ -30,7 +30,7 @@ struct StreamCounters {
 
 class DescriptorStream : public ByteStream {
  public:
-  static constexpr size_t kOutputRing = 64 * 1024;
+  static constexpr size_t kOutputRing = size_t{64} * 1024;
   static constexpr size_t kInputRing = 4096;
 
   // Without descriptors until attach(). Dies on the loop's thread, or when the loop does not run.

@@ -39,7 +39,7 @@ Result<std::string> ImageOpener::relative(const std::string& name) const {
   if (!name.starts_with('/')) return name;
   std::error_code error;
   const auto folder = std::filesystem::weakly_canonical(folder_, error);
-  const std::string found = std::filesystem::path(name).lexically_normal().lexically_relative(folder);
+  std::string found = std::filesystem::path(name).lexically_normal().lexically_relative(folder);
   if (error || found.empty()) return fail("open '{}': it does not lie in the folder '{}'", name, folder_);
   return found;
 }

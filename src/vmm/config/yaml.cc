@@ -15,7 +15,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr uint64_t kMaximumFileSize = 256 * 1024;
+constexpr uint64_t kMaximumFileSize = uint64_t{256} * 1024;
 constexpr int kMaximumDepth = 16;
 constexpr int kMaximumNodes = 10'000;
 constexpr int kMaximumAliases = 64;

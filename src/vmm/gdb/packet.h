@@ -12,7 +12,7 @@
 
 namespace bulkhead::vmm::gdb {
 
-inline constexpr size_t kMaximumPacket = 16 * 1024;
+inline constexpr size_t kMaximumPacket = size_t{16} * 1024;
 
 struct Input {
   enum class Kind : uint8_t { kPacket, kInterrupt, kBadPacket };

@@ -88,10 +88,12 @@ TEST(FileStore, ReadsAndWritesThroughAScatterList) {
 }
 
 TEST(FileStore, TransfersMorePiecesThanOneSystemCallTakes) {
-  const TemporaryFile file(512 * 1024);
+  constexpr size_t kSize = size_t{512} * 1024;
+  const TemporaryFile file(kSize);
   const auto store = FileStore::open(file.path(), Access::kReadWrite).value();
-  std::vector<uint8_t> bytes(512 * 1024);
+  std::vector<uint8_t> bytes(kSize);
   std::vector<MutableByteSpan> pieces;
+  pieces.reserve(1024);
   for (size_t i = 0; i < 1024; ++i) pieces.push_back(MutableByteSpan(bytes).subspan(i * 512, 512));
   EXPECT_EQ(read(*store, 0, pieces), Status::kOk);
   for (size_t i = 0; i < bytes.size(); ++i) ASSERT_EQ(bytes[i], TemporaryFile::expected(i));

@@ -38,7 +38,7 @@ class PostCodePort final : public Device, public BytePorts {
 class DebugConsole final : public Device, public BytePorts {
  public:
   static constexpr uint16_t kPort = 0xE9;
-  static constexpr size_t kBacklogSize = 64 * 1024;
+  static constexpr size_t kBacklogSize = size_t{64} * 1024;
 
   // stream may be null; it must outlive the port.
   explicit DebugConsole(console::ByteStream* stream);

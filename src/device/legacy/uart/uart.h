@@ -25,7 +25,7 @@ class Uart final : public Device, public BytePorts {
   static constexpr std::array<uint16_t, 4> kPorts{0x3F8, 0x2F8, 0x3E8, 0x2E8};
   static constexpr std::array<uint8_t, 4> kIrqs{4, 3, 4, 3};
   static constexpr size_t kFifoSize = 16;
-  static constexpr size_t kBacklogSize = 64 * 1024;
+  static constexpr size_t kBacklogSize = size_t{64} * 1024;
 
   // stream may be null: nothing is connected. It must outlive the port.
   Uart(std::string name, IrqLine irq, console::ByteStream* stream);
