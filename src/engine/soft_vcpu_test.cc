@@ -72,7 +72,7 @@ TEST(SoftVcpu, DeliversAPageFaultWithItsFrame) {
   EXPECT_EQ(machine.get<uint64_t>(kStack - 16), testing::kUserStack);
   EXPECT_EQ(machine.get<uint64_t>(kStack - 8), testing::kUserData | 3u);
   EXPECT_EQ(state.segments[cpu::kSs].selector, 0);
-  EXPECT_EQ(state.instruction_count, 1u);
+  EXPECT_EQ(state.instruction_count, 2u);  // the delivery and the handler's OUT
 }
 
 TEST(SoftVcpu, ReturnsFromAnExceptionAndGoesOn) {
@@ -316,6 +316,30 @@ std::unique_ptr<Machine> counted_machine() {
   EngineOptions options;
   options.counted = true;
   return std::make_unique<Machine>(1, std::move(options));
+}
+
+TEST(SoftVcpu, StepsIntoTheHandlerOfAFault) {
+  Machine machine;
+  machine.set(machine.long_mode());
+  machine.put(kCode, {0x0F, 0x0B});
+  machine.put(kHandlers + 6 * 16, {0x0F, 0x0B});  // and again, for ever
+  ASSERT_TRUE(machine.vcpus[0]->set_debug({.single_step = true, .points = {}}));
+  for (unsigned step = 1; step < 4; ++step) {
+    EXPECT_EQ(machine.run(), StopReason::kDebug);
+    EXPECT_EQ(machine.state().rip, kHandlers + 6 * 16);
+    EXPECT_EQ(machine.state().gpr[cpu::kRsp], kStack - 40 - (step - 1) * 48);
+  }
+}
+
+TEST(CountedVcpu, CountsAHandlerThatFaultsForEver) {
+  const auto made = counted_machine();
+  Machine& machine = *made;
+  machine.set(machine.long_mode());
+  machine.put(kCode, {0x0F, 0x0B});
+  machine.put_object<uint64_t>(testing::kIdt + 6 * 16, Machine::gate(testing::kCode64, kCode, 14, 3));
+  machine.vcpus[0]->stop_at(50);
+  EXPECT_EQ(machine.run(), StopReason::kCountReached);
+  EXPECT_EQ(machine.state().instruction_count, 50u);
 }
 
 TEST(CountedVcpu, StopsAtEveryCount) {

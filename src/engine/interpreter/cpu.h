@@ -229,8 +229,9 @@ struct alignas(64) Cpu {
   // + 24.
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
-  uint32_t pause_count = 0;        // PAUSEs ever: how long a spinning vCPU has kept its host core
-  uint64_t instruction_count = 0;  // retired; correct between blocks, see current_instruction_count()
+  uint32_t pause_count = 0;  // PAUSEs ever: how long a spinning vCPU has kept its host core
+  // Instructions retired and faults delivered; correct between blocks, see current_instruction_count().
+  uint64_t instruction_count = 0;
   // run() ends when instruction_count is there, exactly. A block that would go beyond is not begun; the instructions up
   // to it are stepped. See README.md, "Counting".
   uint64_t count_limit = ~0ull;

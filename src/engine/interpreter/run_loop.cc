@@ -156,7 +156,8 @@ void run_blocks(Cpu& cpu) {
   }
 }
 
-// Puts RIP back at the instruction that faulted and delivers the exception. False: the processor shuts down.
+// Puts RIP back at the instruction that faulted and delivers the exception, which counts as an instruction: a handler
+// whose first instruction faults again must come to every limit too. False: the processor shuts down.
 bool take_fault(Cpu& cpu, const GuestFault& fault) {
   if (cpu.op != nullptr) {
     cpu.rip = cpu.instruction_rip();
@@ -166,7 +167,10 @@ bool take_fault(Cpu& cpu, const GuestFault& fault) {
   cpu.pending_debug = 0;
   cpu.step_trap = false;
   ++cpu.counters.exceptions;
-  return deliver_fault(cpu, fault);
+  if (!deliver_fault(cpu, fault)) return false;
+  if (cpu.resume_at_count == cpu.instruction_count) ++cpu.resume_at_count;  // RF of a task that a gate led to
+  ++cpu.instruction_count;
+  return true;
 }
 
 bool resume_flag(const Cpu& cpu) {
@@ -182,6 +186,14 @@ bool debugger_stops_here(Cpu& cpu, uint64_t linear) {
   return false;
 }
 
+// The end of an instruction, or of the delivery of its fault: the debugger that steps looks at the handler.
+std::optional<StopReason> stop_for_debugger(Cpu& cpu) {
+  if (!cpu.debugger_hit && !cpu.vcpu->debug().single_step) return std::nullopt;
+  cpu.debugger_hit = false;
+  cpu.debugger_skips_at_count = cpu.instruction_count;
+  return StopReason::kDebug;
+}
+
 // One instruction, with everything that is looked at around it.
 std::optional<StopReason> step(Cpu& cpu) {
   cpu.op = nullptr;
@@ -194,7 +206,8 @@ std::optional<StopReason> step(Cpu& cpu) {
   if (!resume_flag(cpu) && !stack_shadow) {
     if (const uint64_t hits = code_breakpoints_at(cpu, linear); hits != 0) {
       enter_debug_exception(cpu, hits);
-      return deliver_exception_or_stop(cpu, Event::debug_fault());
+      if (const auto stop = deliver_exception_or_stop(cpu, Event::debug_fault())) return stop;
+      return stop_for_debugger(cpu);
     }
   }
   cpu.step_trap = (cpu.system_flags & kFlagTrap) != 0;
@@ -202,7 +215,7 @@ std::optional<StopReason> step(Cpu& cpu) {
     check_rip(cpu);
     execute(cpu, *cpu.blocks->make_single(cpu, linear));
   } catch (const GuestFault& fault) {
-    return take_fault(cpu, fault) ? std::nullopt : std::optional(StopReason::kShutdown);
+    return take_fault(cpu, fault) ? stop_for_debugger(cpu) : std::optional(StopReason::kShutdown);
   }
   cpu.op = nullptr;
   if (cpu.stack_shadow_at_count == cpu.instruction_count) return std::nullopt;  // traps wait for the next instruction
@@ -212,12 +225,7 @@ std::optional<StopReason> step(Cpu& cpu) {
     enter_debug_exception(cpu, bits);
     if (const auto stop = deliver_exception_or_stop(cpu, Event::debug_trap())) return stop;
   }
-  if (cpu.debugger_hit || cpu.vcpu->debug().single_step) {
-    cpu.debugger_hit = false;
-    cpu.debugger_skips_at_count = cpu.instruction_count;
-    return StopReason::kDebug;
-  }
-  return std::nullopt;
+  return stop_for_debugger(cpu);
 }
 
 void take_init(Cpu& cpu) {

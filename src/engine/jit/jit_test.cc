@@ -70,7 +70,7 @@ TEST_F(JitTest, AFaultInTheMiddleOfABlockIsPrecise) {
   EXPECT_EQ(machine_.get<uint64_t>(after.gpr[cpu::kRsp] + 24) & 0x8D5, 0x11u);  // CF and AF of the addition
   EXPECT_EQ(after.gpr[cpu::kRbx], 4u);
   EXPECT_EQ(after.gpr[cpu::kRcx], 100u - 31);
-  EXPECT_EQ(after.instruction_count, 1u + 31 * 5 + 2 + 1);  // and the handler's OUT
+  EXPECT_EQ(after.instruction_count, 1u + 31 * 5 + 2 + 2);  // and the delivery and the handler's OUT
 }
 
 }  // namespace
