@@ -123,7 +123,7 @@ void Engine::leave(Cpu& cpu) {
 
 void Engine::attend_flush(Cpu& cpu) {
   const uint64_t epoch = write_epoch_.load();
-  cpu.tlb.drop_all_writes();
+  if (epoch != cpu.write_epoch) cpu.tlb.drop_all_writes();
   cpu.write_epoch = epoch;
   seen_epochs_[cpu.index].store(epoch);
   if (!pause_requested_.load()) return;

@@ -44,7 +44,7 @@ def test_a_debian_boot_ends_with_one_hash(cpus):
 
 
 def test_four_threads_on_two_vcpus_end_with_one_hash():
-    arguments = "selftest.args=--thread-seconds,1" if SLOW else "selftest.args=--thread-seconds,1,threads"
+    arguments = "selftest.args=--thread-seconds,1" if SLOW else "selftest.args=--thread-seconds,0.2,threads"
     results = hashes_under_differing_load(
         lambda _: run_debian(task="selftest", cpus=2, extra_command_line=arguments, extra=DETERMINISTIC, timeout=480))
     for result in results:

@@ -268,6 +268,15 @@ bool Translator::general(const Op& op) {
     slow.from = look_up(instruction.memory_size, writes(access));
     flags_ = Flags::kMemory;
   }
+  // LOCK across two cache lines is the handler's business, which does not lock the host's bus.
+  const bool is_locked =
+      is_memory && (instruction.has(decoder::kPrefixLock) || instruction.mnemonic == Mnemonic::kXchg);
+  size_t misaligned = 0;
+  if (is_locked && instruction.memory_size > 1) {
+    code_.op(0xF7, 0, kScratch);  // test r13, size - 1
+    code_.value(static_cast<int32_t>(instruction.memory_size - 1));
+    misaligned = code_.jump_if(kIfNotZero);
+  }
   if (needs_flags && flags_ == Flags::kMemory) restore_flags(kScratch2);
   if (!is_memory) {
     rm = host_of(instruction.rm);
@@ -302,6 +311,10 @@ bool Translator::general(const Op& op) {
     slow.back = code_.size();
     slow.flags_to_host = matters;
     slow_.push_back(slow);
+    if (misaligned != 0) {
+      slow.from = misaligned;
+      slow_.push_back(slow);
+    }
   }
   if (matters && shift) {
     save_flags();

@@ -168,7 +168,8 @@ inline void update(Cpu& cpu, cpu::SegmentRegister segment, uint64_t offset, Oper
   update_linear<T>(cpu, segment, linear_address<MemoryAccess::kReadWrite>(cpu, segment, offset, sizeof(T)), operate);
 }
 
-// Every other vCPU stands still while this lives: for LOCK across two pages.
+// Every other vCPU stands still while this lives: for LOCK across two cache lines. The host could do it within a page,
+// but by locking its bus, which slows down all that runs on it.
 class ExclusiveSection {
  public:
   explicit ExclusiveSection(Cpu& cpu);
@@ -180,11 +181,17 @@ class ExclusiveSection {
   Engine& engine_;
 };
 
+template <typename T>
+[[nodiscard]] inline bool crosses_cache_line(const void* host) {
+  constexpr uintptr_t kLine = 64;
+  return (reinterpret_cast<uintptr_t>(host) & (kLine - 1)) > kLine - sizeof(T);
+}
+
 // As update_linear(), but operate() must use a LOCKed instruction (or XCHG), which makes it atomic everywhere.
 template <typename T, typename Operate>
 [[gnu::noinline]] void update_locked_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, Operate&& operate) {
   const CheckedAccess access = check_access(cpu, segment, linear, sizeof(T), MemoryAccess::kReadWrite);
-  if (access.count == 1 && access.pieces[0].host != nullptr) {
+  if (access.count == 1 && access.pieces[0].host != nullptr && !crosses_cache_line<T>(access.pieces[0].host)) {
     operate(reinterpret_cast<T*>(access.pieces[0].host));
     if (access.pieces[0].holds_code) code_written(cpu, access.pieces[0].physical, sizeof(T));
     return;
@@ -198,7 +205,8 @@ template <typename T, typename Operate>
 template <typename T, typename Operate>
 [[gnu::always_inline]] inline void update_locked_linear(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear,
                                                         Operate&& operate) {
-  if (uint8_t* host = find_writable(cpu, linear, sizeof(T))) [[likely]] {
+  uint8_t* host = find_writable(cpu, linear, sizeof(T));
+  if (host != nullptr && !crosses_cache_line<T>(host)) [[likely]] {
     operate(reinterpret_cast<T*>(host));
     return;
   }

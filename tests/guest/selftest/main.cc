@@ -29,11 +29,11 @@ void expect(bool holds, const std::string& name, const std::string& seen) {
 
 int main(int argument_count, char** arguments) {
   using namespace selftest;
-  unsigned thread_seconds = 60;
+  double thread_seconds = 60;
   std::vector<std::string> wanted;
   for (int i = 1; i < argument_count; ++i) {
     if (std::strcmp(arguments[i], "--thread-seconds") == 0 && i + 1 < argument_count) {
-      thread_seconds = static_cast<unsigned>(std::atoi(arguments[++i]));
+      thread_seconds = std::atof(arguments[++i]);
     } else {
       wanted.emplace_back(arguments[i]);
     }

@@ -22,7 +22,7 @@ inline uint32_t bits(float value) {
 void test_faults();
 void test_floating_point();
 void test_vectors();
-void test_threads(unsigned seconds);
+void test_threads(double seconds);
 void test_timers();
 void test_processes();
 void test_memory();
