@@ -11,17 +11,43 @@ namespace {
 constexpr uint8_t kIpVersion4 = 4;
 constexpr uint8_t kIpVersion6 = 6;
 
+void read_ethernet_into(ByteSpan frame, Ethernet& ethernet) {
+  if (frame.size() < kEthernetHeaderSize) {
+    ethernet.fault = Fault::kShortEthernet;
+    return;
+  }
+  ethernet.destination = MacAddress::from(frame);
+  ethernet.source = MacAddress::from(frame.subspan(MacAddress::kSize));
+  size_t offset = kEthernetHeaderSize;
+  ethernet.type = load_big16(frame.data() + offset - 2);
+  while ((ethernet.type == kTypeVlan || ethernet.type == kTypeServiceVlan) &&
+         ethernet.vlan_tag_count < Ethernet::kMaximumVlanTags) {
+    if (frame.size() - offset < kVlanTagSize) {
+      ethernet.fault = Fault::kShortVlan;
+      return;
+    }
+    const uint16_t control = load_big16(frame.data() + offset);
+    ethernet.vlan_tags[ethernet.vlan_tag_count++] = {.protocol = ethernet.type,
+                                                     .id = static_cast<uint16_t>(control & 0xFFF),
+                                                     .priority = static_cast<uint8_t>(control >> 13),
+                                                     .drop_eligible = (control & 0x1000) != 0};
+    ethernet.type = load_big16(frame.data() + offset + 2);
+    offset += kVlanTagSize;
+  }
+  ethernet.network_offset = offset;
+}
+
 class Reader {
  public:
   explicit Reader(ByteSpan frame) : frame_(frame) {}
 
   Headers read() {
-    headers_.fault = ethernet();
+    read_ethernet_into(frame_, headers_);
+    if (headers_.fault == Fault::kNone) headers_.fault = network();
     return headers_;
   }
 
  private:
-  Fault ethernet();
   Fault network();
   Fault arp();
   Fault ipv4();
@@ -37,27 +63,6 @@ class Reader {
   const ByteSpan frame_;
   Headers headers_;
 };
-
-Fault Reader::ethernet() {
-  if (frame_.size() < kEthernetHeaderSize) return Fault::kShortEthernet;
-  headers_.destination = MacAddress::from(frame_);
-  headers_.source = MacAddress::from(frame_.subspan(MacAddress::kSize));
-  size_t offset = kEthernetHeaderSize;
-  headers_.type = load_big16(frame_.data() + offset - 2);
-  while ((headers_.type == kTypeVlan || headers_.type == kTypeServiceVlan) &&
-         headers_.vlan_tag_count < Headers::kMaximumVlanTags) {
-    if (frame_.size() - offset < kVlanTagSize) return Fault::kShortVlan;
-    const uint16_t control = load_big16(frame_.data() + offset);
-    headers_.vlan_tags[headers_.vlan_tag_count++] = {.protocol = headers_.type,
-                                                     .id = static_cast<uint16_t>(control & 0xFFF),
-                                                     .priority = static_cast<uint8_t>(control >> 13),
-                                                     .drop_eligible = (control & 0x1000) != 0};
-    headers_.type = load_big16(frame_.data() + offset + 2);
-    offset += kVlanTagSize;
-  }
-  headers_.network_offset = offset;
-  return network();
-}
 
 Fault Reader::network() {
   switch (headers_.type) {
@@ -266,6 +271,12 @@ std::string_view to_string(Fault fault) {
       return "an impossible transport size";
   }
   return "";
+}
+
+Ethernet read_ethernet(ByteSpan frame) {
+  Ethernet ethernet;
+  read_ethernet_into(frame, ethernet);
+  return ethernet;
 }
 
 Headers read_headers(ByteSpan frame) {

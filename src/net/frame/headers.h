@@ -88,10 +88,9 @@ enum class Fault : uint8_t {
 };
 [[nodiscard]] std::string_view to_string(Fault fault);
 
-struct Headers {
+// What a switch looks at.
+struct Ethernet {
   static constexpr size_t kMaximumVlanTags = 2;
-  // More extension headers than this are a fault: no sender needs them, and a reader must end.
-  static constexpr unsigned kMaximumExtensionHeaders = 8;
 
   Fault fault = Fault::kNone;
   MacAddress destination;
@@ -100,6 +99,11 @@ struct Headers {
   uint8_t vlan_tag_count = 0;
   uint16_t type = 0;  // behind the tags; a third tag is a type here
   size_t network_offset = 0;
+};
+
+struct Headers : Ethernet {
+  // More extension headers than this are a fault: no sender needs them, and a reader must end.
+  static constexpr unsigned kMaximumExtensionHeaders = 8;
 
   std::optional<Arp> arp;
   std::optional<Ip> ip;
@@ -111,6 +115,8 @@ struct Headers {
   size_t transport_payload_size = 0;    // of this frame
 };
 
+// The first of the headers only.
+[[nodiscard]] Ethernet read_ethernet(ByteSpan frame);
 [[nodiscard]] Headers read_headers(ByteSpan frame);
 
 }  // namespace bulkhead::net::frame

@@ -1,0 +1,342 @@
+#include "net/switch/virtual_switch.h"
+
+#include <algorithm>
+
+#include "net/frame/big_endian.h"
+#include "support/check.h"
+
+namespace bulkhead::net::switching {
+namespace {
+
+using frame::kTypeServiceVlan, frame::kTypeVlan, frame::kVlanTagSize;
+
+constexpr size_t kAddressesSize = 2 * frame::MacAddress::kSize;
+constexpr uint64_t kLargestFrame = 65536;
+constexpr uint8_t kNeighbourAdvertisement = 136, kRouterAdvertisement = 134;
+
+// 01:80:C2:00:00:00 to :0F are for the neighbour on the wire and no bridge forwards them (IEEE 802.1Q 8.6.3).
+bool is_reserved(const frame::MacAddress& address) {
+  return address.number() >> 4 == 0x0180C2'00000;
+}
+
+// A second's worth, and one whole frame of the largest size at least.
+RateLimit byte_limit(uint64_t rate) {
+  return {rate, std::max<uint64_t>(rate / 10, kLargestFrame)};
+}
+RateLimit frame_limit(uint64_t rate) {
+  return {rate, rate};
+}
+
+bool is_known_address(const PortConfig& config, const frame::IpAddress& address) {
+  return std::ranges::find(config.ip_addresses, address) != config.ip_addresses.end();
+}
+
+Result<> check_vlan(uint16_t vlan, std::string_view what) {
+  if (vlan == 0 || vlan > frame::kMaximumVlan) return fail("{} {}: allowed: 1 to {}", what, vlan, frame::kMaximumVlan);
+  return {};
+}
+
+}  // namespace
+
+std::string_view to_string(Drop drop) {
+  constexpr std::array<std::string_view, kDropCount> kNames = {
+      "malformed",       "VLAN",       "double tag",      "forged MAC",      "forged address",
+      "network service", "rate",       "broadcast limit", "multicast limit", "reserved address",
+      "filter",          "mirror port"};
+  return kNames[static_cast<size_t>(drop)];
+}
+
+void OutputFrame::copy_to(MutableByteSpan out) const {
+  CHECK(out.size() == size(), "a frame's own size");
+  for (const ByteSpan part : parts) {
+    std::ranges::copy(part, out.begin());
+    out = out.subspan(part.size());
+  }
+}
+
+std::vector<uint8_t> OutputFrame::bytes() const {
+  std::vector<uint8_t> all(size());
+  copy_to(all);
+  return all;
+}
+
+// ---- What there is ----
+
+VirtualSwitch::VirtualSwitch(const MacTableLimits& limits, uint64_t secret) : addresses_(limits, secret) {}
+
+Result<GroupId> VirtualSwitch::add_group(GroupPolicy policy) {
+  if (groups_.size() >= kMaximumGroups) return fail("more than the {} port groups allowed", kMaximumGroups);
+  if (policy.mode == VlanMode::kTrunk) {
+    if (policy.native_vlan != 0) TRY(check_vlan(policy.native_vlan, "native VLAN"));
+    if (policy.allowed_vlans.test(0) || policy.allowed_vlans.test(4095)) {
+      return fail("allowed VLANs: allowed: 1 to {}", frame::kMaximumVlan);
+    }
+  } else {
+    TRY(check_vlan(policy.vlan, "VLAN"));
+  }
+  if (policy.tag_protocol != kTypeVlan && policy.tag_protocol != kTypeServiceVlan) {
+    return fail("tag protocol {:#06x}: allowed: {:#06x} or {:#06x}", policy.tag_protocol, kTypeVlan, kTypeServiceVlan);
+  }
+  groups_.push_back({.policy = std::move(policy), .counters = {}});
+  return static_cast<GroupId>(groups_.size() - 1);
+}
+
+Result<PortId> VirtualSwitch::add_port(PortConfig config) {
+  if (config.group >= groups_.size()) return fail("no port group {}", config.group);
+  if (config.ip_addresses.size() > PortConfig::kMaximumAddresses) {
+    return fail("more than the {} addresses allowed", PortConfig::kMaximumAddresses);
+  }
+  if (config.mac) {
+    if (config.mac->is_group() || config.mac->is_zero())
+      return fail("{} is no card's address", config.mac->to_string());
+    if (const auto taken = assigned_.find(*config.mac); taken != assigned_.end()) {
+      return fail("{} belongs to port '{}'", config.mac->to_string(), ports_[taken->second]->config.name);
+    }
+  }
+  auto free = std::ranges::find_if(ports_, [](const auto& each) { return each == nullptr; });
+  if (free == ports_.end()) {
+    if (ports_.size() >= kMaximumPorts) return fail("more than the {} ports allowed", kMaximumPorts);
+    ports_.emplace_back();
+    free = ports_.end() - 1;
+  }
+  const auto id = static_cast<PortId>(free - ports_.begin());
+  const GroupPolicy& policy = groups_[config.group].policy;
+  if (config.mac) assigned_[*config.mac] = id;
+  const bool overhears = config.promiscuous && policy.promiscuous == Permission::kAllow;
+  if (overhears) ++overhearing_count_;
+  *free = std::make_unique<Port>(Port{.config = std::move(config),
+                                      .counters = {},
+                                      .rate = byte_limit(policy.rate_bytes_a_second),
+                                      .broadcast = frame_limit(policy.broadcast_frames_a_second),
+                                      .multicast = frame_limit(policy.multicast_frames_a_second),
+                                      .overhears = overhears});
+  return id;
+}
+
+void VirtualSwitch::remove_port(PortId id) {
+  Port* const gone = port(id);
+  if (gone == nullptr) return;
+  if (mirror_target_ == id) clear_mirror();
+  if (gone->config.mac) assigned_.erase(*gone->config.mac);
+  if (gone->overhears) --overhearing_count_;
+  addresses_.forget_port(id);
+  ports_[id].reset();
+}
+
+Result<> VirtualSwitch::set_mirror(Mirror mirror) {
+  Port* const target = port(mirror.target);
+  if (target == nullptr) return fail("mirror: no port {}", mirror.target);
+  for (const PortId id : mirror.ports) {
+    if (port(id) == nullptr) return fail("mirror: no port {}", id);
+    if (id == mirror.target) return fail("mirror: port '{}' is its own target", target->config.name);
+  }
+  clear_mirror();
+  for (const PortId id : mirror.ports) port(id)->mirrored = true;
+  target->is_mirror = true;
+  mirror_target_ = mirror.target;
+  addresses_.forget_port(mirror.target);
+  return {};
+}
+
+void VirtualSwitch::clear_mirror() {
+  for (const auto& each : ports_) {
+    if (each) each->mirrored = each->is_mirror = false;
+  }
+  mirror_target_.reset();
+}
+
+const Counters* VirtualSwitch::counters(PortId id) const {
+  const Port* const found = port(id);
+  return found == nullptr ? nullptr : &found->counters;
+}
+
+const Counters* VirtualSwitch::group_counters(GroupId group) const {
+  return group < groups_.size() ? &groups_[group].counters : nullptr;
+}
+
+// ---- Into the switch ----
+
+bool VirtualSwitch::carries(const GroupPolicy& policy, uint16_t vlan) {
+  if (policy.mode != VlanMode::kTrunk) return policy.vlan == vlan;
+  return policy.native_vlan == vlan || policy.allowed_vlans.test(vlan);
+}
+
+std::optional<Drop> VirtualSwitch::classify(const GroupPolicy& policy, Work& work) const {
+  const frame::Ethernet& ethernet = work.ethernet;
+  const bool tagged = ethernet.vlan_tag_count != 0 && ethernet.vlan_tags[0].protocol == policy.tag_protocol;
+  if (policy.mode == VlanMode::kTunnel || !tagged) {
+    work.vlan = policy.mode == VlanMode::kTrunk ? policy.native_vlan : policy.vlan;
+    return work.vlan == 0 ? std::optional(Drop::kVlan) : std::nullopt;
+  }
+  const frame::VlanTag& tag = ethernet.vlan_tags[0];
+  // A tag with VLAN 0 says a priority only.
+  const uint16_t untagged_vlan = policy.mode == VlanMode::kTrunk ? policy.native_vlan : policy.vlan;
+  work.vlan = tag.id == 0 ? untagged_vlan : tag.id;
+  work.priority_bits = static_cast<uint16_t>(tag.priority << 13 | (tag.drop_eligible ? 0x1000 : 0));
+  work.inner_offset = kAddressesSize + kVlanTagSize;
+  const bool may = tag.id == 0 || (policy.mode == VlanMode::kTrunk && carries(policy, tag.id));
+  return work.vlan == 0 || !may ? std::optional(Drop::kVlan) : std::nullopt;
+}
+
+const frame::Headers& VirtualSwitch::headers_of(Work& work) const {
+  if (!work.headers) work.headers = frame::read_headers(work.frame);
+  return *work.headers;
+}
+
+std::optional<Drop> VirtualSwitch::guard(const Port& from, const GroupPolicy& policy, Work& work) const {
+  const frame::MacAddress& source = work.ethernet.source;
+  if (source.is_group() || source.is_zero()) return Drop::kForgedMac;
+  if (policy.forged_mac == Permission::kDeny && from.config.mac && source != *from.config.mac) return Drop::kForgedMac;
+  // Whatever its group allows, nobody takes another port's own address.
+  if (const auto owner = assigned_.find(source); owner != assigned_.end() && owner->second != work.from) {
+    return Drop::kForgedMac;
+  }
+  const bool check_services = policy.network_services == Permission::kDeny;
+  const bool check_addresses = policy.forged_address == Permission::kDeny && !from.config.ip_addresses.empty();
+  if (!check_services && !check_addresses) return std::nullopt;
+  const frame::Headers& headers = headers_of(work);
+  if (check_services) {
+    const bool dhcp =
+        headers.udp && ((headers.ip->source.family == frame::Family::kIpv4 && headers.udp->source_port == 67) ||
+                        (headers.ip->source.family == frame::Family::kIpv6 && headers.udp->source_port == 547));
+    const bool router =
+        headers.icmp && headers.ip->source.family == frame::Family::kIpv6 && headers.icmp->type == kRouterAdvertisement;
+    if (dhcp || router) return Drop::kNetworkService;
+  }
+  return check_addresses ? guard_addresses(from, policy, work) : std::nullopt;
+}
+
+std::optional<Drop> VirtualSwitch::guard_addresses(const Port& from, const GroupPolicy& policy, Work& work) const {
+  const frame::Headers& headers = headers_of(work);
+  const bool is_ip =
+      headers.type == frame::kTypeArp || headers.type == frame::kTypeIpv4 || headers.type == frame::kTypeIpv6;
+  // What cannot be read cannot be believed.
+  if (is_ip && headers.fault != frame::Fault::kNone) return Drop::kForgedAddress;
+  if (headers.arp) {
+    const bool own_mac = headers.arp->sender_mac == headers.source || policy.forged_mac == Permission::kAllow;
+    const bool own_address = headers.arp->sender.is_unspecified() || is_known_address(from.config, headers.arp->sender);
+    return own_mac && own_address ? std::nullopt : std::optional(Drop::kForgedAddress);
+  }
+  if (!headers.ip) return std::nullopt;
+  // 0.0.0.0 and :: ask for an address; IPv6 also has its link-local ones.
+  const frame::IpAddress& source = headers.ip->source;
+  const bool link_local =
+      source.family == frame::Family::kIpv6 && source.bytes[0] == 0xFE && (source.bytes[1] & 0xC0) == 0x80;
+  if (!source.is_unspecified() && !link_local && !is_known_address(from.config, source)) return Drop::kForgedAddress;
+  const bool advertises =
+      headers.icmp && source.family == frame::Family::kIpv6 && headers.icmp->type == kNeighbourAdvertisement;
+  if (!advertises) return std::nullopt;
+  // The target stands behind the header and four reserved bytes (RFC 4861 4.4).
+  if (headers.transport_payload_size < 16) return Drop::kForgedAddress;
+  const frame::IpAddress target = frame::IpAddress::v6(work.frame.subspan(headers.transport_payload_offset, 16));
+  const bool target_link_local = target.bytes[0] == 0xFE && (target.bytes[1] & 0xC0) == 0x80;
+  return target_link_local || is_known_address(from.config, target) ? std::nullopt
+                                                                    : std::optional(Drop::kForgedAddress);
+}
+
+std::optional<Drop> VirtualSwitch::limit(Port& from, const Work& work, bool is_known) const {
+  if (!from.rate.take(work.frame.size(), work.now_ns)) return Drop::kRate;
+  const frame::MacAddress& destination = work.ethernet.destination;
+  const bool multicast = destination.is_group() && !destination.is_broadcast();
+  if (multicast && !from.multicast.take(1, work.now_ns)) return Drop::kMulticast;
+  if (!multicast && !is_known && !from.broadcast.take(1, work.now_ns)) return Drop::kBroadcast;
+  return std::nullopt;
+}
+
+std::optional<PortId> VirtualSwitch::destination_of(const Work& work) const {
+  if (work.ethernet.destination.is_group()) return std::nullopt;
+  if (const auto found = addresses_.find(work.vlan, work.ethernet.destination, work.now_ns)) return found;
+  const auto owner = assigned_.find(work.ethernet.destination);
+  return owner == assigned_.end() ? std::nullopt : std::optional(owner->second);
+}
+
+void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output) {
+  Port* const source = port(from);
+  CHECK(source != nullptr, "a frame from a port that is there");
+  Group& group = group_of(*source);
+  for (Counters* counters : {&source->counters, &group.counters}) {
+    ++counters->received_frames;
+    counters->received_bytes += frame.size();
+  }
+  Work work{.from = from, .frame = frame, .now_ns = now_ns, .output = output, .ethernet = frame::read_ethernet(frame)};
+  if (work.ethernet.fault != frame::Fault::kNone || frame.size() > frame::kMaximumFrameSize) {
+    return count_drop(*source, Drop::kMalformed);
+  }
+  if (source->is_mirror) return count_drop(*source, Drop::kMirrorPort);
+  if (source->mirrored) mirror(work, {{frame, {}, {}}});
+  if (is_reserved(work.ethernet.destination)) return count_drop(*source, Drop::kReserved);
+  if (const auto drop = classify(group.policy, work)) return count_drop(*source, *drop);
+  if (const auto drop = guard(*source, group.policy, work)) return count_drop(*source, *drop);
+  const std::optional<PortId> destination = destination_of(work);
+  if (const auto drop = limit(*source, work, destination.has_value())) return count_drop(*source, *drop);
+
+  const MacTable::Learned learned = addresses_.learn(work.vlan, work.ethernet.source, from, now_ns);
+  if (learned == MacTable::Learned::kNoRoom) ++source->counters.not_learned;
+  if (learned == MacTable::Learned::kMoved) ++source->counters.moved_addresses;
+
+  if (!destination) {
+    ++source->counters.flooded_frames;
+    ++group.counters.flooded_frames;
+  }
+  if (destination && overhearing_count_ == 0) {
+    if (*destination != from) send(*destination, work);
+    return;
+  }
+  for (PortId to = 0; to < ports_.size(); ++to) {
+    if (ports_[to] == nullptr || to == from) continue;
+    if (!destination || *destination == to || ports_[to]->overhears) send(to, work);
+  }
+}
+
+// ---- Out of the switch ----
+
+void VirtualSwitch::send(PortId to, Work& work) {
+  Port& target = *ports_[to];
+  Port& source = *ports_[work.from];
+  const GroupPolicy& policy = group_of(target).policy;
+  if (target.is_mirror || !carries(policy, work.vlan)) return;
+  const bool apart = target.config.group == source.config.group && policy.within_group == Permission::kDeny;
+  const bool passes = !apart && (filter_ == nullptr || filter_->lets_through({.from = work.from,
+                                                                              .to = to,
+                                                                              .vlan = work.vlan,
+                                                                              .frame = work.frame,
+                                                                              .headers = headers_of(work),
+                                                                              .now_ns = work.now_ns}));
+  if (!passes) return count_drop(source, Drop::kFilter);
+  const ByteSpan inner = work.frame.subspan(work.inner_offset);
+  const bool with_tag = policy.mode == VlanMode::kTrunk && policy.native_vlan != work.vlan;
+  std::array<uint8_t, kVlanTagSize> tag;
+  OutputFrame out{{work.frame.first(kAddressesSize), {}, inner}};
+  if (with_tag) {
+    frame::store_big16(tag.data(), policy.tag_protocol);
+    frame::store_big16(tag.data() + 2, static_cast<uint16_t>(work.priority_bits | work.vlan));
+    out.parts[1] = tag;
+  } else if (policy.mode != VlanMode::kTunnel) {
+    // A tag of the sender's own would be taken for one of ours at the far end, and name any VLAN.
+    const uint16_t type = frame::load_big16(inner.data());
+    if (type == kTypeVlan || type == kTypeServiceVlan) return count_drop(source, Drop::kDoubleTag);
+  }
+  if (target.mirrored) mirror(work, out);
+  count_sent(target, out.size());
+  work.output.deliver(to, out);
+}
+
+void VirtualSwitch::mirror(Work& work, const OutputFrame& frame) {
+  if (!mirror_target_) return;
+  count_sent(*ports_[*mirror_target_], frame.size());
+  work.output.deliver(*mirror_target_, frame);
+}
+
+void VirtualSwitch::count_sent(Port& port, size_t size) {
+  for (Counters* counters : {&port.counters, &group_of(port).counters}) {
+    ++counters->sent_frames;
+    counters->sent_bytes += size;
+  }
+}
+
+void VirtualSwitch::count_drop(Port& port, Drop drop) {
+  ++port.counters.drops[static_cast<size_t>(drop)];
+  ++group_of(port).counters.drops[static_cast<size_t>(drop)];
+}
+
+}  // namespace bulkhead::net::switching

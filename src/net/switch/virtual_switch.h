@@ -1,0 +1,167 @@
+// A learning switch with VLANs and port groups. It forwards one frame at a time, as a function of the frame, its tables
+// and the time that it is given; it owns no queue, thread, clock or descriptor, and the same inputs give the same
+// outputs. Bounds: kMaximumPorts, kMaximumGroups, the MAC table's limits.
+//
+//   frame -> mirror -> classify (VLAN) -> guards of the group -> rate -> learn -> destinations -> filter -> tag ->
+//   output
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "net/frame/headers.h"
+#include "net/switch/mac_table.h"
+#include "net/switch/port_group.h"
+#include "net/switch/rate_limit.h"
+#include "support/result.h"
+
+namespace bulkhead::net::switching {
+
+enum class Drop : uint8_t {
+  kMalformed,
+  kVlan,
+  kDoubleTag,
+  kForgedMac,
+  kForgedAddress,
+  kNetworkService,
+  kRate,
+  kBroadcast,
+  kMulticast,
+  kReserved,
+  kFilter,
+  kMirrorPort,
+};
+inline constexpr size_t kDropCount = 12;
+[[nodiscard]] std::string_view to_string(Drop drop);
+
+struct Counters {
+  uint64_t received_frames = 0;  // by the switch, from the port
+  uint64_t received_bytes = 0;
+  uint64_t sent_frames = 0;
+  uint64_t sent_bytes = 0;
+  uint64_t flooded_frames = 0;
+  uint64_t not_learned = 0;
+  uint64_t moved_addresses = 0;
+  std::array<uint64_t, kDropCount> drops{};
+
+  [[nodiscard]] uint64_t dropped(Drop drop) const { return drops[static_cast<size_t>(drop)]; }
+};
+
+// A frame on its way out: pieces of the one that came in, with a tag put in or left out.
+struct OutputFrame {
+  std::array<ByteSpan, 3> parts;
+
+  [[nodiscard]] size_t size() const { return parts[0].size() + parts[1].size() + parts[2].size(); }
+  // Into exactly size() bytes.
+  void copy_to(MutableByteSpan out) const;
+  [[nodiscard]] std::vector<uint8_t> bytes() const;
+};
+
+class Output {
+ public:
+  virtual ~Output() = default;
+  // The frame's bytes are there during the call only. It must not call the switch (DEVICE_SAFETY rule 9).
+  virtual void deliver(PortId port, const OutputFrame& frame) = 0;
+};
+
+// Says for each pair of ports whether a frame may pass.
+struct Passage {
+  PortId from;
+  PortId to;
+  uint16_t vlan;
+  ByteSpan frame;
+  const frame::Headers& headers;
+  uint64_t now_ns;
+};
+class Filter {
+ public:
+  virtual ~Filter() = default;
+  [[nodiscard]] virtual bool lets_through(const Passage& passage) = 0;
+};
+
+// Copies of what the ports send and receive go to one more port, which takes part in nothing else.
+struct Mirror {
+  std::vector<PortId> ports;
+  PortId target = 0;
+};
+
+class VirtualSwitch {
+ public:
+  static constexpr size_t kMaximumPorts = 512;
+  static constexpr size_t kMaximumGroups = 256;
+
+  // The secret keeps places in tables unknown to guests.
+  VirtualSwitch(const MacTableLimits& limits, uint64_t secret);
+
+  Result<GroupId> add_group(GroupPolicy policy);
+  Result<PortId> add_port(PortConfig config);
+  // Its addresses are forgotten; the id may be given to another port.
+  void remove_port(PortId port);
+  Result<> set_mirror(Mirror mirror);
+  void clear_mirror();
+  // nullptr: everything passes. The filter outlives its use here.
+  void set_filter(Filter* filter) { filter_ = filter; }
+
+  // Takes a frame that a port sends. Time never goes back.
+  void forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output);
+
+  [[nodiscard]] const Counters* counters(PortId port) const;
+  [[nodiscard]] const Counters* group_counters(GroupId group) const;
+  [[nodiscard]] const MacTable& addresses() const { return addresses_; }
+
+ private:
+  struct Group {
+    GroupPolicy policy;
+    Counters counters;
+  };
+  struct Port {
+    PortConfig config;
+    Counters counters;
+    RateLimit rate, broadcast, multicast;
+    bool overhears = false;
+    bool mirrored = false;
+    bool is_mirror = false;
+  };
+  struct Work {
+    PortId from;
+    ByteSpan frame;
+    uint64_t now_ns;
+    Output& output;
+    frame::Ethernet ethernet;
+    uint16_t vlan = 0;
+    uint16_t priority_bits = 0;  // of the tag, kept from tagged port to tagged port
+    size_t inner_offset = 12;    // of the type field behind the tag that was taken off
+    std::optional<frame::Headers> headers;
+  };
+
+  [[nodiscard]] Port* port(PortId id) const { return id < ports_.size() ? ports_[id].get() : nullptr; }
+  [[nodiscard]] Group& group_of(const Port& port) { return groups_[port.config.group]; }
+  [[nodiscard]] static bool carries(const GroupPolicy& policy, uint16_t vlan);
+  [[nodiscard]] const frame::Headers& headers_of(Work& work) const;
+  [[nodiscard]] std::optional<Drop> classify(const GroupPolicy& policy, Work& work) const;
+  [[nodiscard]] std::optional<Drop> guard(const Port& from, const GroupPolicy& policy, Work& work) const;
+  [[nodiscard]] std::optional<Drop> guard_addresses(const Port& from, const GroupPolicy& policy, Work& work) const;
+  [[nodiscard]] std::optional<Drop> limit(Port& from, const Work& work, bool is_known) const;
+  [[nodiscard]] std::optional<PortId> destination_of(const Work& work) const;
+  void count_drop(Port& port, Drop drop);
+  void send(PortId to, Work& work);
+  void mirror(Work& work, const OutputFrame& frame);
+  void count_sent(Port& port, size_t size);
+
+  MacTable addresses_;
+  std::vector<Group> groups_;
+  std::vector<std::unique_ptr<Port>> ports_;
+  // Addresses that belong to ports: at most one a port.
+  std::unordered_map<frame::MacAddress, PortId> assigned_;
+  size_t overhearing_count_ = 0;
+  std::optional<PortId> mirror_target_;
+  Filter* filter_ = nullptr;
+};
+
+}  // namespace bulkhead::net::switching

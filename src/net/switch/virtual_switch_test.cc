@@ -1,0 +1,428 @@
+#include "net/switch/virtual_switch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "net/frame/testing/frame_builder.h"
+
+namespace bulkhead::net::switching {
+namespace {
+
+using frame::FrameBuilder, frame::MacAddress;
+using testing::ElementsAre, testing::IsEmpty, testing::UnorderedElementsAre;
+
+constexpr uint64_t kSecond = 1'000'000'000;
+
+MacAddress mac(uint32_t number) {
+  return {{2, 0, static_cast<uint8_t>(number >> 24), static_cast<uint8_t>(number >> 16),
+           static_cast<uint8_t>(number >> 8), static_cast<uint8_t>(number)}};
+}
+std::vector<uint8_t> from_to(uint32_t source, uint32_t destination) {
+  return FrameBuilder().ethernet(mac(source), mac(destination)).payload("some bytes").build();
+}
+std::vector<uint8_t> broadcast_from(uint32_t source) {
+  return FrameBuilder().ethernet(mac(source), MacAddress::broadcast()).payload("some bytes").build();
+}
+
+struct Recorder final : Output {
+  void deliver(PortId port, const OutputFrame& frame) override { out.emplace_back(port, frame.bytes()); }
+  std::vector<std::pair<PortId, std::vector<uint8_t>>> out;
+};
+
+struct World {
+  GroupId group(GroupPolicy policy) { return fabric.add_group(std::move(policy)).value(); }
+  PortId port(GroupId group, PortConfig config = {}) {
+    config.group = group;
+    return fabric.add_port(std::move(config)).value();
+  }
+  // The ports that a frame reaches.
+  std::vector<PortId> send(PortId from, const std::vector<uint8_t>& frame) {
+    Recorder recorder;
+    fabric.forward(from, frame, now, recorder);
+    last = std::move(recorder.out);
+    std::vector<PortId> ports;
+    for (const auto& [port, bytes] : last) ports.push_back(port);
+    return ports;
+  }
+  const std::vector<uint8_t>& bytes_at(PortId port) const {
+    for (const auto& [to, bytes] : last) {
+      if (to == port) return bytes;
+    }
+    static const std::vector<uint8_t> kNone;
+    return kNone;
+  }
+  uint64_t dropped(PortId port, Drop drop) { return fabric.counters(port)->dropped(drop); }
+
+  VirtualSwitch fabric{{}, 12345};
+  uint64_t now = kSecond;
+  std::vector<std::pair<PortId, std::vector<uint8_t>>> last;
+};
+
+VlanSet vlans(std::initializer_list<uint16_t> list) {
+  VlanSet set;
+  for (const uint16_t vlan : list) set.set(vlan);
+  return set;
+}
+
+TEST(VirtualSwitch, FloodsUntilItHasLearned) {
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group), b = world.port(group), c = world.port(group);
+  EXPECT_THAT(world.send(a, from_to(1, 2)), UnorderedElementsAre(b, c));
+  EXPECT_THAT(world.send(b, from_to(2, 1)), ElementsAre(a));
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+  EXPECT_EQ(world.bytes_at(b), from_to(1, 2));
+  EXPECT_THAT(world.send(c, broadcast_from(3)), UnorderedElementsAre(a, b));
+  // To whoever is on the sender's own port: nothing to do.
+  EXPECT_THAT(world.send(a, from_to(9, 1)), IsEmpty());
+}
+
+TEST(VirtualSwitch, ForgetsAnAddressThatIsSilent) {
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group), b = world.port(group), c = world.port(group);
+  world.send(b, from_to(2, 1));
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+  world.now += 301 * kSecond;
+  EXPECT_THAT(world.send(a, from_to(1, 2)), UnorderedElementsAre(b, c));
+}
+
+TEST(VirtualSwitch, FollowsAnAddressThatMoves) {
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group), b = world.port(group), c = world.port(group);
+  world.send(b, from_to(2, 1));
+  world.send(c, from_to(2, 1));
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(c));
+  EXPECT_EQ(world.fabric.counters(c)->moved_addresses, 1u);
+}
+
+TEST(VirtualSwitch, ForgetsThePortThatWasRemoved) {
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group), b = world.port(group, {.mac = mac(2)});
+  world.send(b, from_to(2, 1));
+  world.fabric.remove_port(b);
+  EXPECT_THAT(world.send(a, from_to(1, 2)), IsEmpty());
+  const PortId again = world.port(group, {.mac = mac(2)});
+  EXPECT_EQ(again, b);
+  EXPECT_EQ(world.fabric.counters(again)->sent_frames, 0u);
+}
+
+TEST(VirtualSwitch, KeepsVlansApart) {
+  World world;
+  const GroupId ten = world.group({.vlan = 10}), twenty = world.group({.vlan = 20});
+  const PortId a = world.port(ten), b = world.port(ten);
+  const PortId c = world.port(twenty);
+  EXPECT_THAT(world.send(a, broadcast_from(1)), ElementsAre(b));
+  EXPECT_THAT(world.send(c, from_to(3, 1)), IsEmpty());
+  // The same address in both.
+  world.send(c, broadcast_from(1));
+  EXPECT_THAT(world.send(b, from_to(2, 1)), ElementsAre(a));
+}
+
+TEST(VirtualSwitch, TagsOnATrunkAndNotOnItsNativeVlan) {
+  World world;
+  const GroupId ten = world.group({.vlan = 10}), twenty = world.group({.vlan = 20}), thirty = world.group({.vlan = 30});
+  const GroupId trunk = world.group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({10, 20}), .native_vlan = 20});
+  const PortId a = world.port(ten), b = world.port(twenty), c = world.port(thirty), t = world.port(trunk);
+  EXPECT_THAT(world.send(a, broadcast_from(1)), ElementsAre(t));
+  EXPECT_EQ(world.bytes_at(t),
+            FrameBuilder().ethernet(mac(1), MacAddress::broadcast()).vlan(10).payload("some bytes").build());
+  EXPECT_THAT(world.send(b, broadcast_from(2)), ElementsAre(t));
+  EXPECT_EQ(world.bytes_at(t), broadcast_from(2));
+  EXPECT_THAT(world.send(c, broadcast_from(3)), IsEmpty());
+  // And back.
+  EXPECT_THAT(world.send(t, FrameBuilder().ethernet(mac(9), mac(1)).vlan(10).payload("some bytes").build()),
+              ElementsAre(a));
+  EXPECT_EQ(world.bytes_at(a), from_to(9, 1));
+  EXPECT_THAT(world.send(t, from_to(8, 2)), ElementsAre(b));
+  EXPECT_THAT(world.send(t, FrameBuilder().vlan(30).payload("x").build()), IsEmpty());
+  EXPECT_EQ(world.dropped(t, Drop::kVlan), 1u);
+}
+
+TEST(VirtualSwitch, DropsWithoutATagWhatNoNativeVlanTakes) {
+  World world;
+  const PortId t = world.port(world.group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({10})}));
+  world.port(world.group({.vlan = 10}));
+  EXPECT_THAT(world.send(t, broadcast_from(1)), IsEmpty());
+  EXPECT_THAT(world.send(t, FrameBuilder().vlan(0, 5).payload("x").build()), IsEmpty());
+  EXPECT_EQ(world.dropped(t, Drop::kVlan), 2u);
+}
+
+TEST(VirtualSwitch, KeepsThePriorityFromTrunkToTrunk) {
+  World world;
+  const GroupId trunk = world.group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({10})});
+  const PortId a = world.port(trunk), b = world.port(trunk);
+  const auto frame = FrameBuilder().ethernet(mac(1), mac(2)).vlan(10, 6).payload("x").build();
+  EXPECT_THAT(world.send(a, frame), ElementsAre(b));
+  EXPECT_EQ(world.bytes_at(b), frame);
+}
+
+TEST(VirtualSwitch, TakesAPriorityTagForNoTag) {
+  World world;
+  const GroupId ten = world.group({.vlan = 10});
+  const PortId a = world.port(ten), b = world.port(ten);
+  EXPECT_THAT(world.send(a, FrameBuilder().ethernet(mac(1), mac(2)).vlan(0, 5).payload("some bytes").build()),
+              ElementsAre(b));
+  EXPECT_EQ(world.bytes_at(b), from_to(1, 2));
+}
+
+TEST(VirtualSwitch, CarriesTagsThroughATunnel) {
+  World world;
+  const GroupId tunnel = world.group({.mode = VlanMode::kTunnel, .vlan = 100});
+  const GroupId trunk =
+      world.group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({100}), .tag_protocol = frame::kTypeServiceVlan});
+  const PortId a = world.port(tunnel), b = world.port(tunnel), t = world.port(trunk);
+  const auto inner = FrameBuilder().ethernet(mac(1), mac(2)).vlan(7).payload("x").build();
+  EXPECT_THAT(world.send(a, inner), UnorderedElementsAre(b, t));
+  EXPECT_EQ(world.bytes_at(b), inner);
+  const auto outer =
+      FrameBuilder().ethernet(mac(1), mac(2)).vlan(100, 0, frame::kTypeServiceVlan).vlan(7).payload("x").build();
+  EXPECT_EQ(world.bytes_at(t), outer);
+  const auto back =
+      FrameBuilder().ethernet(mac(2), mac(1)).vlan(100, 0, frame::kTypeServiceVlan).vlan(7).payload("x").build();
+  EXPECT_THAT(world.send(t, back), ElementsAre(a));
+  EXPECT_EQ(world.bytes_at(a), FrameBuilder().ethernet(mac(2), mac(1)).vlan(7).payload("x").build());
+}
+
+// The old trick to reach another VLAN: an inner tag that becomes the outer one where the native VLAN loses its own.
+TEST(VirtualSwitch, LetsNoInnerTagOutInPlaceOfAnOuterOne) {
+  World world;
+  const GroupId trunk = world.group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({10, 20}), .native_vlan = 10});
+  const PortId a = world.port(trunk), b = world.port(trunk);
+  EXPECT_THAT(world.send(a, FrameBuilder().vlan(10).vlan(20).payload("x").build()), IsEmpty());
+  EXPECT_EQ(world.dropped(a, Drop::kDoubleTag), 1u);
+  const PortId access = world.port(world.group({.vlan = 10}));
+  EXPECT_THAT(world.send(access, FrameBuilder().vlan(20, 0, frame::kTypeServiceVlan).payload("x").build()), IsEmpty());
+  EXPECT_THAT(world.send(access, FrameBuilder().vlan(20).payload("x").build()), IsEmpty());
+  EXPECT_THAT(world.send(access, FrameBuilder().vlan(10).payload("x").build()), IsEmpty());
+  (void)b;
+}
+
+TEST(VirtualSwitch, DropsForgedMacAddresses) {
+  World world;
+  const GroupId strict = world.group({}), loose = world.group({.forged_mac = Permission::kAllow});
+  const PortId a = world.port(strict, {.mac = mac(1)}), b = world.port(loose, {.mac = mac(2)});
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+  EXPECT_THAT(world.send(a, from_to(7, 2)), IsEmpty());
+  EXPECT_THAT(world.send(b, from_to(7, 1)), ElementsAre(a));
+  // Another port's own address is nobody's, whatever the group allows.
+  EXPECT_THAT(world.send(b, from_to(1, 9)), IsEmpty());
+  EXPECT_EQ(world.dropped(a, Drop::kForgedMac), 1u);
+  EXPECT_EQ(world.dropped(b, Drop::kForgedMac), 1u);
+  EXPECT_THAT(world.send(b, FrameBuilder().ethernet(MacAddress::broadcast(), mac(1)).payload("x").build()), IsEmpty());
+  EXPECT_FALSE(world.fabric.add_port({.name = "twin", .group = loose, .mac = mac(1)}));
+}
+
+TEST(VirtualSwitch, DropsForgedIpAddresses) {
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group, {.mac = mac(1),
+                                      .ip_addresses = {frame::IpAddress::parse("10.0.0.1").value(),
+                                                       frame::IpAddress::parse("fd00::1").value()}});
+  const PortId b = world.port(group, {.mac = mac(2)});
+  const auto ip = [&](const char* source, const char* destination) {
+    return FrameBuilder().ethernet(mac(1), mac(2)).ipv4(source, destination).udp(1000, 2000).build();
+  };
+  const auto arp = [&](uint32_t sender_mac, const char* sender) {
+    return FrameBuilder()
+        .ethernet(mac(1), MacAddress::broadcast())
+        .arp({.operation = frame::kArpReply,
+              .sender_mac = mac(sender_mac),
+              .sender = frame::IpAddress::parse(sender).value()})
+        .build();
+  };
+  EXPECT_THAT(world.send(a, ip("10.0.0.1", "10.0.0.2")), ElementsAre(b));
+  EXPECT_THAT(world.send(a, ip("10.0.0.9", "10.0.0.2")), IsEmpty());
+  EXPECT_THAT(world.send(a, ip("fd00::1", "fd00::2")), ElementsAre(b));
+  EXPECT_THAT(world.send(a, ip("fd00::9", "fd00::2")), IsEmpty());
+  EXPECT_THAT(world.send(a, ip("fe80::9", "fd00::2")), ElementsAre(b));
+  EXPECT_THAT(world.send(a, arp(1, "10.0.0.1")), ElementsAre(b));
+  EXPECT_THAT(world.send(a, arp(1, "0.0.0.0")), ElementsAre(b));
+  EXPECT_THAT(world.send(a, arp(1, "10.0.0.9")), IsEmpty());
+  EXPECT_THAT(world.send(a, arp(7, "10.0.0.1")), IsEmpty());
+  auto broken = ip("10.0.0.1", "10.0.0.2");
+  broken[24] ^= 1;
+  EXPECT_THAT(world.send(a, broken), IsEmpty());
+  EXPECT_EQ(world.dropped(a, Drop::kForgedAddress), 5u);
+}
+
+TEST(VirtualSwitch, LetsNoGuestActAsDhcpServerOrRouter) {
+  World world;
+  const GroupId guests = world.group({}), services = world.group({.network_services = Permission::kAllow});
+  const PortId a = world.port(guests), b = world.port(services);
+  const auto dhcp = FrameBuilder().ipv4("10.0.0.1", "255.255.255.255").udp(67, 68).build();
+  const auto router = FrameBuilder()
+                          .ethernet(mac(5), mac(6))
+                          .ipv6("fe80::1", "ff02::1")
+                          .protocol(frame::kProtocolIcmpv6)
+                          .icmp(134)
+                          .build();
+  EXPECT_THAT(world.send(a, dhcp), IsEmpty());
+  EXPECT_THAT(world.send(a, router), IsEmpty());
+  EXPECT_EQ(world.dropped(a, Drop::kNetworkService), 2u);
+  EXPECT_THAT(world.send(b, dhcp), ElementsAre(a));
+  EXPECT_THAT(world.send(a, FrameBuilder().ipv4("0.0.0.0", "255.255.255.255").udp(68, 67).build()), ElementsAre(b));
+}
+
+TEST(VirtualSwitch, LimitsBroadcastMulticastAndBytesForEachPort) {
+  World world;
+  const GroupId limited =
+      world.group({.rate_bytes_a_second = 1'000'000, .broadcast_frames_a_second = 10, .multicast_frames_a_second = 5});
+  const PortId a = world.port(limited), b = world.port(limited), c = world.port(limited);
+  world.send(b, from_to(2, 1));
+  const auto multicast = FrameBuilder().ethernet(mac(1), {{1, 0, 0x5E, 0, 0, 1}}).payload("x").build();
+  unsigned broadcasts = 0, multicasts = 0;
+  for (unsigned i = 0; i < 100; ++i) {
+    if (!world.send(a, broadcast_from(1)).empty()) ++broadcasts;
+    if (!world.send(a, multicast).empty()) ++multicasts;
+  }
+  EXPECT_EQ(broadcasts, 10u);
+  EXPECT_EQ(multicasts, 5u);
+  EXPECT_EQ(world.dropped(a, Drop::kBroadcast), 90u);
+  // Unicast and other ports go on.
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+  EXPECT_THAT(world.send(c, broadcast_from(3)), UnorderedElementsAre(a, b));
+  world.now += kSecond / 2;
+  broadcasts = 0;
+  for (unsigned i = 0; i < 100; ++i) broadcasts += world.send(a, broadcast_from(1)).empty() ? 0 : 1;
+  EXPECT_EQ(broadcasts, 5u);
+  // A second of the whole rate.
+  const auto large = FrameBuilder().ethernet(mac(1), mac(2)).payload(std::vector<uint8_t>(1000 - 14)).build();
+  world.now += kSecond;
+  unsigned whole = 0;
+  for (unsigned i = 0; i < 3000; ++i) {
+    world.now += kSecond / 3000;
+    whole += world.send(a, large).empty() ? 0 : 1;
+  }
+  EXPECT_NEAR(whole, 1100, 30);
+}
+
+TEST(VirtualSwitch, KeepsTheNeighboursWhenAPortFloodsAMillionAddresses) {
+  World world;
+  const GroupId loose = world.group({.forged_mac = Permission::kAllow});
+  const PortId a = world.port(loose), b = world.port(loose), attacker = world.port(loose);
+  world.send(a, from_to(1, 2));
+  world.send(b, from_to(2, 1));
+  const size_t memory = world.fabric.addresses().memory_bytes();
+  auto frame = from_to(0, 1);
+  for (uint32_t i = 0; i < 1'000'000; ++i) {
+    const MacAddress source = mac(0x1000'0000 + i);
+    std::ranges::copy(source.bytes, frame.begin() + 6);
+    world.now += 1000;
+    world.send(attacker, frame);
+  }
+  EXPECT_EQ(world.fabric.addresses().memory_bytes(), memory);
+  EXPECT_LE(world.fabric.addresses().count_of(attacker), MacTableLimits{}.addresses_a_port);
+  EXPECT_GT(world.fabric.counters(attacker)->not_learned, 900'000u);
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+  EXPECT_THAT(world.send(b, from_to(2, 1)), ElementsAre(a));
+  // A new neighbour finds room.
+  const PortId late = world.port(loose);
+  world.send(late, from_to(3, 1));
+  EXPECT_THAT(world.send(a, from_to(1, 3)), ElementsAre(late));
+}
+
+TEST(VirtualSwitch, MirrorsWhatAPortSendsAndReceives) {
+  World world;
+  const GroupId ten = world.group({.vlan = 10});
+  const PortId a = world.port(ten), b = world.port(ten), c = world.port(ten), ids = world.port(ten);
+  ASSERT_TRUE(world.fabric.set_mirror({.ports = {a}, .target = ids}));
+  world.send(a, broadcast_from(1));
+  world.send(b, from_to(2, 1));
+  EXPECT_THAT(world.send(a, from_to(1, 2)), UnorderedElementsAre(ids, b));
+  EXPECT_EQ(world.bytes_at(ids), from_to(1, 2));
+  EXPECT_THAT(world.send(b, from_to(2, 1)), UnorderedElementsAre(ids, a));
+  EXPECT_THAT(world.send(c, from_to(3, 2)), ElementsAre(b));
+  // It sees and is not seen.
+  EXPECT_THAT(world.send(ids, broadcast_from(4)), IsEmpty());
+  EXPECT_EQ(world.dropped(ids, Drop::kMirrorPort), 1u);
+  // Even what the switch itself refuses.
+  EXPECT_THAT(world.send(a, FrameBuilder().vlan(99).payload("x").build()), ElementsAre(ids));
+  EXPECT_FALSE(world.fabric.set_mirror({.ports = {a}, .target = a}));
+  EXPECT_FALSE(world.fabric.set_mirror({.ports = {77}, .target = ids}));
+  world.fabric.remove_port(ids);
+  EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+}
+
+TEST(VirtualSwitch, ShowsFramesForOthersOnlyWhereTheGroupAllows) {
+  World world;
+  const GroupId plain = world.group({}), watching = world.group({.promiscuous = Permission::kAllow});
+  const PortId a = world.port(plain), b = world.port(plain);
+  world.port(plain, {.promiscuous = true});
+  const PortId watcher = world.port(watching, {.promiscuous = true});
+  world.send(a, from_to(1, 2));
+  world.send(b, from_to(2, 1));
+  EXPECT_THAT(world.send(a, from_to(1, 2)), UnorderedElementsAre(b, watcher));
+}
+
+TEST(VirtualSwitch, IsolatesThePortsOfAGroupThatAsksForIt) {
+  World world;
+  const GroupId cells = world.group({.within_group = Permission::kDeny}), up = world.group({});
+  const PortId a = world.port(cells), router = world.port(up);
+  world.port(cells);
+  EXPECT_THAT(world.send(a, broadcast_from(1)), ElementsAre(router));
+}
+
+TEST(VirtualSwitch, NeverForwardsReservedAddressesOrBrokenFrames) {
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group);
+  world.port(group);
+  EXPECT_THAT(world.send(a, FrameBuilder().ethernet(mac(1), {{1, 0x80, 0xC2, 0, 0, 0}}).payload("x").build()),
+              IsEmpty());
+  EXPECT_EQ(world.dropped(a, Drop::kReserved), 1u);
+  EXPECT_THAT(world.send(a, {}), IsEmpty());
+  EXPECT_THAT(world.send(a, std::vector<uint8_t>(13)), IsEmpty());
+  EXPECT_THAT(world.send(a, std::vector<uint8_t>(frame::kMaximumFrameSize + 1, 2)), IsEmpty());
+  EXPECT_EQ(world.dropped(a, Drop::kMalformed), 3u);
+}
+
+TEST(VirtualSwitch, AsksTheFilterForEachPairOfPorts) {
+  struct NotToPort final : Filter {
+    bool lets_through(const Passage& passage) override { return passage.to != port; }
+    PortId port = 0;
+  };
+  World world;
+  const GroupId group = world.group({});
+  const PortId a = world.port(group), b = world.port(group), c = world.port(group);
+  NotToPort filter;
+  filter.port = c;
+  world.fabric.set_filter(&filter);
+  EXPECT_THAT(world.send(a, broadcast_from(1)), ElementsAre(b));
+  EXPECT_EQ(world.dropped(a, Drop::kFilter), 1u);
+}
+
+TEST(VirtualSwitch, CountsByPortAndGroup) {
+  World world;
+  const GroupId left = world.group({}), right = world.group({});
+  const PortId a = world.port(left), b = world.port(left), c = world.port(right);
+  world.send(a, from_to(1, 9));
+  world.send(b, from_to(2, 1));
+  const size_t size = from_to(1, 9).size();
+  EXPECT_EQ(world.fabric.counters(a)->received_bytes, size);
+  EXPECT_EQ(world.fabric.counters(a)->sent_frames, 1u);
+  EXPECT_EQ(world.fabric.counters(c)->sent_bytes, size);
+  EXPECT_EQ(world.fabric.group_counters(left)->received_frames, 2u);
+  EXPECT_EQ(world.fabric.group_counters(left)->sent_frames, 2u);
+  EXPECT_EQ(world.fabric.group_counters(right)->sent_frames, 1u);
+  EXPECT_EQ(world.fabric.counters(99), nullptr);
+}
+
+TEST(VirtualSwitch, RefusesWhatItCannotHave) {
+  VirtualSwitch fabric({}, 1);
+  EXPECT_FALSE(fabric.add_group({.vlan = 0}));
+  EXPECT_FALSE(fabric.add_group({.vlan = 4095}));
+  EXPECT_FALSE(fabric.add_group({.mode = VlanMode::kTrunk, .native_vlan = 4095}));
+  EXPECT_FALSE(fabric.add_group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({0})}));
+  EXPECT_FALSE(fabric.add_group({.tag_protocol = 0x9100}));
+  EXPECT_FALSE(fabric.add_port({}));
+  ASSERT_TRUE(fabric.add_group({}));
+  EXPECT_FALSE(fabric.add_port({.mac = MacAddress::broadcast()}));
+  for (size_t i = 0; i < VirtualSwitch::kMaximumPorts; ++i) ASSERT_TRUE(fabric.add_port({}));
+  EXPECT_FALSE(fabric.add_port({}));
+}
+
+}  // namespace
+}  // namespace bulkhead::net::switching
