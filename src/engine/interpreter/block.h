@@ -48,7 +48,8 @@ struct Block {
   // Translated (engine/jit): where the code is and the distances of its direct jumps to other blocks.
   const uint8_t* code = nullptr;
   std::array<const uint8_t*, 2> edges{};
-  uint16_t runs = 0;  // by the interpreter, up to the translator's threshold
+  bool needs_masked_simd = false;  // the code does nothing while MXCSR does not mask all exceptions
+  uint16_t runs = 0;               // by the interpreter, up to the translator's threshold
   const uint8_t* source = nullptr;
   Block* next_in_bucket = nullptr;
 };

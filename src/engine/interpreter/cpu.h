@@ -257,6 +257,7 @@ struct alignas(64) Cpu {
   jit::Jit* jit = nullptr;     // nullptr: the interpreter runs everything
   Block* jit_block = nullptr;  // the block that translated code left last by an edge
   uint64_t jit_target = 0;     // scratch of an indirect call
+  uint32_t simd_live = 0;      // jit::SimdLive: 0 whenever C++ runs
   GuestFault jit_fault{};      // what a handler called from translated code has thrown
 
   // Of the instruction under way, and behind it.

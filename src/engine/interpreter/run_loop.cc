@@ -8,6 +8,7 @@
 #include "engine/interpreter/system/exceptions.h"
 #include "engine/interpreter/system/system.h"
 #include "engine/jit/jit.h"
+#include "engine/jit/simd_state.h"
 #include "engine/soft_vcpu.h"
 
 namespace bulkhead::engine {
@@ -81,6 +82,7 @@ std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) 
     cpu.jit->translate(block);
     if (block.code == nullptr) return std::nullopt;
   }
+  if (block.needs_masked_simd && !jit::masks_all_simd_exceptions(cpu)) return std::nullopt;
   if (edge.from != nullptr) cpu.jit->link(*edge.from, edge.number, block);
   edge = {};
   const jit::Exit exit = cpu.jit->run(block);

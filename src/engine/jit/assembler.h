@@ -172,6 +172,6 @@ class Assembler {
 };
 
 // Conditions of Jcc.
-inline constexpr uint8_t kIfCarry = 2, kIfZero = 4, kIfNotZero = 5, kIfAbove = 7;
+inline constexpr uint8_t kIfCarry = 2, kIfNotCarry = 3, kIfZero = 4, kIfNotZero = 5, kIfAbove = 7;
 
 }  // namespace bulkhead::engine::jit

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "engine/jit/simd_state.h"
 #include "engine/jit/state_layout.h"
 #include "engine/jit/translator.h"
 
@@ -89,6 +90,7 @@ void Jit::make_thunks() {
   // And out of it again; the second place is for when the registers are in the Cpu already.
   code.clear();
   store_guest(code);
+  emit_simd_store(code, cpu_);
   const size_t stored = code.size();
   code.op(0x89, kR14, kRax, false);
   code.immediate(0, kRsp, 8);
@@ -108,6 +110,7 @@ void Jit::make_thunks() {
   // An instruction by its handler. Entered by CALL, so the stack is 8 off what C++ wants.
   code.clear();
   store_guest(code);
+  emit_simd_store(code, cpu_);
   code.move(kRdi, kCpu);
   code.move(kRsi, kScratch);
   code.move(kRdx, kScratch2);
@@ -126,6 +129,7 @@ void Jit::make_thunks() {
   jump_to(leave_ + stored);
   call_handler_ = cache_->add(code.code());
   make_dispatch();
+  make_simd_loads();
   thunk_bytes_ = cache_->used();
 }
 
@@ -167,6 +171,19 @@ void Jit::make_dispatch() {
   dispatch_ = cache_->add(code.code());
 }
 
+// Called from a block's code. Only at its beginning MXCSR may turn out to be the interpreter's business.
+void Jit::make_simd_loads() {
+  for (const SimdLive level : {kSimdXmm, kSimdYmm}) {
+    assembler_.clear();
+    const size_t unmasked = emit_simd_load(assembler_, cpu_, level);
+    assembler_.bind_here(unmasked);
+    assembler_.immediate(0, kRsp, 8);  // the return address
+    const size_t jump = assembler_.jump();
+    assembler_.set(jump, leave_look_ - (cache_->end() + assembler_.size()));
+    load_simd_[level - 1] = cache_->add(assembler_.code());
+  }
+}
+
 void Jit::translate(Block& block) {
   if (is_full_) return;
   Translator translator(*this, block);
@@ -177,6 +194,7 @@ void Jit::translate(Block& block) {
     return;
   }
   block.code = place;
+  block.needs_masked_simd = translator.needs_simd();
   for (size_t i = 0; i < block.edges.size(); ++i) {
     const size_t edge = translator.edges()[i];
     block.edges[i] = edge == 0 ? nullptr : place + edge;

@@ -125,7 +125,9 @@ struct Translator::Form {
 bool Translator::run() {
   if (!block_.mode.code64() || block_.second_page != Block::kNoPage) return false;
   code_.clear();
+  plan_simd();
   prologue();
+  if (last_simd_ != nullptr) load_simd();
   for (const Op* op = block_.ops; op != end(); ++op) {
     if (!code_.has_room()) return false;
     if (native(*op)) {
@@ -140,6 +142,7 @@ bool Translator::run() {
     edge(0, block_.length);
   }
   slow_paths();
+  simd_slow_paths();
   return native_count_ != 0;
 }
 
@@ -168,6 +171,7 @@ void Translator::prologue() {
 
 bool Translator::native(const Op& op) {
   const Instruction& instruction = *op.instruction;
+  if (simd(op)) return true;
   if (instruction.info == nullptr || instruction.is_vex() ||
       instruction.info->state != decoder::StateComponent::kGeneral) {
     return false;
@@ -209,6 +213,7 @@ void Translator::by_handler(const Op& op) {
   flags_to_memory();
   call_handler(op);
   flags_ = Flags::kMemory;
+  simd_loaded_ = false;
 }
 
 void Translator::slow_paths() {
@@ -216,6 +221,7 @@ void Translator::slow_paths() {
     code_.bind_here(slow.from);
     call_handler(*slow.op);
     if (slow.op + 1 == end() && slow.back == 0) continue;  // never comes back
+    reload_simd(*slow.op);
     if (slow.flags_to_host) {
       flags_ = Flags::kMemory;
       restore_flags(kScratch2);

@@ -20,6 +20,8 @@ class Translator {
   [[nodiscard]] bool run();
   // Where the distances of the direct edges stand in the code; 0: there is none that may be linked.
   [[nodiscard]] const std::array<size_t, 2>& edges() const { return edges_; }
+  // Its vector instructions run on the host's registers; the code turns away while MXCSR does not mask all exceptions.
+  [[nodiscard]] bool needs_simd() const { return last_simd_ != nullptr; }
   [[nodiscard]] size_t native_count() const { return native_count_; }
 
  private:
@@ -53,6 +55,14 @@ class Translator {
   bool ret(const Op& op);
   bool jump_indirect(const Op& op);
 
+  // Vector instructions (translator_simd.cc).
+  void plan_simd();
+  bool simd(const Op& op);
+  void load_simd();
+  void call_simd_load();
+  void reload_simd(const Op& op);
+  void simd_slow_paths();
+
   void address(const Op& op);
   size_t look_up(unsigned size, bool write);
   void checked_target(const Op& op, std::vector<size_t>& misses);
@@ -84,7 +94,11 @@ class Translator {
   std::vector<Slow> slow_;
   std::array<size_t, 2> edges_{};
   size_t native_count_ = 0;
-  bool ended_ = false;  // the last instruction has left the block
+  uint32_t simd_level_ = 0;                        // SimdLive that the block needs
+  const Op* last_simd_ = nullptr;                  // the last instruction that needs it; nullptr: none
+  bool simd_loaded_ = false;                       // at this point of the code
+  std::vector<std::array<size_t, 2>> simd_loads_;  // jumps to behind the block's end, and where they come back
+  bool ended_ = false;                             // the last instruction has left the block
 };
 
 }  // namespace bulkhead::engine::jit
