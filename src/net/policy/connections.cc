@@ -1,0 +1,125 @@
+#include "net/policy/connections.h"
+
+namespace bulkhead::net::policy {
+
+using frame::kTcpAcknowledge, frame::kTcpFin, frame::kTcpReset, frame::kTcpSyn;
+
+uint64_t ConnectionTable::lifetime_ns(const Connection& connection) const {
+  switch (connection.state) {
+    case State::kOpening:
+      return limits_.opening_ns;
+    case State::kOpen:
+      return connection.start.protocol == frame::kProtocolTcp ? limits_.open_tcp_ns : limits_.open_other_ns;
+    case State::kClosing:
+      return limits_.closing_ns;
+  }
+  return 0;
+}
+
+bool ConnectionTable::follow_tcp(Connection& connection, const frame::Tcp& tcp, bool from_start) const {
+  const bool syn = (tcp.flags & kTcpSyn) != 0, acknowledges = (tcp.flags & kTcpAcknowledge) != 0;
+  if ((tcp.flags & kTcpReset) != 0) {
+    if (syn) return false;
+    connection.state = State::kClosing;
+    return true;
+  }
+  if (connection.state == State::kOpening) {
+    // Until the other end has agreed, a repeated SYN and its answer are all there is.
+    if (from_start) return syn && !acknowledges;
+    if (!syn || !acknowledges) return false;
+    connection.state = State::kOpen;
+    return true;
+  }
+  // A handshake packet that was lost is sent again, and nothing else carries SYN or goes without ACK.
+  if (syn) return connection.state == State::kOpen && acknowledges != from_start;
+  if (!acknowledges) return false;
+  if ((tcp.flags & kTcpFin) != 0) (from_start ? connection.start_ended : connection.answer_ended) = true;
+  if (connection.start_ended && connection.answer_ended) connection.state = State::kClosing;
+  return true;
+}
+
+ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::Headers& headers, uint16_t vlan,
+                                               uint16_t from, uint16_t to, uint64_t now_ns) {
+  const auto found = connections_.find(FlowKey::of(flow, vlan));
+  if (found == connections_.end()) return Match::kNone;
+  Connection& connection = found->second;
+  if (connection.expires_ns <= now_ns) {
+    erase(found);
+    return Match::kNone;
+  }
+  last_rule_ = connection.rule;
+  const bool from_start = from == connection.from && to == connection.to;
+  const bool from_answer = from == connection.to && to == connection.from;
+  // Echoes of a flow have one identifier, so that only the ports tell the ends apart; addresses must fit too.
+  if (!from_start && !from_answer) return Match::kWrong;
+  if ((flow.source == connection.start.source) != from_start && flow.source != flow.destination) return Match::kWrong;
+  if (headers.tcp) {
+    // The ends begin anew before the old state is gone: for the rules to say.
+    const bool begins = (headers.tcp->flags & (kTcpSyn | kTcpAcknowledge | kTcpReset)) == kTcpSyn;
+    if (begins && connection.state == State::kClosing) {
+      erase(found);
+      return Match::kNone;
+    }
+    if (!follow_tcp(connection, *headers.tcp, from_start)) return Match::kWrong;
+  } else if (headers.icmp) {
+    const bool request = headers.icmp->type == 8 || headers.icmp->type == 128;
+    if (request != from_start) return Match::kWrong;
+    if (from_answer) connection.state = State::kOpen;
+  } else if (from_answer) {
+    connection.state = State::kOpen;
+  }
+  connection.expires_ns = now_ns + lifetime_ns(connection);
+  return Match::kPart;
+}
+
+bool ConnectionTable::is_open(const Flow& quoted, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns) const {
+  const auto found = connections_.find(FlowKey::of(quoted, vlan));
+  if (found == connections_.end() || found->second.expires_ns <= now_ns) return false;
+  const Connection& connection = found->second;
+  return (connection.from == from && connection.to == to) || (connection.from == to && connection.to == from);
+}
+
+ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Headers& headers, uint16_t vlan,
+                                              uint16_t from, uint16_t to, uint32_t rule, uint64_t now_ns) {
+  if (headers.tcp && (headers.tcp->flags & (kTcpSyn | kTcpAcknowledge | kTcpReset | kTcpFin)) != kTcpSyn)
+    return Opened::kNoStart;
+  if (headers.icmp && headers.icmp->type != 8 && headers.icmp->type != 128) return Opened::kNoStart;
+  size_t& count = port_counts_[from];
+  if (count >= limits_.connections_a_port || connections_.size() >= limits_.connection_count) sweep(now_ns);
+  if (count >= limits_.connections_a_port || connections_.size() >= limits_.connection_count) return Opened::kFull;
+  const auto [position, is_new] = connections_.try_emplace(
+      FlowKey::of(flow, vlan), Connection{.start = flow, .rule = rule, .from = from, .to = to});
+  if (!is_new) return Opened::kNoStart;
+  position->second.expires_ns = now_ns + lifetime_ns(position->second);
+  ++count;
+  return Opened::kOpened;
+}
+
+void ConnectionTable::erase(Map::iterator position) {
+  --port_counts_[position->second.from];
+  connections_.erase(position);
+}
+
+void ConnectionTable::sweep(uint64_t now_ns) {
+  if (swept_ns_ != 0 && now_ns - swept_ns_ < kSweepInterval_ns) return;
+  swept_ns_ = now_ns;
+  for (auto position = connections_.begin(); position != connections_.end();) {
+    const auto current = position++;
+    if (current->second.expires_ns <= now_ns) erase(current);
+  }
+}
+
+void ConnectionTable::clear() {
+  connections_.clear();
+  port_counts_.clear();
+}
+
+void ConnectionTable::forget_port(uint16_t port) {
+  for (auto position = connections_.begin(); position != connections_.end();) {
+    const auto current = position++;
+    if (current->second.from == port || current->second.to == port) erase(current);
+  }
+  port_counts_.erase(port);
+}
+
+}  // namespace bulkhead::net::policy

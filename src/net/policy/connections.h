@@ -1,0 +1,82 @@
+// What is going on between two ends, so that answers pass where a request did. Bounded in all, and for each port of the
+// switch that begins connections, so that one that begins too many keeps nobody else from it.
+//
+//   TCP: SYN -> kOpening -> SYN+ACK from the other end -> kOpen -> FIN of both, or RST -> kClosing -> gone
+//   UDP, echo: request -> kOpening -> answer -> kOpen
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+
+#include "net/frame/headers.h"
+#include "net/policy/flow.h"
+
+namespace bulkhead::net::policy {
+
+struct ConnectionLimits {
+  size_t connection_count = 65536;
+  size_t connections_a_port = 8192;
+  uint64_t opening_ns = 30'000'000'000;
+  uint64_t open_tcp_ns = 3'600'000'000'000;
+  uint64_t open_other_ns = 180'000'000'000;
+  uint64_t closing_ns = 10'000'000'000;
+};
+
+class ConnectionTable {
+ public:
+  enum class State : uint8_t { kOpening, kOpen, kClosing };
+  enum class Match : uint8_t {
+    kNone,   // no connection: the rules decide
+    kPart,   // belongs to one
+    kWrong,  // of a connection's ends, but not what its state allows
+  };
+  enum class Opened : uint8_t { kOpened, kNoStart, kFull };
+
+  ConnectionTable(const ConnectionLimits& limits, uint64_t secret) : limits_(limits), connections_(0, Hash{secret}) {}
+
+  // A packet with ports, between two ports of the switch; moves its connection on.
+  Match follow(const Flow& flow, const frame::Headers& headers, uint16_t vlan, uint16_t from, uint16_t to,
+               uint64_t now_ns);
+  // Whether an ICMP error may answer a packet of this flow that went from port `to` to port `from`.
+  [[nodiscard]] bool is_open(const Flow& quoted, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns) const;
+  // Begins one for a packet that the rules let through. kNoStart: it does not begin anything (TCP without SYN).
+  Opened open(const Flow& flow, const frame::Headers& headers, uint16_t vlan, uint16_t from, uint16_t to, uint32_t rule,
+              uint64_t now_ns);
+  // The rule that let it begin, of the packet followed last.
+  [[nodiscard]] uint32_t last_rule() const { return last_rule_; }
+
+  // After the rules changed.
+  void clear();
+  void forget_port(uint16_t port);
+  [[nodiscard]] size_t size() const { return connections_.size(); }
+
+ private:
+  struct Connection {
+    Flow start;  // as its first packet
+    uint64_t expires_ns = 0;
+    uint32_t rule = 0;
+    uint16_t from = 0;  // ports of the switch, as its first packet
+    uint16_t to = 0;
+    State state = State::kOpening;
+    bool start_ended = false, answer_ended = false;  // FIN seen
+  };
+  struct Hash {
+    uint64_t secret;
+    size_t operator()(const FlowKey& key) const { return key.hash(secret); }
+  };
+  using Map = std::unordered_map<FlowKey, Connection, Hash>;
+  static constexpr uint64_t kSweepInterval_ns = 1'000'000'000;
+
+  [[nodiscard]] bool follow_tcp(Connection& connection, const frame::Tcp& tcp, bool from_start) const;
+  [[nodiscard]] uint64_t lifetime_ns(const Connection& connection) const;
+  void erase(Map::iterator position);
+  void sweep(uint64_t now_ns);
+
+  const ConnectionLimits limits_;
+  Map connections_;
+  std::unordered_map<uint16_t, size_t> port_counts_;
+  uint64_t swept_ns_ = 0;
+  uint32_t last_rule_ = 0;
+};
+
+}  // namespace bulkhead::net::policy

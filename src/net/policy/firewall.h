@@ -1,0 +1,110 @@
+// The stateful firewall between the ports of a switch: each port stands in a zone, the plan says what passes between
+// zones, and what is not named is dropped. A function of frame, tables and time; every table is bounded. What it
+// decides it can explain, count by rule, and remember when it was a refusal.
+//
+// Sequence numbers are not checked: who is on the path can end a connection early, but not begin one.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "net/policy/connections.h"
+#include "net/policy/fragments.h"
+#include "net/policy/plan.h"
+#include "net/switch/virtual_switch.h"
+
+namespace bulkhead::net::policy {
+
+enum class Reason : uint8_t {
+  kWithinZone,
+  kRule,
+  kConnection,    // part of one that a rule let begin
+  kErrorMessage,  // ICMP about one
+  kNeighbours,    // ARP and neighbour discovery between joined zones
+  kFragment,
+  kNoZone,
+  kNoRule,
+  kMalformed,
+  kWrongState,
+  kNoStart,
+  kFull,
+  kLateFragment,
+  kStrangeHeaders,
+};
+[[nodiscard]] bool is_pass(Reason reason);
+[[nodiscard]] std::string_view to_string(Reason reason);
+
+struct Verdict {
+  Reason reason = Reason::kNoRule;
+  std::optional<uint32_t> rule;  // of kRule and kConnection
+  [[nodiscard]] bool passes() const { return is_pass(reason); }
+};
+
+// A refusal, for the log.
+struct Refusal {
+  uint64_t time_ns = 0;
+  switching::PortId from = 0;
+  switching::PortId to = 0;
+  Reason reason = Reason::kNoRule;
+  uint16_t type = 0;
+  std::optional<Flow> flow;
+};
+
+class Firewall final : public switching::Filter {
+ public:
+  static constexpr size_t kRememberedRefusals = 256;
+
+  Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t secret);
+
+  // A port without a zone reaches nothing and is reached by nothing.
+  void set_zone(switching::PortId port, ZoneId zone) { zones_[port] = zone; }
+  void remove_port(switching::PortId port);
+  // Connections end: each must be let through anew.
+  void set_plan(CompiledPlan plan);
+
+  [[nodiscard]] bool lets_through(const switching::Passage& passage) override;
+  // The same with its reason.
+  Verdict judge(const switching::Passage& passage);
+
+  // Which rule decides about the beginning of such a flow between two zones, in one line; changes nothing.
+  struct Question {
+    ZoneId from = 0;
+    ZoneId to = 0;
+    frame::IpAddress source;
+    frame::IpAddress destination;
+    Transport transport = Transport::kTcp;
+    uint16_t port = 0;
+  };
+  [[nodiscard]] Verdict decide(const Question& question) const;
+  [[nodiscard]] std::string explain(const Question& question) const;
+
+  [[nodiscard]] const CompiledPlan& plan() const { return plan_; }
+  [[nodiscard]] uint64_t passed_by(uint32_t rule) const { return rule_counts_[rule]; }
+  [[nodiscard]] uint64_t count(Reason reason) const { return reason_counts_[static_cast<size_t>(reason)]; }
+  // The last ones, oldest first.
+  [[nodiscard]] const std::deque<Refusal>& refusals() const { return refusals_; }
+  [[nodiscard]] const ConnectionTable& connections() const { return connections_; }
+
+ private:
+  static constexpr size_t kReasonCount = 14;
+
+  [[nodiscard]] Verdict judge_between(const switching::Passage& passage, ZoneId from, ZoneId to);
+  [[nodiscard]] Verdict judge_ip(const switching::Passage& passage, ZoneId from, ZoneId to);
+  [[nodiscard]] Verdict judge_flow(const switching::Passage& passage, ZoneId from, ZoneId to);
+  [[nodiscard]] Verdict begin(const switching::Passage& passage, const Flow& flow, ZoneId from, ZoneId to);
+  [[nodiscard]] std::optional<uint32_t> find_rule(const Question& question) const;
+  [[nodiscard]] std::optional<Verdict> judge_link(const switching::Passage& passage, ZoneId from, ZoneId to) const;
+
+  CompiledPlan plan_;
+  ConnectionTable connections_;
+  FragmentTable fragments_;
+  std::unordered_map<switching::PortId, ZoneId> zones_;
+  std::vector<uint64_t> rule_counts_;
+  std::array<uint64_t, kReasonCount> reason_counts_{};
+  std::deque<Refusal> refusals_;
+};
+
+}  // namespace bulkhead::net::policy
