@@ -173,7 +173,7 @@ void Jit::make_dispatch() {
 
 // Called from a block's code. Only at its beginning MXCSR may turn out to be the interpreter's business.
 void Jit::make_simd_loads() {
-  for (const SimdLive level : {kSimdXmm, kSimdYmm}) {
+  for (const SimdLive level : {kSimdXmm, kSimdClean, kSimdYmm}) {
     assembler_.clear();
     const size_t unmasked = emit_simd_load(assembler_, cpu_, level);
     assembler_.bind_here(unmasked);

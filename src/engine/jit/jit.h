@@ -82,7 +82,7 @@ class Jit {
   const uint8_t* leave_ = nullptr;         // R14D: the Exit
   const uint8_t* leave_look_ = nullptr;
   const uint8_t* dispatch_ = nullptr;  // on to the block at RIP if the block cache remembers it, else Exit::kIndirect
-  std::array<const uint8_t*, 2> load_simd_{};  // what SimdLive says, less 1; may leave by leave_look_
+  std::array<const uint8_t*, 3> load_simd_{};  // what SimdLive says, less 1; may leave by leave_look_
   Counters counters_;
 };
 

@@ -1,5 +1,7 @@
 #include "engine/jit/simd_state.h"
 
+#include <array>
+
 #include "engine/interpreter/simd/float_control.h"
 #include "engine/interpreter/simd/registers.h"
 #include "engine/jit/state_layout.h"
@@ -42,6 +44,14 @@ void move_xmm(Assembler& code, uint8_t opcode, unsigned number, Memory memory, b
   code.modrm_memory(static_cast<uint8_t>(number), memory);
 }
 
+void or_into_xmm0(Assembler& code, Memory memory) {
+  code.byte(0xC4);
+  code.byte(static_cast<uint8_t>(0x80 | 0x40 | (memory.base < 8 ? 0x20 : 0) | 1));
+  code.byte(0x78);
+  code.byte(0x56);  // vorps xmm0, xmm0, memory
+  code.modrm_memory(0, memory);
+}
+
 void move_upper(Assembler& code, uint8_t opcode, unsigned number, Memory memory) {
   const unsigned first = opcode == kInsertUpper ? number : 0;
   code.byte(0xC4);
@@ -60,6 +70,15 @@ bool masks_all_simd_exceptions(const Cpu& cpu) {
 
 size_t emit_simd_load(Assembler& code, const Cpu& cpu, SimdLive level) {
   const Memory live = field(cpu, cpu.simd_live), guest_mxcsr = image(cpu, simd::kMxcsrOffset);
+  const bool avx = host_has_avx();
+  const auto xmm = [&](uint8_t opcode, unsigned number) {
+    move_xmm(code, opcode, number, image(cpu, simd::kXmmOffset + 16 * number), avx);
+  };
+  const auto finish = [&](SimdLive now) {
+    code.op(0xC7, 0, live, false);
+    code.value(static_cast<uint32_t>(now));
+    code.byte(0xC3);
+  };
   code.load(kScratch, guest_mxcsr, false);
   code.move(kScratch2, kScratch);
   code.immediate(4, kScratch2, simd::kMxcsrMasks, false);
@@ -73,16 +92,31 @@ size_t emit_simd_load(Assembler& code, const Cpu& cpu, SimdLive level) {
   const size_t is_same = code.jump_if(kIfZero);
   control(code, kLoadControl, guest_mxcsr);
   code.bind_here(is_same);
-  for (unsigned i = 0; i < kRegisters; ++i)
-    move_xmm(code, kLoadAligned, i, image(cpu, simd::kXmmOffset + 16 * i), host_has_avx());
-  code.bind_here(has_xmm);
-  if (level >= kSimdYmm) {
-    for (unsigned i = 0; i < kRegisters; ++i)
-      move_upper(code, kInsertUpper, i, image(cpu, simd::kYmmHighOffset + 16 * i));
+  for (unsigned i = 0; i < kRegisters; ++i) xmm(kLoadAligned, i);
+  if (level == kSimdXmm) {
+    finish(kSimdXmm);
+    code.bind_here(has_xmm);  // nobody asks for what is there
+    code.byte(0xC3);
+    return unmasked;
   }
-  code.op(0xC7, 0, live, false);
-  code.value(static_cast<uint32_t>(level));
-  code.byte(0xC3);
+  const size_t loaded = code.jump();
+  code.bind_here(has_xmm);
+  code.immediate(7, live, kSimdClean, false);
+  const size_t is_clean = code.jump_if(kIfNotCarry);
+  xmm(kStoreAligned, 0);
+  code.bind_here(loaded);
+  // Even zeros, once written to the upper halves, would make legacy instructions slow.
+  move_xmm(code, kLoadAligned, 0, image(cpu, simd::kYmmHighOffset), true);
+  for (unsigned i = 1; i < kRegisters; ++i) or_into_xmm0(code, image(cpu, simd::kYmmHighOffset + 16 * i));
+  code.bytes(std::array<uint8_t, 5>{0xC4, 0xE2, 0x79, 0x17, 0xC0});  // vptest xmm0, xmm0
+  xmm(kLoadAligned, 0);
+  const size_t has_zeros = code.jump_if(kIfZero);
+  for (unsigned i = 0; i < kRegisters; ++i)
+    move_upper(code, kInsertUpper, i, image(cpu, simd::kYmmHighOffset + 16 * i));
+  finish(kSimdYmm);
+  code.bind_here(is_clean);
+  code.bind_here(has_zeros);
+  finish(level);
   return unmasked;
 }
 

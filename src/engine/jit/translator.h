@@ -62,6 +62,7 @@ class Translator {
   void call_simd_load();
   void reload_simd(const Op& op);
   void simd_slow_paths();
+  size_t move_mxcsr(bool store);
 
   void address(const Op& op);
   size_t look_up(unsigned size, bool write);

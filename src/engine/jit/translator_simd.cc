@@ -2,6 +2,7 @@
 // guest XMM and YMM register is the host's of the same number; only general registers and memory are the block's own.
 // Those with an MMX register, masked memory, or a gather are the handlers', and so is everything while MXCSR does not
 // mask all exceptions. Intel SDM volume 2, 2.3 and 2.4.
+#include "engine/interpreter/simd/float_control.h"
 #include "engine/interpreter/simd/registers.h"
 #include "engine/jit/simd_state.h"
 #include "engine/jit/translator.h"
@@ -20,9 +21,8 @@ bool is_vzero(Mnemonic mnemonic) {
   return mnemonic == Mnemonic::kVzeroupper || mnemonic == Mnemonic::kVzeroall;
 }
 
-// After one of these MXCSR may no longer mask everything.
-bool loads_mxcsr(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kLdmxcsr || mnemonic == Mnemonic::kFxrstor || mnemonic == Mnemonic::kXrstor;
+bool is_mxcsr_move(Mnemonic mnemonic) {
+  return mnemonic == Mnemonic::kLdmxcsr || mnemonic == Mnemonic::kStmxcsr;
 }
 
 bool has_copied_operands(const Instruction& instruction) {
@@ -55,16 +55,17 @@ SimdLive needs(const Instruction& instruction, ModeBits mode) {
   const bool is_avx = instruction.info->state == decoder::StateComponent::kAvx;
   if (!is_avx && instruction.info->state != decoder::StateComponent::kSse) return kSimdInCpu;
   if (!mode.has(is_avx ? ModeBits::kAvx : ModeBits::kSse)) return kSimdInCpu;
-  const SimdLive level = is_avx ? kSimdYmm : kSimdXmm;
-  if (is_vzero(instruction.mnemonic)) return level;
+  const SimdLive level = !is_avx ? kSimdXmm : instruction.vector_size == 32 ? kSimdYmm : kSimdClean;
+  if (is_vzero(instruction.mnemonic)) return kSimdClean;
   const bool is_copied = instruction.info->instruction_class == InstructionClass::kCopy ||
                          instruction.info->instruction_class == InstructionClass::kCopyMemory;
-  if (!is_copied || !has_copied_operands(instruction)) return kSimdInCpu;
+  const bool is_mxcsr = is_mxcsr_move(instruction.mnemonic);
+  if (!is_mxcsr && (!is_copied || !has_copied_operands(instruction))) return kSimdInCpu;
   if (instruction.has_memory() && (instruction.address_size != 8 || instruction.memory_size == 0 ||
                                    instruction.memory_size > 32 || instruction.info->memory_access == Access::kNone)) {
     return kSimdInCpu;
   }
-  return level;
+  return is_mxcsr ? kSimdXmm : level;
 }
 
 // The prefix that is part of the opcode, as VEX.pp counts it: 0 none, 1 66, 2 F3, 3 F2.
@@ -105,7 +106,6 @@ static_assert(static_cast<int>(OpcodeMap::k0F) == 1 && static_cast<int>(OpcodeMa
 // Finds out what the block needs before its first instruction is translated.
 void Translator::plan_simd() {
   for (const Op* op = block_.ops; op != end(); ++op) {
-    if (op->instruction->info == nullptr || loads_mxcsr(op->instruction->mnemonic)) break;
     const SimdLive level = needs(*op->instruction, block_.mode);
     if (level == kSimdInCpu) continue;
     simd_level_ = std::max<uint32_t>(simd_level_, level);
@@ -142,6 +142,30 @@ void Translator::simd_slow_paths() {
   }
 }
 
+// Between MXCSR and the memory at R13. What is loaded comes from there once; anything but a value that masks all
+// exceptions is the handler's, which then leaves the block; the result is the jump to it, 0 for a store.
+size_t Translator::move_mxcsr(bool store) {
+  const auto mxcsr = [&](uint8_t digit, Memory memory) {
+    code_.rex(false, 0, 0, memory.base);
+    code_.byte(0x0F);
+    code_.byte(0xAE);
+    code_.modrm_memory(digit, memory);
+  };
+  if (store) {
+    mxcsr(3, {kScratch, 0});
+    return 0;
+  }
+  constexpr Memory kBelowStack{kRsp, -8};
+  code_.load(kScratch2, {kScratch, 0}, false);
+  code_.op(0x89, kScratch2, kScratch, false);
+  code_.immediate(4, kScratch, static_cast<int32_t>(~uint32_t{simd::kMxcsrWritable} | simd::kMxcsrMasks), false);
+  code_.immediate(7, kScratch, simd::kMxcsrMasks, false);
+  const size_t other = code_.jump_if(kIfNotZero);
+  code_.store(kBelowStack, kScratch2, false);
+  mxcsr(2, kBelowStack);
+  return other;
+}
+
 bool Translator::simd(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (last_simd_ == nullptr || &op > last_simd_ || needs(instruction, block_.mode) == kSimdInCpu) return false;
@@ -157,7 +181,8 @@ bool Translator::simd(const Op& op) {
     return true;
   }
 
-  Slow miss{.from = 0, .back = 0, .op = &op, .flags_to_host = false}, misaligned = miss;
+  Slow miss{.from = 0, .back = 0, .op = &op, .flags_to_host = false},
+      second = miss;  // second: misaligned or not a plain MXCSR
   const unsigned alignment = is_memory ? simd::required_alignment(instruction) : 1;
   if (is_memory) {
     const Access access = instruction.info->memory_access;
@@ -170,9 +195,20 @@ bool Translator::simd(const Op& op) {
       code_.byte(0xF6);  // test r13b, alignment - 1
       code_.modrm_register(0, kScratch);
       code_.byte(static_cast<uint8_t>(alignment - 1));
-      misaligned.from = code_.jump_if(kIfNotZero);
+      second.from = code_.jump_if(kIfNotZero);
     }
     flags_ = Flags::kMemory;
+  }
+
+  if (is_mxcsr_move(instruction.mnemonic)) {
+    const size_t other = move_mxcsr(instruction.mnemonic == Mnemonic::kStmxcsr);
+    miss.back = second.back = code_.size();
+    slow_.push_back(miss);
+    if (other != 0) {
+      second.from = other;
+      slow_.push_back(second);
+    }
+    return true;
   }
 
   // General registers; at most one operand is one.
@@ -206,10 +242,10 @@ bool Translator::simd(const Op& op) {
   const bool changes_flags = instruction.info->flags_written != 0;
   if (changes_flags) flags_ = Flags::kHost;
   if (is_memory) {
-    miss.back = misaligned.back = code_.size();
-    miss.flags_to_host = misaligned.flags_to_host = changes_flags;
+    miss.back = second.back = code_.size();
+    miss.flags_to_host = second.flags_to_host = changes_flags;
     slow_.push_back(miss);
-    if (alignment > 1) slow_.push_back(misaligned);
+    if (alignment > 1) slow_.push_back(second);
   }
   return true;
 }

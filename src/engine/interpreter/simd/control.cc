@@ -14,6 +14,7 @@ void load_mxcsr(Cpu& cpu, const Op& op) {
   const auto value = load<uint32_t, false>(cpu, op);
   if ((value & ~uint32_t{kMxcsrWritable}) != 0) raise(kGeneralProtection, 0);
   set_mxcsr(cpu, value);
+  leave_block_if_unmasked(cpu);
 }
 
 template <bool kVex>

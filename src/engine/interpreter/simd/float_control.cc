@@ -44,6 +44,11 @@ void add_float_flags(Cpu& cpu, uint32_t flags) {
   set_mxcsr(cpu, mxcsr(cpu) | (flags & kMxcsrFlags));
 }
 
+void leave_block_if_unmasked(Cpu& cpu) {
+  if ((mxcsr(cpu) & kMxcsrMasks) != kMxcsrMasks) [[unlikely]]
+    leave_block(cpu);
+}
+
 uint32_t run_float(Cpu& cpu, StubFrame& frame, const void* stub, StubRunner runner) {
   const uint32_t guest = mxcsr(cpu);
   // Nearly always the guest's control bits are those that C++ runs with. Then its flags may stay in the host's

@@ -40,5 +40,7 @@ using StubRunner = void (*)(StubFrame* frame, const void* stub);
 // MXCSR with add_float_flags() when nothing can fault any more.
 [[nodiscard]] uint32_t run_float(Cpu& cpu, StubFrame& frame, const void* stub, StubRunner runner);
 void add_float_flags(Cpu& cpu, uint32_t flags);
+// With every instruction that loads MXCSR: translated code takes exceptions to be masked until its block ends.
+void leave_block_if_unmasked(Cpu& cpu);
 
 }  // namespace bulkhead::engine::simd

@@ -112,6 +112,7 @@ void fxrstor(Cpu& cpu, const Op& op) {
   if (!with_sse) return;
   set_mxcsr(cpu, get<uint32_t>(image.data() + kMxcsrOffset));
   std::memcpy(xmm(cpu, 0), image.data() + kXmmOffset, 16 * register_count(cpu));
+  leave_block_if_unmasked(cpu);
 }
 
 // --- XSAVE ---
@@ -218,6 +219,7 @@ void xrstor(Cpu& cpu, const Op& op) {
   if (with_mxcsr) set_mxcsr(cpu, get<uint32_t>(area.data() + kMxcsrOffset));
   if ((restored & kStateSse) != 0) std::memcpy(xmm(cpu, 0), area.data() + kXmmOffset, 16 * count);
   if ((restored & kStateAvx) != 0) std::memcpy(ymm_high(cpu, 0), area.data() + kAvxOffset, 16 * count);
+  leave_block_if_unmasked(cpu);
 }
 
 }  // namespace
