@@ -119,9 +119,41 @@ struct CommonConfig {
 static_assert(sizeof(CommonConfig) == 0x40);
 
 // ---- 5 Device types ----
+inline constexpr uint16_t kDeviceNet = 1;
 inline constexpr uint16_t kDeviceBlock = 2;
 inline constexpr uint16_t kDeviceConsole = 3;
 inline constexpr uint16_t kDeviceEntropy = 4;
+
+// ---- 5.1 Network device ----
+inline constexpr uint64_t kNetChecksum = 1ull << 0;       // the driver may leave checksums open
+inline constexpr uint64_t kNetGuestChecksum = 1ull << 1;  // the device may
+inline constexpr uint64_t kNetMtu = 1ull << 3;
+inline constexpr uint64_t kNetMac = 1ull << 5;
+inline constexpr uint64_t kNetMergeableBuffers = 1ull << 15;
+inline constexpr uint64_t kNetStatus = 1ull << 16;
+
+inline constexpr uint16_t kNetLinkUp = 1;
+inline constexpr uint8_t kNetNeedsChecksum = 1;
+inline constexpr uint8_t kNetGsoNone = 0;
+
+struct NetHeader {
+  uint8_t flags;
+  uint8_t gso_type;
+  uint16_t header_size;
+  uint16_t gso_size;
+  uint16_t checksum_start;
+  uint16_t checksum_offset;
+  uint16_t buffer_count;
+};
+static_assert(sizeof(NetHeader) == 12);
+
+struct __attribute__((packed)) NetConfig {
+  uint8_t mac[6];
+  uint16_t status;
+  uint16_t max_queue_pairs;
+  uint16_t mtu;
+};
+static_assert(sizeof(NetConfig) == 12);
 
 // ---- 5.2 Block device ----
 inline constexpr uint64_t kBlockSizeMax = 1ull << 1;

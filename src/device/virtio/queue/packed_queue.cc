@@ -88,18 +88,30 @@ void PackedQueue::unpop(const Chain& chain) {
   next_available_.wrap = !next_available_.wrap;
 }
 
-void PackedQueue::push(const Chain& chain, uint32_t written) {
-  CHECK(chain.slot_count_ <= slots_taken_, "a chain is given back once");
-  const GuestAddress place = descriptor_at(next_used_.slot);
-  uint16_t flags = next_used_.wrap ? kPackedAvailable | kPackedUsed : 0;
-  if (written != 0) flags |= kDescriptorWrite;
-  // Length and id first: the flags hand the descriptor over.
-  store_object(memory_, place + 8, written);
-  store_object(memory_, place + 12, chain.id_);
-  store_word(memory_, place + kDescriptorFlags, flags);
-  next_used_ = advanced(next_used_, chain.slot_count_);
-  slots_taken_ -= chain.slot_count_;
-  slots_since_signalled_ += chain.slot_count_;
+uint16_t PackedQueue::put_used(Position position, const Given& given) const {
+  const GuestAddress place = descriptor_at(position.slot);
+  store_object(memory_, place + 8, given.written);
+  store_object(memory_, place + 12, given.chain->id_);
+  const uint16_t flags = position.wrap ? kPackedAvailable | kPackedUsed : 0;
+  return given.written != 0 ? flags | kDescriptorWrite : flags;
+}
+
+// The driver looks at one descriptor after the other, so the first one's flags hand all of them over: they go last.
+void PackedQueue::push_all(std::span<const Given> given) {
+  if (given.empty()) return;
+  const Position first = next_used_;
+  const uint16_t first_flags = put_used(first, given.front());
+  for (const Given& each : given) {
+    CHECK(each.chain->slot_count_ <= slots_taken_, "a chain is given back once");
+    if (next_used_ != first) {
+      const uint16_t flags = put_used(next_used_, each);
+      store_word(memory_, descriptor_at(next_used_.slot) + kDescriptorFlags, flags);
+    }
+    next_used_ = advanced(next_used_, each.chain->slot_count_);
+    slots_taken_ -= each.chain->slot_count_;
+    slots_since_signalled_ += each.chain->slot_count_;
+  }
+  store_word(memory_, descriptor_at(first.slot) + kDescriptorFlags, first_flags);
 }
 
 bool PackedQueue::take_interrupt() {

@@ -13,7 +13,7 @@ class PackedQueue final : public Queue {
 
   [[nodiscard]] PopResult pop(Chain& chain) override;
   void unpop(const Chain& chain) override;
-  void push(const Chain& chain, uint32_t written) override;
+  void push_all(std::span<const Given> given) override;
   [[nodiscard]] bool take_interrupt() override;
   void disable_notifications() override;
   [[nodiscard]] bool enable_notifications() override;
@@ -30,6 +30,8 @@ class PackedQueue final : public Queue {
   [[nodiscard]] Position advanced(Position position, uint16_t count) const;
   [[nodiscard]] GuestAddress descriptor_at(uint16_t slot) const;
   [[nodiscard]] bool is_available(Position position) const;
+  // Writes all of a used descriptor but the flags that hand it over, which it returns.
+  [[nodiscard]] uint16_t put_used(Position position, const Given& given) const;
   [[nodiscard]] bool walk(Chain& chain);
   [[nodiscard]] bool walk_indirect(const spec::virtio::PackedDescriptor& descriptor, Chain& chain);
   static void put_position(StateWriter& writer, std::string_view name, Position position);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "device/virtio/queue/chain.h"
 #include "memory/guest_memory.h"
@@ -38,8 +39,16 @@ class Queue {
   [[nodiscard]] virtual PopResult pop(Chain& chain) = 0;
   // Puts back the chain popped last, as if it had not been taken.
   virtual void unpop(const Chain& chain) = 0;
-  // Gives a chain back with this many bytes of its writable part written.
-  virtual void push(const Chain& chain, uint32_t written) = 0;
+  struct Given {
+    const Chain* chain;
+    uint32_t written;  // bytes of its writable part
+  };
+  // Gives chains back so that the driver sees all of them or none.
+  virtual void push_all(std::span<const Given> given) = 0;
+  void push(const Chain& chain, uint32_t written) {
+    const Given one{&chain, written};
+    push_all({&one, 1});
+  }
   // Whether the driver wants an interrupt for what was pushed since it was last asked.
   [[nodiscard]] virtual bool take_interrupt() = 0;
 

@@ -78,11 +78,13 @@ void SplitQueue::unpop(const Chain&) {
   --next_available_;
 }
 
-void SplitQueue::push(const Chain& chain, uint32_t written) {
-  const uint16_t slot = next_used_ & (config_.size - 1);
-  store_object(memory_, config_.device + kRingEntries + sizeof(SplitUsedElement) * uint64_t{slot},
-               SplitUsedElement{.id = chain.id_, .length = written});
-  ++next_used_;
+void SplitQueue::push_all(std::span<const Given> given) {
+  for (const auto& [chain, written] : given) {
+    const uint16_t slot = next_used_ & (config_.size - 1);
+    store_object(memory_, config_.device + kRingEntries + sizeof(SplitUsedElement) * uint64_t{slot},
+                 SplitUsedElement{.id = chain->id_, .length = written});
+    ++next_used_;
+  }
   store_word(memory_, config_.device + kRingIndex, next_used_);
 }
 

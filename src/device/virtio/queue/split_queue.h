@@ -11,7 +11,7 @@ class SplitQueue final : public Queue {
 
   [[nodiscard]] PopResult pop(Chain& chain) override;
   void unpop(const Chain& chain) override;
-  void push(const Chain& chain, uint32_t written) override;
+  void push_all(std::span<const Given> given) override;
   [[nodiscard]] bool take_interrupt() override;
   void disable_notifications() override;
   [[nodiscard]] bool enable_notifications() override;

@@ -1,12 +1,14 @@
-// A hostile driver of a disk and a console: arbitrary accesses to BAR and configuration space and arbitrary bytes in
-// the rings, with a disk that answers late. The devices may need a reset; after one they work, and saved state
-// restores.
+// A hostile driver of a disk, a console and a network card: arbitrary accesses to BAR and configuration space and
+// arbitrary bytes in the rings, with a disk that answers late. The devices may need a reset; after one they work, and
+// saved state restores.
 #include <cstdint>
 
 #include "console/byte_stream.h"
 #include "device/virtio/block/block.h"
 #include "device/virtio/console/console.h"
 #include "device/virtio/manual_worker.h"
+#include "device/virtio/net/net.h"
+#include "device/virtio/testing/fake_port.h"
 #include "device/virtio/testing/memory_disk.h"
 #include "device/virtio/transport/pci_transport.h"
 #include "support/check.h"
@@ -52,6 +54,11 @@ struct Machine {
     console_worker = made.get();
     console =
         PciTransport::create(std::make_unique<ConsoleModel>("console0", stream), memory, sink, std::move(made)).value();
+    made = std::make_unique<ManualWorker>();
+    net_worker = made.get();
+    net = PciTransport::create(std::make_unique<NetModel>("net0", port, net::frame::MacAddress{{2, 0, 0, 0, 0, 1}}),
+                               memory, sink, std::move(made))
+              .value();
   }
   ~Machine() { disk.complete_all(); }
   // Negotiates and places the queues, so that an input need not discover how.
@@ -82,6 +89,7 @@ struct Machine {
     // Not until nothing is left: a stream that always has input never ends.
     disk_worker->run(4);
     console_worker->run(4);
+    net_worker->run(4);
   }
   void save_and_restore(PciTransport& device) {
     disk.complete_all();
@@ -97,17 +105,22 @@ struct Machine {
   NarrowStream stream;
   NoSink sink;
   ManualWorker* disk_worker = nullptr;
+  FakePort port;
   ManualWorker* console_worker = nullptr;
+  ManualWorker* net_worker = nullptr;
   std::unique_ptr<PciTransport> block;
   std::unique_ptr<PciTransport> console;
+  std::unique_ptr<PciTransport> net;
 };
 
 void step(Machine& machine, Input& input) {
   const uint64_t operation = input.take(1);
-  PciTransport& device = (operation & 0x80) != 0 ? *machine.console : *machine.block;
+  PciTransport& device = (operation & 0xC0) == 0xC0 ? *machine.net
+                         : (operation & 0x80) != 0  ? *machine.console
+                                                    : *machine.block;
   const size_t width = 1 + input.take(1) % 8;
   uint64_t value = 0;
-  switch (operation % 12) {
+  switch (operation % 13) {
     case 0: {
       const uint64_t offset = input.take(2) % (PciTransport::kBarSize - width + 1);
       value = input.take(width);
@@ -152,6 +165,15 @@ void step(Machine& machine, Input& input) {
     case 10:
       machine.save_and_restore(device);
       break;
+    case 11: {
+      std::vector<uint8_t> frame(14 + input.take(2) % 2048);
+      machine.port.up = width != 3;
+      machine.port.sent.clear();
+      machine.port.room = width;
+      if (machine.port.waiting.size() < 16) machine.port.waiting.push_back(std::move(frame));
+      machine.port.listener();
+      break;
+    }
     default:
       machine.bring_up(device, spec::virtio::kFeatureVersion1 | input.take(1) << 28,
                        &device == machine.block.get() ? 1 : 2);
@@ -163,7 +185,7 @@ void step(Machine& machine, Input& input) {
 void check_reset(Machine& machine) {
   machine.disk.hold = false;
   machine.disk.complete_all();
-  for (PciTransport* device : {machine.block.get(), machine.console.get()}) {
+  for (PciTransport* device : {machine.block.get(), machine.console.get(), machine.net.get()}) {
     device->reset();
     uint8_t status = 1;
     device->read_mmio(0x14, as_mutable_bytes(status));

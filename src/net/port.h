@@ -1,0 +1,34 @@
+// Where a network card is plugged in: frames go out, frames come in, and there is a link or not. Neither side ever
+// waits for the other, and whoever is behind it keeps what the card has not fetched in a bounded queue: it rings a bell
+// and never calls into the card.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+#include "support/bytes.h"
+
+namespace bulkhead::net {
+
+enum class Sent : uint8_t {
+  kDone,    // taken, or lost as networks lose frames
+  kNoRoom,  // not taken: the listener is called when there is room
+};
+
+class Port {
+ public:
+  virtual ~Port() = default;
+
+  // A whole frame with complete checksums; its bytes are there during the call only.
+  virtual Sent send(ByteSpan frame) = 0;
+  // Moves the next waiting frame into out and returns its size, 0 when there is none. What is larger than out is lost.
+  virtual size_t receive(MutableByteSpan out) = 0;
+  [[nodiscard]] virtual bool link_up() const = 0;
+
+  // on_ready is called when a frame has come, when there is room after kNoRoom, and when the link changed; from any
+  // thread, with no lock of the port held, and it may call everything above. An empty function takes the listener away;
+  // once this has returned, the former one is not running any more (unless it is the caller).
+  virtual void set_listener(std::function<void()> on_ready) = 0;
+};
+
+}  // namespace bulkhead::net
