@@ -84,8 +84,10 @@ uint64_t ProgramGenerator::pointer() {
 void ProgramGenerator::add_instruction(Ring ring) {
   if (program_.code.size() > 1200) return;
   const uint64_t kind = below(100);
-  if (kind < 45) {
+  if (kind < 37) {
     add_sample();
+  } else if (kind < 50) {
+    add_vector(ring);
   } else if (kind < 70) {
     add_simple();
   } else if (kind < 80) {

@@ -58,6 +58,9 @@ class ProgramGenerator {
   void add_instruction(Ring ring);
   void add_sample();
   void add_simple();
+  void add_vector(Ring ring);
+  void add_vector_operation();
+  void add_vector_control(Ring ring);
   void add_branch();
   void add_call();
   void add_loop();
