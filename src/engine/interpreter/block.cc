@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/interpreter/integer/select_handler.h"
 #include "engine/interpreter/system/system.h"
+#include "engine/jit/jit.h"
 #include "engine/mmu/access.h"
 
 namespace bulkhead::engine {
@@ -104,6 +105,7 @@ bool BlockCache::is_current(Cpu& cpu, Block& block) {
   block.first_version = first_version;
   block.second_version = second_version;
   block.made_at_version = shared || crosses ? Block::kAlwaysCheck : first_version;
+  if (block.translation.code != nullptr) cpu.jit->unlink(block);
   return true;
 }
 

@@ -25,6 +25,20 @@ struct BlockLink {
   Block* block = nullptr;
 };
 
+// What engine/jit has made of a block.
+struct Translation {
+  const uint8_t* code = nullptr;     // entered with RIP in the Cpu; nullptr: there is none
+  const uint8_t* checked = nullptr;  // entered from the same page: looks whether the block may run
+  const uint8_t* body = nullptr;     // entered from the same page, by a way that has looked already
+  // A direct jump to another block: where its distance stands in the code, and what it leads to until it is linked.
+  struct Edge {
+    const uint8_t* distance = nullptr;
+    const uint8_t* unlinked = nullptr;
+  };
+  std::array<Edge, 2> edges{};
+  bool needs_masked_simd = false;  // the code does nothing while MXCSR does not mask all exceptions
+};
+
 struct Block {
   static constexpr uint32_t kAlwaysCheck = 0xFFFF'FFFF;  // no page has this version
   static constexpr uint64_t kNoPage = ~0ull;
@@ -45,11 +59,8 @@ struct Block {
   uint64_t second_page = kNoPage;  // physical page of its last bytes, when its only instruction crosses a page
   uint32_t first_version = 0, second_version = 0;  // with second_page, instead of made_at_version
   uint64_t made_at_epoch = 0;
-  // Translated (engine/jit): where the code is and the distances of its direct jumps to other blocks.
-  const uint8_t* code = nullptr;
-  std::array<const uint8_t*, 2> edges{};
-  bool needs_masked_simd = false;  // the code does nothing while MXCSR does not mask all exceptions
-  uint16_t runs = 0;               // by the interpreter, up to the translator's threshold
+  Translation translation;
+  uint16_t runs = 0;  // by the interpreter, up to the translator's threshold
   const uint8_t* source = nullptr;
   Block* next_in_bucket = nullptr;
 };
@@ -66,9 +77,6 @@ class BlockCache {
     const BlockLink& jump = jumps_[jump_slot(linear)];
     return jump.linear == linear && jump.run_context == run_context ? jump.block : nullptr;
   }
-  // What remembered() looks into, for translated code, which does the same by itself.
-  [[nodiscard]] const BlockLink* jump_table() const { return jumps_.data(); }
-  static constexpr size_t kJumpEntries = 1 << 12;
 
   // True when the block still stands for the bytes in memory.
   [[nodiscard]] bool is_current(Cpu& cpu, Block& block);
@@ -83,6 +91,7 @@ class BlockCache {
   static constexpr size_t kMaximumBytes = 512;
 
  private:
+  static constexpr size_t kJumpEntries = 1 << 12;
   static constexpr size_t kBuckets = 1 << 14;
   static constexpr size_t kChunkSize = 256 << 10;
   static constexpr size_t kMaximumChunks = 256;  // 64 MiB

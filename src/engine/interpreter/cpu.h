@@ -256,9 +256,11 @@ struct alignas(64) Cpu {
   // --- translated code (engine/jit) ---
   jit::Jit* jit = nullptr;     // nullptr: the interpreter runs everything
   Block* jit_block = nullptr;  // the block that translated code left last by an edge
-  uint64_t jit_target = 0;     // scratch of an indirect call
-  uint32_t simd_live = 0;      // jit::SimdLive: 0 whenever C++ runs
-  GuestFault jit_fault{};      // what a handler called from translated code has thrown
+  uint64_t jit_page = 0;    // linear address of the page whose translated code runs; RIP is behind the times meanwhile
+  uint64_t jit_target = 0;  // scratch of an indirect call
+  const void* jit_targets = nullptr;  // jit::Jit::Target of indirect jumps
+  uint32_t simd_live = 0;             // jit::SimdLive: 0 whenever C++ runs
+  GuestFault jit_fault{};             // what a handler called from translated code has thrown
 
   // Of the instruction under way, and behind it.
   [[nodiscard]] uint64_t instruction_rip() const;

@@ -77,12 +77,12 @@ struct OpenEdge {
 std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) {
   if (cpu.jit == nullptr || block.version->load(std::memory_order_acquire) != block.made_at_version)
     return std::nullopt;
-  if (block.code == nullptr) {
+  if (block.translation.code == nullptr) {
     if (!cpu.jit->is_hot(block)) return std::nullopt;
     cpu.jit->translate(block);
-    if (block.code == nullptr) return std::nullopt;
+    if (block.translation.code == nullptr) return std::nullopt;
   }
-  if (block.needs_masked_simd && !jit::masks_all_simd_exceptions(cpu)) return std::nullopt;
+  if (block.translation.needs_masked_simd && !jit::masks_all_simd_exceptions(cpu)) return std::nullopt;
   if (edge.from != nullptr) cpu.jit->link(*edge.from, edge.number, block);
   edge = {};
   const jit::Exit exit = cpu.jit->run(block);
@@ -148,7 +148,7 @@ void run_blocks(Cpu& cpu) {
     }
     if (const auto exit = run_translated(cpu, *block, edge)) {
       if (*exit == jit::Exit::kFault) throw cpu.jit_fault;
-      const bool is_known = *exit != jit::Exit::kLook && *exit != jit::Exit::kLeft;
+      const bool is_known = *exit == jit::Exit::kEdge0 || *exit == jit::Exit::kEdge1;
       previous = is_known ? cpu.jit_block : nullptr;
       if (cpu.jit->is_full()) return;
     } else {

@@ -131,6 +131,10 @@ class Assembler {
     op(0x81, digit, to, wide);
     value(operand);
   }
+  void shift_left(Host to, uint8_t count) {
+    op(0xC1, 4, to);
+    byte(count);
+  }
   void shift_right(Host to, uint8_t count) {
     op(0xC1, 5, to);
     byte(count);

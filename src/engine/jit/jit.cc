@@ -1,6 +1,6 @@
 #include "engine/jit/jit.h"
 
-#include <cstddef>
+#include <algorithm>
 
 #include "engine/jit/simd_state.h"
 #include "engine/jit/state_layout.h"
@@ -8,11 +8,6 @@
 
 namespace bulkhead::engine::jit {
 namespace {
-
-const Block kAnyBlock;
-// Block is laid out as written, though it is not of standard layout.
-const auto kBlockCode =
-    static_cast<int32_t>(reinterpret_cast<const char*>(&kAnyBlock.code) - reinterpret_cast<const char*>(&kAnyBlock));
 
 constexpr std::array<Host, 6> kSavedByCallee = {kRbx, kRbp, kR12, kR13, kR14, kR15};
 
@@ -23,8 +18,8 @@ uint32_t carry_out(Cpu* cpu_pointer, const Op* op, const Block* block) noexcept 
   const Op* end = block->ops + block->op_count;
   cpu.block_begin = block->ops;
   cpu.block_end = end;
-  cpu.block_rip = cpu.rip;
-  cpu.rip += block->length;
+  cpu.block_rip = cpu.jit_page + (block->physical & (kPageSize - 1));
+  cpu.rip = cpu.block_rip + block->length;
   cpu.op = op;
   try {
     op->handler(cpu, *op);
@@ -36,7 +31,6 @@ uint32_t carry_out(Cpu* cpu_pointer, const Op* op, const Block* block) noexcept 
     cpu.instruction_count += static_cast<uint64_t>(cpu.block_end - cpu.block_begin);
     return static_cast<uint32_t>(Exit::kLeft);
   }
-  cpu.rip = cpu.block_rip;
   return 0;
 }
 
@@ -57,7 +51,10 @@ void store_guest(Assembler& code) {
 
 }  // namespace
 
-Jit::Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache) : cpu_(cpu), cache_(std::move(cache)) {}
+Jit::Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache) : cpu_(cpu), cache_(std::move(cache)), targets_(kTargets) {
+  static_assert(sizeof(Target) == 32, "slots are found by a shift");
+  cpu_.jit_targets = targets_.data();
+}
 
 Result<std::unique_ptr<Jit>> Jit::create(Cpu& cpu, size_t capacity_bytes) {
   if (!host_clears_adjust_after_logic()) return fail("this host's AND and TEST leave AF set");
@@ -107,6 +104,11 @@ void Jit::make_thunks() {
   jump_to(leave_);
   leave_look_ = cache_->add(code.code());
 
+  code.clear();
+  code.move(kScratch2, uint64_t{static_cast<uint32_t>(Exit::kIndirect)});
+  jump_to(leave_);
+  leave_indirect_ = cache_->add(code.code());
+
   // An instruction by its handler. Entered by CALL, so the stack is 8 off what C++ wants.
   code.clear();
   store_guest(code);
@@ -128,47 +130,8 @@ void Jit::make_thunks() {
   code.op(0x89, kRax, kR14, false);
   jump_to(leave_ + stored);
   call_handler_ = cache_->add(code.code());
-  make_dispatch();
   make_simd_loads();
   thunk_bytes_ = cache_->used();
-}
-
-// BlockCache::remembered() in machine code. In 64-bit mode RIP is the linear address.
-void Jit::make_dispatch() {
-  static_assert(sizeof(BlockLink) == 24);
-  constexpr int32_t kLinear = offsetof(BlockLink, linear), kContext = offsetof(BlockLink, run_context),
-                    kBlock = offsetof(BlockLink, block);
-  Assembler& code = assembler_;
-  code.clear();
-  code.load(kScratch, field(cpu_, cpu_.rip));
-  code.move(kScratch2, kScratch);
-  code.shift_right(kScratch2, kPageShift);
-  code.op(0x33, kScratch2, kScratch, false);
-  code.immediate(4, kScratch2, BlockCache::kJumpEntries - 1, false);
-  code.lea(kScratch2, kScratch2, kScratch2, 1, 0);
-  code.op(0xC1, 4, kScratch2);  // shl r14, 3
-  code.byte(3);
-  code.move(kScratch, reinterpret_cast<uint64_t>(cpu_.blocks->jump_table()));
-  code.op(0x03, kScratch2, kScratch);
-  code.load(kScratch, field(cpu_, cpu_.rip));
-  code.op(0x3B, kScratch, Memory{kScratch2, kLinear});
-  std::array<size_t, 3> misses{};
-  misses[0] = code.jump_if(kIfNotZero);
-  code.load(kScratch, field(cpu_, cpu_.run_context));
-  code.op(0x3B, kScratch, Memory{kScratch2, kContext});
-  misses[1] = code.jump_if(kIfNotZero);
-  code.load(kScratch2, {kScratch2, kBlock});
-  code.load(kScratch, {kScratch2, kBlockCode});
-  code.op(0x85, kScratch, kScratch);
-  misses[2] = code.jump_if(kIfZero);
-  code.byte(0x41);  // jmp r13
-  code.byte(0xFF);
-  code.modrm_register(4, kScratch);
-  for (const size_t miss : misses) code.bind_here(miss);
-  code.move(kScratch2, uint64_t{static_cast<uint32_t>(Exit::kIndirect)});
-  const size_t jump = code.jump();
-  code.set(jump, leave_ - (cache_->end() + code.size()));
-  dispatch_ = cache_->add(code.code());
 }
 
 // Called from a block's code. Only at its beginning MXCSR may turn out to be the interpreter's business.
@@ -193,12 +156,7 @@ void Jit::translate(Block& block) {
     is_full_ = true;
     return;
   }
-  block.code = place;
-  block.needs_masked_simd = translator.needs_simd();
-  for (size_t i = 0; i < block.edges.size(); ++i) {
-    const size_t edge = translator.edges()[i];
-    block.edges[i] = edge == 0 ? nullptr : place + edge;
-  }
+  block.translation = translator.translation(place);
   ++counters_.translations;
   counters_.guest_bytes += block.length;
   counters_.native_instructions += translator.native_count();
@@ -208,19 +166,31 @@ void Jit::translate(Block& block) {
 BULKHEAD_CALLS_TRANSLATED_CODE Exit Jit::run(Block& block) {
   ++counters_.entries;
   cpu_.op = nullptr;
-  return static_cast<Exit>(enter_(&cpu_, block.code));
+  targets_[slot_of(cpu_.rip)] = {.linear = cpu_.rip, .run_context = cpu_.run_context, .code = block.translation.code};
+  return static_cast<Exit>(enter_(&cpu_, block.translation.code));
 }
 
 void Jit::link(Block& from, unsigned edge, const Block& to) {
-  const uint8_t* place = from.edges[edge];
+  const uint8_t* place = from.translation.edges[edge].distance;
   if (place == nullptr) return;
-  cache_->patch(place, static_cast<int32_t>(to.code - (place + 4)));
+  // A way that only goes forward within its page comes to its end soon, or to a block that looks.
+  const bool looks = cpu_.counted || to.physical <= from.physical;
+  const uint8_t* target = looks ? to.translation.checked : to.translation.body;
+  cache_->patch(place, static_cast<int32_t>(target - (place + 4)));
   ++counters_.links;
+}
+
+void Jit::unlink(Block& block) {
+  for (const Translation::Edge& edge : block.translation.edges) {
+    if (edge.distance != nullptr)
+      cache_->patch(edge.distance, static_cast<int32_t>(edge.unlinked - (edge.distance + 4)));
+  }
 }
 
 void Jit::reset(uint64_t flush_count) {
   flush_count_ = flush_count;
   cache_->reset(thunk_bytes_);
+  std::fill(targets_.begin(), targets_.end(), Target{});
   is_full_ = false;
   ++counters_.resets;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "engine/interpreter/block.h"
 #include "engine/interpreter/cpu.h"
@@ -27,7 +28,7 @@ enum class Exit : uint32_t {
   kLook,      // nothing of the block at RIP has run: attention, the count's limit, or changed code
   kEdge0,     // the block Cpu::jit_block is done and left by its first direct edge, which may be linked
   kEdge1,     // the same by its second
-  kIndirect,  // the block is done; its successor has no code yet or is not remembered
+  kIndirect,  // a block is done; its successor has no code yet or is not remembered
   kLeft,      // an instruction that the interpreter carried out has ended the block
   kFault,     // Cpu::jit_fault is to be delivered for Cpu::op
 };
@@ -45,8 +46,11 @@ class Jit {
   void translate(Block& block);
   // Runs the block, whose code it has, and those linked to it.
   Exit run(Block& block);
-  // Lets `from` go on to `to` without coming back. Both have code; `to` begins where the edge leads.
+  // Lets `from` go on to `to` without coming back. Both have code and stand for the bytes in memory as they are now;
+  // `to` begins where the edge leads.
   void link(Block& from, unsigned edge, const Block& to);
+  // Takes back all links from the block: what they lead to may be older than what the block stands for from now on.
+  void unlink(Block& block);
   // All code is gone; no block may have any. flush_count: the block cache's, which the Jit keeps in step with.
   void reset(uint64_t flush_count);
   [[nodiscard]] uint64_t flush_count() const { return flush_count_; }
@@ -64,8 +68,17 @@ class Jit {
  private:
   Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache);
   void make_thunks();
-  void make_dispatch();
   void make_simd_loads();
+
+  // Where indirect jumps went, found by slot_of(linear).
+  struct Target {
+    uint64_t linear = 0;
+    uint64_t run_context = 0;  // 0 is never in use
+    const uint8_t* code = nullptr;
+    uint64_t padding = 0;
+  };
+  static constexpr size_t kTargets = 1 << 12;
+  static size_t slot_of(uint64_t linear) { return (linear ^ (linear >> kPageShift)) & (kTargets - 1); }
 
   friend class Translator;
   using Enter = uint32_t (*)(Cpu*, const uint8_t*);
@@ -81,8 +94,9 @@ class Jit {
   const uint8_t* call_handler_ = nullptr;  // R13: the Op, R14: its Block
   const uint8_t* leave_ = nullptr;         // R14D: the Exit
   const uint8_t* leave_look_ = nullptr;
-  const uint8_t* dispatch_ = nullptr;  // on to the block at RIP if the block cache remembers it, else Exit::kIndirect
   std::array<const uint8_t*, 3> load_simd_{};  // what SimdLive says, less 1; may leave by leave_look_
+  const uint8_t* leave_indirect_ = nullptr;
+  std::vector<Target> targets_;
   Counters counters_;
 };
 

@@ -143,22 +143,26 @@ bool Translator::run() {
   }
   slow_paths();
   simd_slow_paths();
+  epilogue();
   return native_count_ != 0;
 }
 
-// Entered with RIP at the block's beginning, from outside or by a link. Nothing has happened yet when it turns away.
+// Three ways in: with RIP in the Cpu, from the same page with a look at what could keep the block from running, and
+// without. Nothing has happened yet when it turns away.
 void Translator::prologue() {
-  const auto look_if = [&](uint8_t condition) {
-    const size_t place = code_.jump_if(condition);
-    code_.set(place, jit_.leave_look_ - (jit_.cache_->end() + place + 4));
-  };
+  code_.load(kScratch, field(cpu_, cpu_.rip));
+  code_.lea(kScratch, {kScratch, -page_offset()});
+  code_.store(field(cpu_, cpu_.jit_page), kScratch);
+  checked_ = code_.size();
   code_.load(kScratch, field(cpu_, cpu_.attention), false);
   code_.op(0x85, kScratch, field(cpu_, cpu_.attention_mask), false);
-  look_if(kIfNotZero);
-  code_.load(kScratch, field(cpu_, cpu_.instruction_count));
-  code_.immediate(0, kScratch, block_.op_count);
-  code_.op(0x3B, kScratch, field(cpu_, cpu_.count_limit));
-  look_if(kIfAbove);
+  looks_.push_back(code_.jump_if(kIfNotZero));
+  if (cpu_.counted) {
+    code_.load(kScratch, field(cpu_, cpu_.instruction_count));
+    code_.immediate(0, kScratch, block_.op_count);
+    code_.op(0x3B, kScratch, field(cpu_, cpu_.count_limit));
+    looks_.push_back(code_.jump_if(kIfAbove));
+  }
   const auto member = [&](const auto& of) {
     return static_cast<int32_t>(reinterpret_cast<const char*>(&of) - reinterpret_cast<const char*>(&block_));
   };
@@ -166,7 +170,38 @@ void Translator::prologue() {
   code_.load(kScratch, {kScratch2, member(block_.version)});
   code_.load(kScratch, {kScratch, 0}, false);
   code_.op(0x3B, kScratch, {kScratch2, member(block_.made_at_version)}, false);
-  look_if(kIfNotZero);
+  looks_.push_back(code_.jump_if(kIfNotZero));
+  body_ = code_.size();
+}
+
+// What is seldom come to, behind the block.
+void Translator::epilogue() {
+  for (const size_t look : looks_) code_.bind_here(look);
+  set_rip(0);
+  jump_to(jit_.leave_look_);
+  for (unsigned i = 0; i < edges_.size(); ++i) {
+    Edge& edge = edges_[i];
+    if (edge.jump == 0) continue;
+    code_.bind_here(edge.jump);
+    edge.unlinked = code_.size();
+    set_rip(edge.distance);
+    code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
+    code_.store(field(cpu_, cpu_.jit_block), kScratch);
+    code_.move(kScratch2, uint64_t{static_cast<uint32_t>(i == 0 ? Exit::kEdge0 : Exit::kEdge1)});
+    jump_to(jit_.leave_);
+  }
+}
+
+Translation Translator::translation(const uint8_t* place) const {
+  Translation result{.code = place,
+                     .checked = place + checked_,
+                     .body = place + body_,
+                     .edges = {},
+                     .needs_masked_simd = last_simd_ != nullptr};
+  for (size_t i = 0; i < edges_.size(); ++i) {
+    if (edges_[i].jump != 0) result.edges[i] = {place + edges_[i].jump, place + edges_[i].unlinked};
+  }
+  return result;
 }
 
 bool Translator::native(const Op& op) {
@@ -267,7 +302,7 @@ bool Translator::general(const Op& op) {
   if (is_memory) {
     const Access access = instruction.info->memory_access;
     if (instruction.memory_size == 0 || instruction.memory_size > 8 || access == Access::kNone) return false;
-    if (instruction.base == decoder::kRipRelative && !fits_32_bits(op.displacement)) return false;
+    if (!can_address(op)) return false;
     flags_to_memory();
     address(op);
     if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
@@ -366,7 +401,7 @@ bool Translator::move_immediate(const Op& op) {
 bool Translator::load_address(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (instruction.address_size != 8 || instruction.operand_size < 4) return false;
-  if (instruction.base == decoder::kRipRelative && !fits_32_bits(op.displacement)) return false;
+  if (!can_address(op)) return false;
   address(op);
   const Host to = host_of(instruction.reg);
   const bool wide = instruction.operand_size == 8;
@@ -465,8 +500,8 @@ bool Translator::call(const Op& op) {
   flags_to_memory();
   code_.lea(kScratch, {kR12, -8});
   slow_.push_back({.from = look_up(8, true), .back = 0, .op = &op, .flags_to_host = false});
-  code_.load(kScratch2, field(cpu_, cpu_.rip));
-  code_.lea(kScratch2, {kScratch2, op.end_offset});
+  code_.load(kScratch2, field(cpu_, cpu_.jit_page));
+  code_.lea(kScratch2, {kScratch2, page_offset() + op.end_offset});
   code_.store({kScratch, 0}, kScratch2);
   code_.lea(kR12, {kR12, -8});
   edge(1, static_cast<int64_t>(op.immediate));
@@ -490,7 +525,6 @@ bool Translator::ret(const Op& op) {
   std::vector<size_t> misses = {look_up(8, false)};
   code_.load(kScratch2, {kScratch, 0});
   checked_target(op, misses);
-  code_.store(field(cpu_, cpu_.rip), kScratch2);
   code_.lea(kR12, {kR12, static_cast<int32_t>(8 + op.immediate)});
   finish_indirect();
   for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
@@ -503,7 +537,7 @@ bool Translator::jump_indirect(const Op& op) {
   std::vector<size_t> misses;
   if (instruction.has_memory()) {
     if (instruction.address_size != 8) return false;
-    if (instruction.base == decoder::kRipRelative && !fits_32_bits(op.displacement)) return false;
+    if (!can_address(op)) return false;
     flags_to_memory();
     address(op);
     if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
@@ -521,13 +555,12 @@ bool Translator::jump_indirect(const Op& op) {
     code_.store(field(cpu_, cpu_.jit_target), kScratch2);
     code_.lea(kScratch, {kR12, -8});
     misses.push_back(look_up(8, true));
-    code_.load(kScratch2, field(cpu_, cpu_.rip));
-    code_.lea(kScratch2, {kScratch2, op.end_offset});
+    code_.load(kScratch2, field(cpu_, cpu_.jit_page));
+    code_.lea(kScratch2, {kScratch2, page_offset() + op.end_offset});
     code_.store({kScratch, 0}, kScratch2);
     code_.lea(kR12, {kR12, -8});
     code_.load(kScratch2, field(cpu_, cpu_.jit_target));
   }
-  code_.store(field(cpu_, cpu_.rip), kScratch2);
   finish_indirect();
   for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
   return true;

@@ -18,10 +18,8 @@ class Translator {
 
   // False: the block is left to the interpreter.
   [[nodiscard]] bool run();
-  // Where the distances of the direct edges stand in the code; 0: there is none that may be linked.
-  [[nodiscard]] const std::array<size_t, 2>& edges() const { return edges_; }
-  // Its vector instructions run on the host's registers; the code turns away while MXCSR does not mask all exceptions.
-  [[nodiscard]] bool needs_simd() const { return last_simd_ != nullptr; }
+  // Of the code once it is at its place.
+  [[nodiscard]] Translation translation(const uint8_t* place) const;
   [[nodiscard]] size_t native_count() const { return native_count_; }
 
  private:
@@ -37,7 +35,15 @@ class Translator {
   // The operands of a ModRM form in host terms.
   struct Form;
 
+  // A way out to a block of the same page, at `distance` from this one's beginning.
+  struct Edge {
+    size_t jump = 0;  // where its distance stands in the code; 0: there is no such edge
+    size_t unlinked = 0;
+    int64_t distance = 0;
+  };
+
   void prologue();
+  void epilogue();
   bool native(const Op& op);
   void by_handler(const Op& op);
   void call_handler(const Op& op);
@@ -64,13 +70,14 @@ class Translator {
   void simd_slow_paths();
   size_t move_mxcsr(bool store);
 
+  [[nodiscard]] bool can_address(const Op& op) const;
   void address(const Op& op);
   size_t look_up(unsigned size, bool write);
   void checked_target(const Op& op, std::vector<size_t>& misses);
   void edge(unsigned number, int64_t distance);
   void finish_indirect();
   void count_block();
-  void leave(Exit exit);
+  void set_rip(int64_t distance);
   void jump_to(const uint8_t* place);
   void encode(const Instruction& instruction, uint8_t reg, Host rm, bool is_memory, bool force_rex);
 
@@ -82,6 +89,7 @@ class Translator {
   }
   [[nodiscard]] bool flags_matter_after(const Op& op) const;
 
+  [[nodiscard]] int32_t page_offset() const { return static_cast<int32_t>(block_.physical & (kPageSize - 1)); }
   [[nodiscard]] const Op* end() const { return block_.ops + block_.op_count; }
   [[nodiscard]] std::span<const uint8_t> source(const Op& op) const {
     return {block_.source + op.offset, op.instruction->length};
@@ -93,7 +101,9 @@ class Translator {
   const Block& block_;
   Flags flags_ = Flags::kMemory;
   std::vector<Slow> slow_;
-  std::array<size_t, 2> edges_{};
+  std::array<Edge, 2> edges_{};
+  std::vector<size_t> looks_;  // jumps that are taken when the block must not run now
+  size_t checked_ = 0, body_ = 0;
   size_t native_count_ = 0;
   uint32_t simd_level_ = 0;                        // SimdLive that the block needs
   const Op* last_simd_ = nullptr;                  // the last instruction that needs it; nullptr: none

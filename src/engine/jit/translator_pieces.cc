@@ -12,13 +12,18 @@ constexpr int32_t kTagRead = offsetof(mmu::TlbEntry, tag_read), kTagWrite = offs
 
 }  // namespace
 
+bool Translator::can_address(const Op& op) const {
+  const auto from_page = static_cast<int64_t>(op.displacement) + page_offset();
+  return op.instruction->base != decoder::kRipRelative || from_page == static_cast<int32_t>(from_page);
+}
+
 // R13 = the address, without a segment's base; leaves the host's flags alone.
 void Translator::address(const Op& op) {
   const Instruction& instruction = *op.instruction;
   const auto displacement = static_cast<int32_t>(instruction.displacement);
   if (instruction.base == decoder::kRipRelative) {
-    code_.load(kScratch, field(cpu_, cpu_.rip));
-    code_.lea(kScratch, {kScratch, static_cast<int32_t>(op.displacement)});
+    code_.load(kScratch, field(cpu_, cpu_.jit_page));
+    code_.lea(kScratch, {kScratch, static_cast<int32_t>(op.displacement + page_offset())});
     return;
   }
   const auto in_host = [&](uint8_t guest, Host scratch) {
@@ -66,32 +71,50 @@ void Translator::jump_to(const uint8_t* place) {
   code_.set(jump, place - (jit_.cache_->end() + jump + 4));
 }
 
-void Translator::leave(Exit exit) {
-  code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
-  code_.store(field(cpu_, cpu_.jit_block), kScratch);
-  if (exit == Exit::kIndirect) return jump_to(jit_.dispatch_);
-  code_.move(kScratch2, uint64_t{static_cast<uint32_t>(exit)});
-  jump_to(jit_.leave_);
+// RIP = the block's beginning + distance, from any edge of the page.
+void Translator::set_rip(int64_t distance) {
+  code_.load(kScratch, field(cpu_, cpu_.jit_page));
+  code_.lea(kScratch, {kScratch, static_cast<int32_t>(page_offset() + distance)});
+  code_.store(field(cpu_, cpu_.rip), kScratch);
 }
 
 // The end of the block by a way whose target is `distance` from its beginning. Within the page it may be linked: where
 // the page is mapped, its other code is too.
 void Translator::edge(unsigned number, int64_t distance) {
-  count_block();
-  code_.immediate(0, field(cpu_, cpu_.rip), static_cast<int32_t>(distance));
-  const int64_t offset = static_cast<int64_t>(block_.physical & (kPageSize - 1)) + distance;
+  const int64_t offset = page_offset() + distance;
   if (offset >= 0 && offset < static_cast<int64_t>(kPageSize)) {
-    edges_[number] = code_.jump();
-    code_.bind_here(edges_[number]);
-    leave(number == 0 ? Exit::kEdge0 : Exit::kEdge1);
-  } else {
-    leave(Exit::kIndirect);
+    count_block();
+    edges_[number] = {.jump = code_.jump(), .unlinked = 0, .distance = distance};
+    return;
   }
+  code_.load(kScratch2, field(cpu_, cpu_.jit_page));
+  code_.lea(kScratch2, {kScratch2, static_cast<int32_t>(offset)});
+  finish_indirect();
 }
 
+// On to R14: straight, when Jit::targets_ knows code for it under the present run_context.
 void Translator::finish_indirect() {
+  static_assert(Jit::kTargets == kPageSize, "the mask is of the lowest 12 bits");
+  constexpr int32_t kLinear = offsetof(Jit::Target, linear), kContext = offsetof(Jit::Target, run_context),
+                    kCode = offsetof(Jit::Target, code);
   count_block();
-  leave(Exit::kIndirect);
+  code_.store(field(cpu_, cpu_.rip), kScratch2);
+  code_.move(kScratch, kScratch2);
+  code_.shift_right(kScratch, kPageShift);
+  code_.op(0x33, kScratch, kScratch2, false);
+  code_.immediate(4, kScratch, Jit::kTargets - 1, false);
+  code_.shift_left(kScratch, 5);
+  code_.op(0x03, kScratch, field(cpu_, cpu_.jit_targets));
+  const auto miss_if_not_zero = [&] {
+    const size_t place = code_.jump_if(kIfNotZero);
+    code_.set(place, jit_.leave_indirect_ - (jit_.cache_->end() + place + 4));
+  };
+  code_.op(0x3B, kScratch2, Memory{kScratch, kLinear});
+  miss_if_not_zero();
+  code_.load(kScratch2, field(cpu_, cpu_.run_context));
+  code_.op(0x3B, kScratch2, Memory{kScratch, kContext});
+  miss_if_not_zero();
+  code_.op(0xFF, 4, Memory{kScratch, kCode}, false);  // jmp [r13 + kCode]
 }
 
 // --- flags ---

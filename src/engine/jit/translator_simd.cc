@@ -137,6 +137,7 @@ void Translator::reload_simd(const Op& op) {
 void Translator::simd_slow_paths() {
   for (const auto& [from, back] : simd_loads_) {
     code_.bind_here(from);
+    set_rip(0);  // it turns away only at the block's beginning
     call_simd_load();
     code_.bind(code_.jump(), back);
   }
@@ -170,9 +171,7 @@ bool Translator::simd(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (last_simd_ == nullptr || &op > last_simd_ || needs(instruction, block_.mode) == kSimdInCpu) return false;
   const bool is_memory = instruction.has_memory();
-  if (is_memory && instruction.base == decoder::kRipRelative &&
-      op.displacement != static_cast<int32_t>(op.displacement))
-    return false;
+  if (is_memory && !can_address(op)) return false;
   if (!simd_loaded_) load_simd();
   if (is_vzero(instruction.mnemonic)) {
     code_.byte(0xC5);
