@@ -176,6 +176,6 @@ class Assembler {
 };
 
 // Conditions of Jcc.
-inline constexpr uint8_t kIfCarry = 2, kIfNotCarry = 3, kIfZero = 4, kIfNotZero = 5, kIfAbove = 7;
+inline constexpr uint8_t kIfCarry = 2, kIfNotCarry = 3, kIfZero = 4, kIfNotZero = 5, kIfNotAbove = 6, kIfAbove = 7;
 
 }  // namespace bulkhead::engine::jit

@@ -1,5 +1,6 @@
 #include "engine/jit/translator.h"
 
+#include <algorithm>
 #include <cstddef>
 
 namespace bulkhead::engine::jit {
@@ -24,24 +25,61 @@ uint32_t flags_changed(const Instruction& instruction) {
   return (instruction.info->flags_written | instruction.info->flags_undefined) & decoder::kArithmeticFlags;
 }
 bool is_shift(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kShl || mnemonic == Mnemonic::kShr || mnemonic == Mnemonic::kSar;
+  return mnemonic == Mnemonic::kShl || mnemonic == Mnemonic::kShr || mnemonic == Mnemonic::kSar ||
+         mnemonic == Mnemonic::kShld || mnemonic == Mnemonic::kShrd;
+}
+bool is_rotate(Mnemonic mnemonic) {
+  return mnemonic == Mnemonic::kRol || mnemonic == Mnemonic::kRor;
+}
+bool is_bit_test(Mnemonic mnemonic) {
+  return mnemonic == Mnemonic::kBt || mnemonic == Mnemonic::kBts || mnemonic == Mnemonic::kBtr ||
+         mnemonic == Mnemonic::kBtc;
+}
+// With a REP prefix that is part of the opcode.
+bool is_count(Mnemonic mnemonic) {
+  return mnemonic == Mnemonic::kPopcnt || mnemonic == Mnemonic::kTzcnt || mnemonic == Mnemonic::kLzcnt;
 }
 bool is_logic(Mnemonic mnemonic) {
   return mnemonic == Mnemonic::kAnd || mnemonic == Mnemonic::kOr || mnemonic == Mnemonic::kXor ||
          mnemonic == Mnemonic::kTest;
 }
+bool counts_by_cl(const Instruction& instruction) {
+  const auto operands = std::span(instruction.info->operands).first(instruction.info->operand_count);
+  return std::ranges::any_of(operands, [](const auto& operand) { return operand.kind == OperandKind::kCl; });
+}
+uint8_t shift_mask(const Instruction& instruction) {
+  return instruction.operand_size == 8 ? 63 : 31;
+}
 // Of a shift by an immediate, as the processor masks it.
 unsigned shift_count(const Instruction& instruction) {
-  const unsigned mask = instruction.operand_size == 8 ? 63 : 31;
-  return instruction.immediate_length != 0 ? static_cast<unsigned>(instruction.immediate) & mask : 1;
+  return instruction.immediate_length != 0 ? static_cast<unsigned>(instruction.immediate) & shift_mask(instruction) : 1;
 }
 // Gives all six a value that does not depend on those before. Where the manual leaves one undefined, the interpreter
 // may have left it alone.
 bool changes_all_flags(const Instruction& instruction) {
-  if (is_shift(instruction.mnemonic)) return instruction.immediate_length != 0 && shift_count(instruction) != 0;
-  const bool is_defined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) == 0;
-  return flags_changed(instruction) == decoder::kArithmeticFlags && !instruction.info->may_keep_flags &&
-         (is_defined || is_logic(instruction.mnemonic));
+  if (is_shift(instruction.mnemonic)) return !counts_by_cl(instruction) && shift_count(instruction) != 0;
+  if (instruction.mnemonic == Mnemonic::kDiv || instruction.mnemonic == Mnemonic::kIdiv) return false;
+  return flags_changed(instruction) == decoder::kArithmeticFlags && !instruction.info->may_keep_flags;
+}
+// Flags that the manual leaves undefined, the interpreter clears, and the host may set. In the form of ArithmeticFlags.
+uint16_t cleared_flags(const Instruction& instruction) {
+  using F = ArithmeticFlags;
+  const uint16_t overflow = counts_by_cl(instruction) || shift_count(instruction) != 1 ? F::kOverflow : 0;
+  if (is_shift(instruction.mnemonic)) return F::kAdjust | overflow;
+  if (is_rotate(instruction.mnemonic)) return overflow;
+  switch (instruction.mnemonic) {
+    case Mnemonic::kMul:
+    case Mnemonic::kImul:
+      return F::kSign | F::kZero | F::kAdjust | F::kParity;
+    case Mnemonic::kBsf:
+    case Mnemonic::kBsr:
+      return F::kSign | F::kAdjust | F::kParity | F::kCarry | F::kOverflow;
+    case Mnemonic::kTzcnt:
+    case Mnemonic::kLzcnt:
+      return F::kSign | F::kAdjust | F::kParity | F::kOverflow;
+    default:
+      return 0;
+  }
 }
 bool fits_32_bits(int64_t value) {
   return value == static_cast<int32_t>(value);
@@ -68,9 +106,12 @@ bool is_copied(Mnemonic mnemonic) {
     case Mnemonic::kNeg:
     case Mnemonic::kNot:
     case Mnemonic::kImul:
+    case Mnemonic::kMul:
     case Mnemonic::kShl:
     case Mnemonic::kShr:
     case Mnemonic::kSar:
+    case Mnemonic::kShld:
+    case Mnemonic::kShrd:
     case Mnemonic::kRol:
     case Mnemonic::kRor:
     case Mnemonic::kSetcc:
@@ -78,7 +119,19 @@ bool is_copied(Mnemonic mnemonic) {
     case Mnemonic::kXchg:
     case Mnemonic::kXadd:
     case Mnemonic::kCmpxchg:
+    case Mnemonic::kBt:
+    case Mnemonic::kBts:
+    case Mnemonic::kBtr:
+    case Mnemonic::kBtc:
+    case Mnemonic::kBsf:
+    case Mnemonic::kBsr:
       return true;
+    case Mnemonic::kPopcnt:
+      return __builtin_cpu_supports("popcnt") != 0;
+    case Mnemonic::kTzcnt:
+      return __builtin_cpu_supports("bmi") != 0;
+    case Mnemonic::kLzcnt:
+      return __builtin_cpu_supports("lzcnt") != 0;
     default:
       return false;
   }
@@ -111,6 +164,7 @@ struct Translator::Form {
         case OperandKind::kImmediate:
         case OperandKind::kUnsigned:
         case OperandKind::kOne:
+        case OperandKind::kCl:
           break;
         default:
           return false;
@@ -229,6 +283,13 @@ bool Translator::native(const Op& op) {
     case Mnemonic::kCwd:
       code_.bytes(source(op));
       return true;
+    case Mnemonic::kDiv:
+    case Mnemonic::kIdiv:
+      return divide(op);
+    case Mnemonic::kLeave:
+      return leave_frame(op);
+    case Mnemonic::kBswap:
+      return swap_bytes(op);
     default:
       break;
   }
@@ -271,6 +332,7 @@ void Translator::slow_paths() {
 void Translator::encode(const Instruction& instruction, uint8_t reg, Host rm, bool is_memory, bool force_rex) {
   if (instruction.has(decoder::kPrefixLock)) code_.byte(0xF0);
   if (instruction.has(decoder::kPrefixOperandSize)) code_.byte(0x66);
+  if (is_count(instruction.mnemonic)) code_.byte(0xF3);
   code_.rex(instruction.has(decoder::kPrefixW), reg, 0, rm, force_rex);
   if (instruction.opcode_map != OpcodeMap::kOneByte) code_.byte(0x0F);
   code_.byte(instruction.opcode);
@@ -280,21 +342,51 @@ void Translator::encode(const Instruction& instruction, uint8_t reg, Host rm, bo
     code_.modrm_register(reg, rm);
 }
 
+template <typename Copy>
+void Translator::shift_by_cl(const Instruction& instruction, Copy&& copy) {
+  code_.byte(0xF6);  // test cl, mask
+  code_.modrm_register(0, kRcx);
+  code_.byte(shift_mask(instruction));
+  const size_t counted = code_.jump_if(kIfNotZero);
+  copy();
+  const size_t done = code_.jump();
+  code_.bind_here(counted);
+  copy();
+  save_flags();
+  clear_flags(ArithmeticFlags::kAdjust);
+  code_.op(0x89, kRcx, kScratch2, false);
+  code_.immediate(4, kScratch2, shift_mask(instruction), false);
+  code_.immediate(7, kScratch2, 1, false);
+  const size_t by_one = code_.jump_if(kIfZero);
+  clear_flags(ArithmeticFlags::kOverflow);
+  code_.bind_here(by_one);
+  code_.bind_here(done);
+}
+
 bool Translator::general(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (instruction.opcode_map != OpcodeMap::kOneByte && instruction.opcode_map != OpcodeMap::k0F) return false;
-  if (instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne)) return false;
+  const bool has_repeat = instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne);
+  if (has_repeat != is_count(instruction.mnemonic)) return false;
   Form form;
   if (!form.read(instruction)) return false;
   const bool is_memory = instruction.has_memory();
   const bool matters = flags_changed(instruction) != 0 && flags_matter_after(op);
-  const bool shift = is_shift(instruction.mnemonic);
+  const bool shift = is_shift(instruction.mnemonic) || is_rotate(instruction.mnemonic);
   if (shift && shift_count(instruction) == 0) return false;
-  const bool rotate = instruction.mnemonic == Mnemonic::kRol || instruction.mnemonic == Mnemonic::kRor;
-  // Flags that the manual leaves undefined have to be the interpreter's, not the host's.
-  const bool undefined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) != 0;
-  if (matters && (rotate || (undefined && !shift && !is_logic(instruction.mnemonic)))) return false;
-  const bool keeps_some = flags_changed(instruction) != 0 && !changes_all_flags(instruction) && !shift;
+  const bool by_cl = counts_by_cl(instruction);
+  const bool is_double = instruction.mnemonic == Mnemonic::kShld || instruction.mnemonic == Mnemonic::kShrd;
+  if (is_double && (by_cl || instruction.operand_size == 2)) return false;
+  if (matters && by_cl && (is_memory || is_rotate(instruction.mnemonic))) return false;
+  const bool bit_test = is_bit_test(instruction.mnemonic);
+  if (bit_test && is_memory && form.has_reg) return false;  // it may be any word beyond the address
+  const bool keeps_some = flags_changed(instruction) != 0 && !changes_all_flags(instruction) &&
+                          !is_shift(instruction.mnemonic) && !bit_test;
+  // Only some of them are the host's; the others have to be in memory.
+  if (matters && (bit_test || by_cl)) {
+    flags_to_memory();
+    flags_ = Flags::kMemory;
+  }
   const bool needs_flags = flags_read(instruction) != 0 || (keeps_some && matters);
 
   Slow slow{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
@@ -339,12 +431,19 @@ bool Translator::general(const Op& op) {
   }
   const bool force_rex =
       (form.has_reg && form.reg_size == 1 && reg >= 4) || (!is_memory && form.rm_size == 1 && rm >= 4);
-  encode(instruction, reg, rm, is_memory, force_rex);
-  code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
+  const auto copy = [&] {
+    encode(instruction, reg, rm, is_memory, force_rex);
+    code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
+  };
+  if (matters && by_cl) {
+    shift_by_cl(instruction, copy);
+  } else {
+    copy();
+  }
   if (!is_memory && rm == kScratch && writes(form.rm_access)) code_.store(gpr(instruction.rm), rm);
   const bool reg_is_scratch = reg == kScratch2 || (!is_memory && reg == kScratch);
   if (form.has_reg && reg_is_scratch && writes(form.reg_access)) code_.store(gpr(form.reg), static_cast<Host>(reg));
-  if (flags_changed(instruction) != 0)
+  if (flags_changed(instruction) != 0 && !(matters && by_cl))
     flags_ = Flags::kHost;
   else if (is_memory)
     flags_ = Flags::kMemory;  // the slow way comes back without them
@@ -357,14 +456,11 @@ bool Translator::general(const Op& op) {
       slow_.push_back(slow);
     }
   }
-  if (matters && shift) {
+  if (matters && bit_test) {
+    carry_to_memory();
+  } else if (const uint16_t cleared = cleared_flags(instruction); matters && !by_cl && cleared != 0) {
     save_flags();
-    const unsigned cleared =
-        ArithmeticFlags::kAdjust | (shift_count(instruction) != 1 ? ArithmeticFlags::kOverflow : 0u);
-    code_.byte(0x66);
-    code_.op(0x81, 4, field(cpu_, cpu_.flags), false);
-    code_.value(static_cast<uint16_t>(~cleared));
-    flags_ = Flags::kMemory;
+    clear_flags(cleared);
   }
   return true;
 }
@@ -570,9 +666,10 @@ bool Translator::flags_matter_after(const Op& op) const {
   for (const Op* next = &op + 1; next != end(); ++next) {
     const Instruction& instruction = *next->instruction;
     // Others may fault, and then the flags are seen.
-    const bool cannot_fault = instruction.info != nullptr && !instruction.has_memory() &&
-                              (is_copied(instruction.mnemonic) || instruction.mnemonic == Mnemonic::kLea ||
-                               instruction.mnemonic == Mnemonic::kCbw || instruction.mnemonic == Mnemonic::kCwd);
+    const bool cannot_fault =
+        instruction.info != nullptr &&
+        ((!instruction.has_memory() && is_copied(instruction.mnemonic)) || instruction.mnemonic == Mnemonic::kLea ||
+         instruction.mnemonic == Mnemonic::kCbw || instruction.mnemonic == Mnemonic::kCwd);
     if (!cannot_fault || flags_read(instruction) != 0) return true;
     if (changes_all_flags(instruction)) return false;
   }

@@ -52,6 +52,12 @@ class Translator {
   bool general(const Op& op);
   bool accumulator_or_none(const Op& op);
   bool move_immediate(const Op& op);
+  // With copy() twice, for a count of 0 leaves the flags alone.
+  template <typename Copy>
+  void shift_by_cl(const Instruction& instruction, Copy&& copy);
+  bool divide(const Op& op);
+  bool leave_frame(const Op& op);
+  bool swap_bytes(const Op& op);
   bool push(const Op& op);
   bool pop(const Op& op);
   bool load_address(const Op& op);
@@ -84,6 +90,8 @@ class Translator {
   // --- flags ---
   void save_flags();
   void restore_flags(Host temporary);
+  void clear_flags(uint16_t cleared);
+  void carry_to_memory();
   void flags_to_memory() {
     if (flags_ == Flags::kHost) save_flags();
   }

@@ -132,6 +132,28 @@ void Translator::save_flags() {
   flags_ = Flags::kBoth;
 }
 
+// Those in memory; the host's have them still.
+void Translator::clear_flags(uint16_t cleared) {
+  code_.byte(0x66);
+  code_.op(0x81, 4, field(cpu_, cpu_.flags), false);
+  code_.value(static_cast<uint16_t>(~cleared));
+  flags_ = Flags::kMemory;
+}
+
+// The host's CF alone.
+void Translator::carry_to_memory() {
+  static_assert(ArithmeticFlags::kCarry == 1 << 8);
+  code_.rex(false, 0, 0, kScratch2);
+  code_.byte(0x0F);
+  code_.byte(0x92);  // setc r14b
+  code_.modrm_register(0, kScratch2);
+  clear_flags(ArithmeticFlags::kCarry);
+  code_.immediate(4, kScratch2, 1, false);
+  code_.shift_left(kScratch2, 8);
+  code_.byte(0x66);
+  code_.op(0x09, kScratch2, field(cpu_, cpu_.flags), false);
+}
+
 // OF comes from an addition that overflows when it was set, the others by SAHF.
 void Translator::restore_flags(Host temporary) {
   code_.move(temporary, kRax);
