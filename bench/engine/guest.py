@@ -171,7 +171,7 @@ def make_data(folder):
     (folder / "cc1.path").write_text(compiler_proper() + "\n")
     shutil.copy(HERE / "programs.sh", folder)
     subprocess.run("gzip -9 -n -c text > text.gz && xz -T1 -6 -c text > text.xz", shell=True, cwd=folder, check=True)
-    subprocess.run(["gcc", "-E", "-P", "-O2", "-o", folder / "source.i", HERE / "workloads/integer.c"], check=True)
+    subprocess.run(["gcc", "-E", "-P", "-O2", "-o", folder / "source.i", HERE / "workloads/scaling.c"], check=True)
 
 
 def build_disk():

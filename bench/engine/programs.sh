@@ -28,7 +28,7 @@ for program in "$@"; do
     gnu_sort) measure gnu_sort /usr/bin/sort --parallel=1 text ;;
     python3) measure python3 /usr/bin/python3 -S -s -B script.py ;;
     sqlite3) measure sqlite3 /usr/bin/sqlite3 :memory: '.read script.sql' ;;
-    cc1) measure cc1 "$(cat cc1.path)" -quiet -fpreprocessed -O2 -o - source.i ;;
+    cc1) measure cc1 "$(cat cc1.path)" -quiet -fpreprocessed -O1 -o - source.i ;;
     openssl_rsa) speed openssl_rsa /usr/bin/openssl speed -mr -seconds 1 rsa2048 ;;
     openssl_sha256) speed openssl_sha256 /usr/bin/openssl speed -mr -seconds 1 -bytes 8192 -evp sha256 ;;
     *) echo "programs.sh: no program '$program'" >&2; exit 2 ;;
