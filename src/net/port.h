@@ -27,7 +27,7 @@ class Port {
 
   // on_ready is called when a frame has come, when there is room after kNoRoom, and when the link changed; from any
   // thread, with no lock of the port held, and it may call everything above. An empty function takes the listener away;
-  // once this has returned, the former one is not running any more (unless it is the caller).
+  // once this has returned, the former one is not running any more; so not to be called from the listener.
   virtual void set_listener(std::function<void()> on_ready) = 0;
 };
 

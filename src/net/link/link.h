@@ -1,0 +1,46 @@
+// What a card can be plugged into on this host, by the words of a user: user-mode NAT, a tap device, or nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "net/port.h"
+#include "support/result.h"
+
+namespace bulkhead::net::link {
+
+// A port of the host that leads to one of the guest: "tcp:127.0.0.1:8080:80".
+struct Forward {
+  bool udp = false;
+  std::string address;
+  uint16_t host_port = 0;
+  uint16_t guest_port = 0;
+  friend bool operator==(const Forward&, const Forward&) = default;
+};
+Result<Forward> parse_forward(std::string_view text);
+
+struct LinkConfig {
+  enum class Kind : uint8_t { kNone, kNat, kTap };
+  Kind kind = Kind::kNone;
+  std::vector<Forward> forwards;  // of kNat
+  bool reach_host = false;        // of kNat: the gateway's address leads to the host's own loopback
+  std::string tap;                // the device's name
+  static constexpr size_t kMaximumForwards = 32;
+};
+
+struct LinkCounters {
+  uint64_t to_guest_dropped = 0;  // frames for which the card had no room
+};
+
+class Link : public Port {
+ public:
+  [[nodiscard]] virtual LinkCounters counters() const = 0;
+};
+
+// Its threads run as long as it lives. The error names what the host refused.
+Result<std::unique_ptr<Link>> open_link(const LinkConfig& config);
+
+}  // namespace bulkhead::net::link

@@ -1,0 +1,164 @@
+#include "net/link/link.h"
+
+#include <condition_variable>
+#include <thread>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "net/frame/big_endian.h"
+#include "net/frame/testing/frame_builder.h"
+#include "net/link/frame_queue.h"
+#include "net/link/tap.h"
+
+namespace bulkhead::net::link {
+namespace {
+
+using frame::FrameBuilder;
+
+constexpr std::chrono::seconds kPatience{10};
+
+// Waits for frames as a card does: by the bell.
+class Listener {
+ public:
+  explicit Listener(Port& port) : port_(port) {
+    port.set_listener([this] {
+      const std::lock_guard lock(mutex_);
+      rung_ = true;
+      ready_.notify_all();
+    });
+  }
+  ~Listener() { port_.set_listener({}); }
+  std::vector<uint8_t> next() {
+    std::vector<uint8_t> frame(65536);
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (std::chrono::steady_clock::now() < end) {
+      if (const size_t size = port_.receive(frame); size != 0) {
+        frame.resize(size);
+        return frame;
+      }
+      std::unique_lock lock(mutex_);
+      ready_.wait_for(lock, kPatience, [this] { return rung_; });
+      rung_ = false;
+    }
+    return {};
+  }
+
+ private:
+  Port& port_;
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  bool rung_ = false;
+};
+
+TEST(Forward, IsReadFromItsFourParts) {
+  EXPECT_EQ(parse_forward("tcp:127.0.0.1:8080:80").value(), (Forward{false, "127.0.0.1", 8080, 80}));
+  EXPECT_EQ(parse_forward("udp:0.0.0.0:5000:53").value(), (Forward{true, "0.0.0.0", 5000, 53}));
+  for (const char* wrong : {"", "tcp", "tcp:127.0.0.1:8080", "sctp:127.0.0.1:1:2", "tcp:localhost:1:2", "tcp:::1:1:2",
+                            "tcp:127.0.0.1:0:80", "tcp:127.0.0.1:8080:65536", "tcp:127.0.0.1:8080:80:1"}) {
+    EXPECT_FALSE(parse_forward(wrong)) << wrong;
+  }
+}
+
+TEST(FrameQueue, IsBoundedInFramesAndBytes) {
+  FrameQueue queue;
+  const std::vector<uint8_t> small(60), large(65000);
+  size_t count = 0;
+  while (queue.push(small)) ++count;
+  EXPECT_EQ(count, FrameQueue::kMaximumFrames);
+  std::vector<uint8_t> out(100);
+  while (queue.pop(out) != 0) {
+  }
+  EXPECT_TRUE(queue.empty());
+  count = 0;
+  while (queue.push(large)) ++count;
+  EXPECT_EQ(count, FrameQueue::kMaximumBytes / large.size());
+  // What the card has no room for is lost.
+  EXPECT_EQ(queue.pop(out), 0u);
+}
+
+TEST(NoLink, IsDown) {
+  const auto link = open_link({}).value();
+  EXPECT_FALSE(link->link_up());
+}
+
+// A DHCP discover gets an offer, without any socket of the host's.
+TEST(Nat, OffersAnAddress) {
+  const auto link = open_link({.kind = LinkConfig::Kind::kNat}).value();
+  Listener listener(*link);
+  std::vector<uint8_t> bootp(300);
+  bootp[0] = 1;
+  bootp[1] = 1;
+  bootp[2] = 6;
+  frame::store_big32(bootp.data() + 4, 0x12345678);
+  const uint8_t mac[] = {2, 0, 0, 0, 0, 1};
+  std::copy(std::begin(mac), std::end(mac), bootp.begin() + 28);
+  const uint8_t options[] = {0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255};
+  std::copy(std::begin(options), std::end(options), bootp.begin() + 236);
+  const auto discover = FrameBuilder()
+                            .ethernet({{2, 0, 0, 0, 0, 1}}, frame::MacAddress::broadcast())
+                            .ipv4("0.0.0.0", "255.255.255.255")
+                            .udp(68, 67)
+                            .payload(bootp)
+                            .build();
+  ASSERT_EQ(link->send(discover), Sent::kDone);
+  const auto answer = listener.next();
+  const frame::Headers headers = frame::read_headers(answer);
+  ASSERT_TRUE(headers.udp);
+  EXPECT_EQ(headers.udp->source_port, 67);
+  const ByteSpan offer = ByteSpan(answer).subspan(headers.transport_payload_offset);
+  EXPECT_EQ(frame::load_big32(offer.data() + 4), 0x12345678u);
+  EXPECT_EQ(frame::IpAddress::v4(offer.subspan(16)).to_string(), "10.0.2.15");
+}
+
+TEST(Nat, AnswersForItsGatewayAndSurvivesWhatIsNoFrame) {
+  const auto link = open_link({.kind = LinkConfig::Kind::kNat}).value();
+  Listener listener(*link);
+  for (size_t size = 14; size < 80; ++size) {
+    std::vector<uint8_t> noise(size, 0x45);
+    noise[12] = 8;
+    noise[13] = static_cast<uint8_t>(size % 2 == 0 ? 0 : 6);
+    (void)link->send(noise);
+  }
+  const auto request = FrameBuilder()
+                           .ethernet({{2, 0, 0, 0, 0, 1}}, frame::MacAddress::broadcast())
+                           .arp({.operation = frame::kArpRequest,
+                                 .sender_mac = {{2, 0, 0, 0, 0, 1}},
+                                 .sender = frame::IpAddress::parse("10.0.2.15").value(),
+                                 .target_mac = {},
+                                 .target = frame::IpAddress::parse("10.0.2.2").value()})
+                           .build();
+  (void)link->send(request);
+  const frame::Headers headers = frame::read_headers(listener.next());
+  ASSERT_TRUE(headers.arp);
+  EXPECT_EQ(headers.arp->operation, frame::kArpReply);
+  EXPECT_EQ(headers.arp->sender.to_string(), "10.0.2.2");
+}
+
+// A pair of sockets that keeps frames apart stands for the device.
+TEST(Tap, CarriesFramesUntilItsDeviceIsGone) {
+  int pair[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+  Fd far(pair[1]);
+  const auto link = TapLink::adopt(Fd(pair[0])).value();
+  Listener listener(*link);
+  const auto frame = FrameBuilder().vlan(5).payload("hello").build();
+  EXPECT_EQ(link->send(frame), Sent::kDone);
+  std::vector<uint8_t> got(2000);
+  EXPECT_EQ(::read(far.get(), got.data(), got.size()), static_cast<ssize_t>(frame.size()));
+  ASSERT_EQ(::write(far.get(), frame.data(), frame.size()), static_cast<ssize_t>(frame.size()));
+  EXPECT_EQ(listener.next(), frame);
+  EXPECT_TRUE(link->link_up());
+  far.reset();
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (link->link_up() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_FALSE(link->link_up());
+}
+
+TEST(Tap, SaysWhatTheHostRefuses) {
+  EXPECT_FALSE(open_link({.kind = LinkConfig::Kind::kTap, .tap = "a-name-that-is-too-long"}));
+}
+
+}  // namespace
+}  // namespace bulkhead::net::link
