@@ -37,6 +37,14 @@ std::array<uint8_t, 16> machine_uuid(const VmConfig& config) {
   return uuid;
 }
 
+// A locally administered address that a VM's card keeps from run to run, and that another VM's hardly has.
+net::frame::MacAddress card_address(const std::array<uint8_t, 16>& uuid, size_t index) {
+  net::frame::MacAddress address;
+  SeededRandom(load<uint64_t>(uuid.data()) ^ load<uint64_t>(uuid.data() + 8) ^ (index + 1)).fill(address.bytes);
+  address.bytes[0] = static_cast<uint8_t>((address.bytes[0] & 0xFC) | 2);
+  return address;
+}
+
 machine::boot::Protocol boot_protocol(const std::string& name) {
   using machine::boot::Protocol;
   if (name == "linux64") return Protocol::kLinux64;
@@ -58,6 +66,7 @@ Result<std::unique_ptr<Vm>> Vm::create(const VmConfig& config, const EngineSourc
                        memory::GuestMemory::create(config.memory_bytes.value));
   TRY(vm->make_engine(sources));
   TRY(vm->open_disks());
+  TRY(vm->open_links());
   TRY(vm->open_consoles());
   TRY(vm->make_machine());
   TRY(vm->make_driver());
@@ -128,6 +137,15 @@ Result<> Vm::open_disks() {
   return {};
 }
 
+Result<> Vm::open_links() {
+  for (const auto& nic : config_.nics) {
+    auto link = net::link::open_link(nic.value.link);
+    if (!link) return fail("{}: {}", nic.label(nic.value.text), link.error().message);
+    links_.push_back(std::move(*link));
+  }
+  return {};
+}
+
 Result<> Vm::open_consoles() {
   loop_ = TRY(EventLoop::create());
   const auto open = [this](const Setting<console::Spec>& setting) -> Result<std::unique_ptr<console::Backend>> {
@@ -160,6 +178,10 @@ Result<> Vm::make_machine() {
   for (size_t i = 0; i < disks_.size(); ++i) {
     const std::string& serial = config_.disks[i].value.serial;
     wires.disks.push_back({*disks_[i], serial.empty() ? fmt::format("disk{}", i) : serial});
+  }
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const NicConfig& nic = config_.nics[i].value;
+    wires.nics.push_back({*links_[i], nic.mac ? *nic.mac : card_address(machine_config.uuid, i), nic.mtu});
   }
   machine_ = TRY(machine::Machine::create(std::move(machine_config), wires));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->connect_vcpu(i, engine_->vcpu(i));
@@ -316,6 +338,17 @@ std::string Vm::statistics() {
     }
     section.values.emplace_back("errors", counts.errors);
     section.values.emplace_back("in flight", counts.in_flight);
+  }
+  const std::vector<device::virtio::NetCounters> cards = machine_->nic_counters();
+  for (size_t i = 0; i < cards.size(); ++i) {
+    others.push_back({fmt::format("network card {}", i),
+                      {{"frames from guest", cards[i].sent_frames},
+                       {"bytes from guest", cards[i].sent_bytes},
+                       {"frames to guest", cards[i].received_frames},
+                       {"bytes to guest", cards[i].received_bytes},
+                       {"frames refused", cards[i].refused_frames},
+                       {"frames too large", cards[i].too_large_frames},
+                       {"frames dropped", links_[i]->counters().to_guest_dropped}}});
   }
   return format_statistics(vcpus, others);
 }

@@ -38,6 +38,8 @@ constexpr ValueFlag kValueFlags[] = {
     {"--module", "spec.boot.modules", true, "'FILE [TEXT]'", "Boot", "Multiboot module; may be given several times"},
     {"--boot-protocol", "spec.boot.protocol", false, "NAME", "Boot", "auto, linux64, linux32, pvh or multiboot (auto)"},
     {"--disk", "spec.disks", true, "FILE[,ro]", "Devices", "Raw disk image; may be given several times"},
+    {"--nic", "spec.nics", true, "WHERE", "Devices",
+     "A network card: nat[,forward=tcp:127.0.0.1:8080:80][,host=on], tap=NAME or none; then [,mac=ADDR][,mtu=N]"},
     {"--serial", "spec.serial", true, "WHERE", "Devices",
      "COM1, then COM2 to COM4: stdio, pty, null, file:PATH or socket:PATH (stdio)"},
     {"--console", "spec.console", false, "WHERE", "Devices", "A virtio console; WHERE as for --serial"},
@@ -54,6 +56,7 @@ constexpr const char* kFooter =
     "Examples:\n"
     "  bulkhead run vm.yaml --memory 2G\n"
     "  bulkhead run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --cpus 2 --disk data.img\n"
+    "  bulkhead run vm.yaml --nic nat,forward=tcp:127.0.0.1:8080:80\n"
     "  bulkhead run --kernel vmlinux --serial socket:/run/vm.sock --gdb localhost:1234";
 
 // Writes checkpoints when asked to, one at a time, on a thread of its own: the consoles go on until the VM is at rest.

@@ -4,6 +4,7 @@
 
 #include "device/virtio/block/block.h"
 #include "device/virtio/console/console.h"
+#include "device/virtio/net/net.h"
 #include "device/virtio/rng/rng.h"
 #include "support/check.h"
 
@@ -107,6 +108,12 @@ Result<> Machine::Board::add_virtio_devices() {
   for (size_t i = 0; i < wires.disks.size(); ++i) {
     TRY(add_virtio(
         std::make_unique<BlockModel>(fmt::format("virtio-block{}", i), wires.disks[i].disk, wires.disks[i].serial)));
+  }
+  for (size_t i = 0; i < wires.nics.size(); ++i) {
+    const NicWires& nic = wires.nics[i];
+    auto model = std::make_unique<NetModel>(fmt::format("virtio-net{}", i), nic.port, nic.mac, nic.mtu);
+    nic_models.push_back(model.get());
+    TRY(add_virtio(std::move(model)));
   }
   if (wires.virtio_console != nullptr) {
     TRY(add_virtio(std::make_unique<ConsoleModel>("virtio-console0", *wires.virtio_console)));

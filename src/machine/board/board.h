@@ -15,6 +15,7 @@
 #include "device/timer/hpet.h"
 #include "device/timer/pit.h"
 #include "device/virtio/manual_worker.h"
+#include "device/virtio/net/net.h"
 #include "device/virtio/transport/pci_transport.h"
 #include "machine/board/firmware.h"
 #include "machine/board/interrupt_fabric.h"
@@ -51,6 +52,7 @@ struct Machine::Board {
   Firmware firmware;
   device::FwCfg fw_cfg;
   std::vector<std::unique_ptr<device::virtio::PciTransport>> virtio_devices;
+  std::vector<device::virtio::NetModel*> nic_models;          // of the devices above
   std::vector<device::virtio::ManualWorker*> manual_workers;  // of the devices above, with DeviceWork::kWhenCalled
 
   // Of devices with threads of their own. Again without effect.

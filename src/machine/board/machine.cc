@@ -122,6 +122,12 @@ Result<> Machine::restore_state(const StateReader& reader) {
   return {};
 }
 
+std::vector<device::virtio::NetCounters> Machine::nic_counters() const {
+  std::vector<device::virtio::NetCounters> all;
+  for (const device::virtio::NetModel* model : board_->nic_models) all.push_back(model->counters());
+  return all;
+}
+
 device::interrupt::IoApic& Machine::io_apic() {
   return board_->interrupts.io_apic();
 }

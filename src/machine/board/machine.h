@@ -18,11 +18,14 @@
 #include "cpu/cpu_io.h"
 #include "cpu/vcpu.h"
 #include "device/interrupt/io_apic.h"
+#include "device/virtio/net/net.h"
 #include "device/wires.h"
 #include "machine/board/address_map.h"
 #include "machine/board/doorbell_host.h"
 #include "machine/boot/boot.h"
 #include "memory/guest_memory.h"
+#include "net/frame/address.h"
+#include "net/port.h"
 #include "support/random.h"
 #include "support/result.h"
 #include "support/state/state.h"
@@ -35,6 +38,12 @@ inline constexpr size_t kSerialPortCount = 4;
 struct DiskWires {
   block::Disk& disk;
   std::string serial;  // at most 20 bytes
+};
+
+struct NicWires {
+  net::Port& port;
+  net::frame::MacAddress mac;
+  uint16_t mtu;
 };
 
 // Where devices with queues carry out what the guest put there: on threads of their own, or in do_device_work() alone.
@@ -58,6 +67,7 @@ struct Wires {
   console::ByteStream* debug_console = nullptr;                 // port 0xE9
   console::ByteStream* virtio_console = nullptr;                // null: there is none
   std::vector<DiskWires> disks;
+  std::vector<NicWires> nics;
   // The host kernel's local APICs, when they live there: messages go to it and the machine makes none of its own.
   device::MessageSink* host_local_apics = nullptr;
 };
@@ -98,6 +108,9 @@ class Machine {
   // the VMM, and restored before this. An error leaves a machine that must be started anew.
   void save_state(StateWriter& writer) const;
   Result<> restore_state(const StateReader& reader);
+
+  // Of the network cards, in the order of the wires; from any thread.
+  [[nodiscard]] std::vector<device::virtio::NetCounters> nic_counters() const;
 
   // For an engine whose local APICs live in the host kernel.
   [[nodiscard]] device::interrupt::IoApic& io_apic();

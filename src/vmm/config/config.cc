@@ -48,6 +48,11 @@ Result<> check_deterministic(const VmConfig& config) {
   if (config.engine.value == EngineName::kKvm) {
     return fail("{}: hardware does not count instructions exactly; allowed with engine: auto or soft", label);
   }
+  for (const auto& nic : config.nics) {
+    if (nic.value.link.kind == net::link::LinkConfig::Kind::kNone) continue;
+    return fail("{}: not in a deterministic run, where frames would come at the host's time; allowed: none",
+                nic.label(nic.value.text));
+  }
   if (config.gdb.given()) return fail("{}: not together with --gdb, which stops the guest at the host's time", label);
   return {};
 }

@@ -10,6 +10,7 @@
 
 #include "console/backends.h"
 #include "support/result.h"
+#include "vmm/config/nic.h"
 
 namespace bulkhead::vmm {
 
@@ -49,6 +50,7 @@ struct TraceConfig {
 struct VmConfig {
   static constexpr uint32_t kMaximumCpus = 16;
   static constexpr size_t kMaximumDisks = 16;
+  static constexpr size_t kMaximumNics = 8;
   static constexpr size_t kMaximumSerialLines = 4;
   static constexpr size_t kMaximumModules = 16;
 
@@ -69,6 +71,7 @@ struct VmConfig {
   std::vector<Setting<ModuleConfig>> modules;
 
   std::vector<Setting<DiskConfig>> disks;
+  std::vector<Setting<NicConfig>> nics;
   // COM1 to COM4. None given: COM1 is stdio.
   std::vector<Setting<console::Spec>> serial_lines;
   Setting<console::Spec> virtio_console;  // there is one when given

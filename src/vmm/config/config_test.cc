@@ -92,8 +92,7 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:4: spec.boot.kernal: unknown key; allowed: cmdline, initrd, kernel, modules, protocol"},
       {"kind: VirtualMachine\nspec: 5",
        "vm.yaml:2: spec: not a map; allowed: boot, console, cpu-model, cpus, debug-exit, deterministic, disks, engine, "
-       "jit, memory, "
-       "on-reset, seed, serial"},
+       "jit, memory, nics, on-reset, seed, serial"},
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
       {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},
@@ -181,6 +180,39 @@ TEST(ConfigValues, SizesAreExact) {
   for (const char* wrong : {"", "M", "-1", "1.5G", "1 G", "0x10", "1GG", "16777216T", "1m"})
     EXPECT_FALSE(parse_size(wrong));
   EXPECT_EQ(format_size(1536ull << 20), "1536M");
+}
+
+TEST(Nic, IsReadFromItsWords) {
+  const NicConfig nat =
+      parse_nic("nat,forward=tcp:127.0.0.1:8080:80,forward=udp:0.0.0.0:53:53,host=on,mac=52:54:00:00:00:01").value();
+  EXPECT_EQ(nat.link.kind, net::link::LinkConfig::Kind::kNat);
+  EXPECT_EQ(nat.link.forwards.size(), 2u);
+  EXPECT_TRUE(nat.link.reach_host);
+  EXPECT_EQ(nat.mac->to_string(), "52:54:00:00:00:01");
+  const NicConfig tap = parse_nic("tap=plant0,mtu=9000").value();
+  EXPECT_EQ(tap.link.tap, "plant0");
+  EXPECT_EQ(tap.mtu, 9000);
+  EXPECT_FALSE(tap.mac);
+  for (const char* wrong :
+       {"", "nat,", "natt", "tap", "tap=", "nat=1", "none=1", "nat,host=maybe", "none,forward=tcp:127.0.0.1:1:1",
+        "tap=a,host=on", "nat,mtu=9000", "tap=a,mtu=100", "tap=a,mtu=9001", "nat,mac=01:00:00:00:00:00",
+        "nat,mac=00:00:00:00:00:00", "nat,mac=1", "nat,host=on,host=off", "nat,forward=tcp:1:2:3", "nat,speed=10"}) {
+    EXPECT_FALSE(parse_nic(wrong)) << wrong;
+  }
+}
+
+TEST(Nic, HasABoundAndNoPlaceInADeterministicRun) {
+  VmConfig config;
+  const std::vector<std::string> many(VmConfig::kMaximumNics + 1, "none");
+  EXPECT_FALSE(set_list(config, "spec.nics", many, "--nic"));
+  ASSERT_TRUE(set_list(config, "spec.nics", {"none", "nat"}, "--nic"));
+  EXPECT_EQ(config.nics.size(), 2u);
+  ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
+  ASSERT_TRUE(set_value(config, "spec.deterministic", "true", "--deterministic"));
+  EXPECT_EQ(check_config(config).error().message,
+            "--nic 'nat': not in a deterministic run, where frames would come at the host's time; allowed: none");
+  ASSERT_TRUE(set_list(config, "spec.nics", {"none"}, "--nic"));
+  EXPECT_TRUE(check_config(config));
 }
 
 }  // namespace

@@ -139,6 +139,14 @@ Result<> add_disk(VmConfig& config, const std::string& value, const Origin& orig
   return {};
 }
 
+Result<> add_nic(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (config.nics.size() >= VmConfig::kMaximumNics) {
+    return fail("more than the {} network cards allowed", VmConfig::kMaximumNics);
+  }
+  config.nics.push_back({TRY(parse_nic(value)), origin.place});
+  return {};
+}
+
 Result<console::Spec> resolve_spec(const std::string& value, const Origin& origin) {
   console::Spec spec = TRY(console::parse_spec(value));
   if (!spec.path.empty()) spec.path = resolve_path(spec.path, origin.directory);
@@ -186,6 +194,7 @@ constexpr Key kKeys[] = {
     {"spec.boot.protocol", set_boot_protocol},
     {"spec.boot.modules", add_module, [](VmConfig& config) { config.modules.clear(); }},
     {"spec.disks", add_disk, [](VmConfig& config) { config.disks.clear(); }},
+    {"spec.nics", add_nic, [](VmConfig& config) { config.nics.clear(); }},
     {"spec.serial", add_serial_line, [](VmConfig& config) { config.serial_lines.clear(); }},
     {"spec.console", set_console},
     {"spec.on-reset", set_on_reset},

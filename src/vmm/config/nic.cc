@@ -1,0 +1,74 @@
+#include "vmm/config/nic.h"
+
+#include <set>
+
+#include "vmm/config/values.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using net::link::LinkConfig;
+
+constexpr std::string_view kAllowed =
+    "allowed: nat, tap=NAME or none; then mac=ADDRESS, mtu=BYTES, and for nat forward=tcp:ADDRESS:PORT:PORT, host=on";
+
+Result<> set_link(NicConfig& nic, std::string_view name, std::string_view value, bool has_value) {
+  if (name == "nat" && !has_value) {
+    nic.link.kind = LinkConfig::Kind::kNat;
+  } else if (name == "none" && !has_value) {
+    nic.link.kind = LinkConfig::Kind::kNone;
+  } else if (name == "tap" && !value.empty()) {
+    nic.link.kind = LinkConfig::Kind::kTap;
+    nic.link.tap = value;
+  } else {
+    return fail("{}", kAllowed);
+  }
+  return {};
+}
+
+Result<> set_option(NicConfig& nic, std::string_view name, std::string_view value) {
+  const bool is_nat = nic.link.kind == LinkConfig::Kind::kNat;
+  if (name == "mac") {
+    nic.mac = TRY_IN("mac", net::frame::MacAddress::parse(value));
+    if (nic.mac->is_group() || nic.mac->is_zero()) return fail("mac: {} is no card's address", value);
+  } else if (name == "mtu") {
+    nic.mtu = static_cast<uint16_t>(TRY_IN("mtu", parse_number(value, NicConfig::kLeastMtu, NicConfig::kMostMtu)));
+    // libslirp's own is fixed.
+    if (is_nat && nic.mtu > NicConfig{}.mtu) return fail("mtu: nat carries at most {} bytes", NicConfig{}.mtu);
+  } else if (name == "forward" && is_nat) {
+    if (nic.link.forwards.size() >= LinkConfig::kMaximumForwards) {
+      return fail("more than the {} forwards allowed", LinkConfig::kMaximumForwards);
+    }
+    nic.link.forwards.push_back(TRY_IN("forward", net::link::parse_forward(value)));
+  } else if (name == "host" && is_nat) {
+    nic.link.reach_host = TRY_IN("host", parse_flag(value));
+  } else {
+    return fail("'{}': {}", name, kAllowed);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<NicConfig> parse_nic(std::string_view text) {
+  NicConfig nic{.link = {}, .mac = {}, .text = std::string(text)};
+  std::set<std::string_view> seen;
+  bool is_first = true;
+  for (std::string_view rest = text;; is_first = false) {
+    const std::string_view item = rest.substr(0, rest.find(','));
+    const size_t equals = item.find('=');
+    const bool has_value = equals != std::string_view::npos;
+    const std::string_view name = item.substr(0, equals);
+    const std::string_view value = has_value ? item.substr(equals + 1) : std::string_view();
+    if (is_first) {
+      TRY(set_link(nic, name, value, has_value));
+    } else {
+      if (name != "forward" && !seen.insert(name).second) return fail("'{}' stands twice", name);
+      TRY(set_option(nic, name, value));
+    }
+    if (item.size() == rest.size()) return nic;
+    rest.remove_prefix(item.size() + 1);
+  }
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,26 @@
+// A network card as its user writes it: "nat,forward=tcp:127.0.0.1:8080:80,host=on", "tap=NAME,mac=52:54:00:12:34:56".
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "net/frame/address.h"
+#include "net/link/link.h"
+#include "support/result.h"
+
+namespace bulkhead::vmm {
+
+struct NicConfig {
+  net::link::LinkConfig link;
+  std::optional<net::frame::MacAddress> mac;  // none: made from the VM's identity and the card's place
+  uint16_t mtu = 1500;
+  std::string text;  // as it was written
+
+  static constexpr uint16_t kLeastMtu = 576;
+  static constexpr uint16_t kMostMtu = 9000;
+};
+
+Result<NicConfig> parse_nic(std::string_view text);
+
+}  // namespace bulkhead::vmm
