@@ -666,10 +666,10 @@ bool Translator::flags_matter_after(const Op& op) const {
   for (const Op* next = &op + 1; next != end(); ++next) {
     const Instruction& instruction = *next->instruction;
     // Others may fault, and then the flags are seen.
-    const bool cannot_fault =
-        instruction.info != nullptr &&
-        ((!instruction.has_memory() && is_copied(instruction.mnemonic)) || instruction.mnemonic == Mnemonic::kLea ||
-         instruction.mnemonic == Mnemonic::kCbw || instruction.mnemonic == Mnemonic::kCwd);
+    const bool cannot_fault = instruction.info != nullptr &&
+                              ((!instruction.has_memory() && (is_simd(*next) || is_copied(instruction.mnemonic))) ||
+                               instruction.mnemonic == Mnemonic::kLea || instruction.mnemonic == Mnemonic::kCbw ||
+                               instruction.mnemonic == Mnemonic::kCwd);
     if (!cannot_fault || flags_read(instruction) != 0) return true;
     if (changes_all_flags(instruction)) return false;
   }

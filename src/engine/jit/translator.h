@@ -69,6 +69,7 @@ class Translator {
 
   // Vector instructions (translator_simd.cc).
   void plan_simd();
+  [[nodiscard]] bool is_simd(const Op& op) const;
   bool simd(const Op& op);
   void load_simd();
   void call_simd_load();

@@ -113,6 +113,11 @@ void Translator::plan_simd() {
   }
 }
 
+// Copied, so without memory it cannot fault.
+bool Translator::is_simd(const Op& op) const {
+  return needs(*op.instruction, block_.mode) != kSimdInCpu;
+}
+
 // The host's registers hold what the block needs from here on. With nothing there yet the code behind the block's end
 // loads it; at the block's beginning that may also turn away.
 void Translator::load_simd() {
@@ -169,7 +174,7 @@ size_t Translator::move_mxcsr(bool store) {
 
 bool Translator::simd(const Op& op) {
   const Instruction& instruction = *op.instruction;
-  if (last_simd_ == nullptr || &op > last_simd_ || needs(instruction, block_.mode) == kSimdInCpu) return false;
+  if (!is_simd(op)) return false;
   const bool is_memory = instruction.has_memory();
   if (is_memory && !can_address(op)) return false;
   if (!simd_loaded_) load_simd();
