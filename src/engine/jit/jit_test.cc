@@ -1,6 +1,7 @@
 #include "engine/jit/jit.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include <gtest/gtest.h>
 
@@ -71,6 +72,103 @@ TEST_F(JitTest, AFaultInTheMiddleOfABlockIsPrecise) {
   EXPECT_EQ(after.gpr[cpu::kRbx], 4u);
   EXPECT_EQ(after.gpr[cpu::kRcx], 100u - 31);
   EXPECT_EQ(after.instruction_count, 1u + 31 * 5 + 2 + 2);  // and the delivery and the handler's OUT
+}
+
+// --- vector instructions ---
+
+class JitSimdTest : public JitTest {
+ protected:
+  static constexpr size_t kMxcsr = 24, kXmm = 160, kYmmHigh = 576;
+
+  cpu::State vector_mode() {
+    cpu::State state = machine_.long_mode();
+    state.cr4 |= kCr4Osfxsr | kCr4Osxmmexcpt | kCr4Osxsave;
+    state.xcr0 = 7;
+    put(state, kMxcsr, uint32_t{0x1F80});
+    put(state, 512, uint64_t{7});  // XSTATE_BV
+    return state;
+  }
+  template <typename T>
+  static void put(cpu::State& state, size_t offset, T value) {
+    std::memcpy(state.xsave.data() + offset, &value, sizeof value);
+  }
+  template <typename T>
+  static T get(const cpu::State& state, size_t offset) {
+    T value;
+    std::memcpy(&value, state.xsave.data() + offset, sizeof value);
+    return value;
+  }
+};
+
+TEST_F(JitSimdTest, SumsInALoopAndKeepsTheStickyFlags) {
+  // mov ecx, 10000; loop: addsd xmm0, xmm1; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0x10, 0x27, 0x00, 0x00, 0xF2, 0x0F, 0x58, 0xC1, 0xFF, 0xC9, 0x75, 0xF8, 0xE6, 0xF4});
+  cpu::State state = vector_mode();
+  put(state, kXmm + 16, 0.1);
+  put(state, kYmmHigh, uint64_t{0x1234});
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  double sum = 0;
+  for (int i = 0; i < 10000; ++i) sum += 0.1;
+  const cpu::State after = machine_.state();
+  EXPECT_EQ(get<double>(after, kXmm), sum);
+  EXPECT_EQ(get<uint64_t>(after, kYmmHigh), 0x1234u);       // legacy instructions leave it alone
+  EXPECT_EQ(get<uint32_t>(after, kMxcsr), 0x1F80u | 0x20);  // precision
+  EXPECT_LT(statistic(vcpu(), "jit.entries"), 100u);
+}
+
+TEST_F(JitSimdTest, AnUnmaskedExceptionIsTheGuests) {
+  // mov ecx, 100; loop: divsd xmm0, xmm1; subsd xmm1, xmm2; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0x64, 0x00, 0x00, 0x00, 0xF2, 0x0F, 0x5E, 0xC1, 0xF2, 0x0F, 0x5C, 0xCA, 0xFF, 0xC9, 0x75,
+                       0xF4, 0xE6, 0xF4});
+  machine_.put(testing::kHandlers + 19 * 16, {0xE6, 0xF4});  // #XM's handler: out 0xf4, al
+  cpu::State state = vector_mode();
+  put(state, kXmm, 1.0);
+  put(state, kXmm + 16, 50.0);
+  put(state, kXmm + 32, 1.0);
+  put(state, kMxcsr, uint32_t{0x1D80});  // division by zero is not masked
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  const cpu::State after = machine_.state();
+  EXPECT_EQ(machine_.get<uint64_t>(after.gpr[cpu::kRsp]), kCode + 5);  // RIP in the frame
+  EXPECT_EQ(after.gpr[cpu::kRcx], 50u);
+  EXPECT_EQ(get<uint32_t>(after, kMxcsr) & 4, 4u);
+}
+
+TEST_F(JitSimdTest, AMisalignedOperandIsAGeneralProtectionFault) {
+  // mov ecx, 100
+  // loop: movaps xmm3, [rdi]; add rdi, rax; cmp ecx, 50; jne +4; add rdi, 1 (4 bytes); dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0x64, 0x00, 0x00, 0x00, 0x0F, 0x28, 0x1F, 0x48, 0x01, 0xC7, 0x83, 0xF9,
+                       0x32, 0x75, 0x04, 0x48, 0x83, 0xC7, 0x01, 0xFF, 0xC9, 0x75, 0xED, 0xE6, 0xF4});
+  machine_.put(testing::kHandlers + 13 * 16, {0xE6, 0xF4});  // #GP's handler
+  cpu::State state = vector_mode();
+  state.gpr[cpu::kRdi] = 0x2'0000;
+  state.gpr[cpu::kRax] = 16;
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  const cpu::State after = machine_.state();
+  EXPECT_EQ(machine_.get<uint64_t>(after.gpr[cpu::kRsp] + 8), kCode + 5);
+  EXPECT_EQ(after.gpr[cpu::kRcx], 49u);
+}
+
+TEST_F(JitSimdTest, WholeRegistersSurviveHandlersInBetween) {
+  if (__builtin_cpu_supports("avx") == 0) GTEST_SKIP() << "the host has no AVX";
+  // mov ecx, 1000; loop: vaddpd ymm1, ymm1, ymm2; rdtsc; vaddpd xmm3, xmm3, xmm2; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0xE8, 0x03, 0x00, 0x00, 0xC5, 0xF5, 0x58, 0xCA, 0x0F, 0x31,
+                       0xC5, 0xE1, 0x58, 0xDA, 0xFF, 0xC9, 0x75, 0xF2, 0xE6, 0xF4});
+  cpu::State state = vector_mode();
+  put(state, kXmm + 32, 1.0);
+  put(state, kYmmHigh + 32 + 8, 2.0);
+  put(state, kYmmHigh + 15 * 16, uint64_t{0x5A});
+  put(state, kYmmHigh + 3 * 16, uint64_t{0xFF});
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  const cpu::State after = machine_.state();
+  EXPECT_EQ(get<double>(after, kXmm + 16), 1000.0);
+  EXPECT_EQ(get<double>(after, kYmmHigh + 16 + 8), 2000.0);
+  EXPECT_EQ(get<double>(after, kXmm + 48), 1000.0);
+  EXPECT_EQ(get<uint64_t>(after, kYmmHigh + 3 * 16), 0u);  // VEX.128 clears it
+  EXPECT_EQ(get<uint64_t>(after, kYmmHigh + 15 * 16), 0x5Au);
 }
 
 }  // namespace
