@@ -25,6 +25,7 @@ class Measurement:
     checksum: str
     guest_ns: int
     host_ns: int  # between the two lines on the console, by the host's clock
+    cpu_ns: int  # CPU time that the side's process took for it: what other work on the machine disturbs least
 
 
 @dataclasses.dataclass
@@ -32,6 +33,7 @@ class Result:
     side: str
     measurements: dict
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     memory_kib: int = 0  # resident without guest RAM, when the guest had finished
     error: str = ""
     complaints: dict = dataclasses.field(default_factory=dict)  # what a workload that gave no figure said
@@ -60,6 +62,17 @@ def resident_without_ram_kib(pid):
     return total + counted()
 
 
+def cpu_time_ns(pid):
+    """Of all threads that live. The kernel's clock_gettime of another process would be in its ticks."""
+    total = 0
+    for thread in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            total += int(thread.read_text().split()[0])
+        except (OSError, IndexError):
+            pass  # ended meanwhile
+    return total
+
+
 def watch(side, arguments, timeout, environment=None, affinity=None):
     """Runs a process to its end and reads its lines as they come."""
     started = time.monotonic()
@@ -73,28 +86,38 @@ def watch(side, arguments, timeout, environment=None, affinity=None):
     errors = threading.Thread(target=lambda: complaints.extend(process.stderr), daemon=True)
     errors.start()
     result, begun, last_lines = Result(side, {}), {}, []
-    for line in process.stdout:
-        now = time.monotonic_ns()
-        line = line.strip()
-        last_lines = last_lines[-20:] + [line]
-        if match := re.search(r"begin: (\w+)$", line):
-            begun[match.group(1)] = now
-        elif match := re.search(r"bench: (\w+) ([0-9a-f]{16}) (\d+)$", line):
-            name = match.group(1)
-            result.measurements[name] = Measurement(match.group(2), int(match.group(3)), now - begun.get(name, now))
-        elif match := re.search(r"speed: (\w+) (.*)$", line):
-            take_speed(result, match.group(1), match.group(2))
-        elif match := re.search(r"bench: (\w+): (.*)$", line):
-            result.complaints[match.group(1)] = match.group(2)
-        elif line == "finished":
-            try:
-                result.memory_kib = resident_without_ram_kib(process.pid)
-            except OSError:
-                pass  # ended already
-    status = process.wait()
-    timer.cancel()
+    try:
+        for line in process.stdout:
+            now = time.monotonic_ns()
+            line = line.strip()
+            last_lines = last_lines[-20:] + [line]
+            if match := re.search(r"begin: (\w+)$", line):
+                begun[match.group(1)] = now, cpu_time_ns(process.pid)
+            elif match := re.search(r"bench: (\w+) ([0-9a-f]{16}) (\d+) (\d+)$", line):
+                name = match.group(1)
+                cpu_now = cpu_time_ns(process.pid)
+                then, cpu_then = begun.get(name, (now, cpu_now))
+                cpu_ns = int(match.group(4)) if side == "native" else cpu_now - cpu_then
+                result.measurements[name] = Measurement(match.group(2), int(match.group(3)), now - then, cpu_ns)
+            elif match := re.search(r"speed: (\w+) (.*)$", line):
+                take_speed(result, match.group(1), match.group(2))
+            elif match := re.search(r"bench: (\w+): (.*)$", line):
+                result.complaints[match.group(1)] = match.group(2)
+            elif line == "finished":
+                try:
+                    result.memory_kib = resident_without_ram_kib(process.pid)
+                except OSError:
+                    pass  # ended already
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        timer.cancel()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status = os.waitstatus_to_exitcode(status)
     errors.join(5)
     result.seconds = time.monotonic() - started
+    result.cpu_seconds = usage.ru_utime + usage.ru_stime
     if expired.is_set():
         result.error = f"{side}: not finished after {timeout} s; last lines: " + " | ".join(last_lines[-6:])
     elif status != 0:
@@ -109,7 +132,7 @@ def take_speed(result, name, text):
         return
     value = float(match.group(1))
     seconds = (1000 if text.startswith("+F2") else 1e9) / value if value else 0
-    result.measurements[name] = Measurement("-", int(seconds * 1e9), int(seconds * 1e9))
+    result.measurements[name] = Measurement("-", *[int(seconds * 1e9)] * 3)
 
 
 def command_line(names, programs, divisor):

@@ -62,7 +62,7 @@ def test_a_workload_slower_than_tcg_is_named():
 def test_another_checksum_on_one_side_fails_the_run(tmp_path):
     """A Bulkhead that lies: a script that prints a wrong checksum where the guest's console would be."""
     liar = tmp_path / "liar"
-    liar.write_text("#!/bin/sh\necho 'begin: queens'\necho 'bench: queens 0000000000000001 5'\necho finished\n")
+    liar.write_text("#!/bin/sh\necho 'begin: queens'\necho 'bench: queens 0000000000000001 5 5'\necho finished\n")
     liar.chmod(0o755)
     done = subprocess.run([sys.executable, RUNNER, "--sides", "native,bulkhead", "--rounds", "1", "--only", "queens", "--divisor", "100"],
                           capture_output=True, text=True, timeout=60, env={"BULKHEAD": str(liar), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})

@@ -2,6 +2,7 @@
 // times a program of the system in the same manner. Time is CLOCK_MONOTONIC of where it runs.
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -9,8 +10,22 @@
 #include "bench.h"
 
 static struct timespec started;
+static uint64_t cpu_started_ns;
+
+static uint64_t cpu_time_ns(void) {
+  uint64_t sum_us = 0;
+  static const int kWhose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+  for (int i = 0; i < 2; i++) {
+    struct rusage used;
+    if (getrusage(kWhose[i], &used) != 0) fail("getrusage");
+    sum_us += (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000u +
+              (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+  }
+  return sum_us * 1000u;
+}
 
 void start_stopwatch(void) {
+  cpu_started_ns = cpu_time_ns();
   clock_gettime(CLOCK_MONOTONIC, &started);
 }
 
@@ -33,8 +48,9 @@ const char* scratch_folder(void) {
 static const struct Workload* const kLists[] = {kIntegerWorkloads, kProgramWorkloads, kFloatingWorkloads,
                                                 kVectorWorkloads,  kSystemWorkloads,  kScalingWorkloads};
 
-static void report(const char* name, uint64_t checksum, uint64_t time_ns) {
-  printf("bench: %s %016llx %llu\n", name, (unsigned long long)checksum, (unsigned long long)time_ns);
+static void report(const char* name, uint64_t checksum, uint64_t time_ns, uint64_t cpu_ns) {
+  printf("bench: %s %016llx %llu %llu\n", name, (unsigned long long)checksum, (unsigned long long)time_ns,
+         (unsigned long long)cpu_ns);
   fflush(stdout);
 }
 
@@ -43,7 +59,8 @@ static void run_workload(const struct Workload* workload, uint64_t count) {
   fflush(stdout);
   start_stopwatch();
   uint64_t checksum = workload->run(count);
-  report(workload->name, checksum, stopwatch_ns());
+  uint64_t time_ns = stopwatch_ns();
+  report(workload->name, checksum, time_ns, cpu_time_ns() - cpu_started_ns);
 }
 
 static uint64_t checksum_of_file(const char* path) {
@@ -75,12 +92,12 @@ static int run_program(const char* name, const char* output, char** command) {
   }
   int status;
   if (waitpid(child, &status, 0) != child) fail("waitpid");
-  uint64_t time_ns = stopwatch_ns();
+  uint64_t time_ns = stopwatch_ns(), cpu_ns = cpu_time_ns() - cpu_started_ns;
   if (status != 0) {
     fprintf(stderr, "bench: %s: %s ended with wait status %d\n", name, command[0], status);
     return 1;
   }
-  report(name, checksum_of_file(output), time_ns);
+  report(name, checksum_of_file(output), time_ns, cpu_ns);
   return 0;
 }
 
