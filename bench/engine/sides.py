@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -78,9 +79,9 @@ def watch(side, arguments, timeout, environment=None, affinity=None):
     started = time.monotonic()
     pin = (lambda: os.sched_setaffinity(0, affinity)) if affinity else None
     process = subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=environment, preexec_fn=pin, text=True, errors="replace")
+                               env=environment, preexec_fn=pin, text=True, errors="replace", start_new_session=True)
     expired = threading.Event()
-    timer = threading.Timer(timeout, lambda: (expired.set(), process.kill()))
+    timer = threading.Timer(timeout, lambda: (expired.set(), os.killpg(process.pid, signal.SIGKILL)))
     timer.start()
     complaints = []
     errors = threading.Thread(target=lambda: complaints.extend(process.stderr), daemon=True)
@@ -108,13 +109,13 @@ def watch(side, arguments, timeout, environment=None, affinity=None):
                     result.memory_kib = resident_without_ram_kib(process.pid)
                 except OSError:
                     pass  # ended already
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status = os.waitstatus_to_exitcode(status)
     except BaseException:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         raise
     finally:
         timer.cancel()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status = os.waitstatus_to_exitcode(status)
     errors.join(5)
     result.seconds = time.monotonic() - started
     result.cpu_seconds = usage.ru_utime + usage.ru_stime

@@ -10,8 +10,15 @@ sys.path.insert(0, str(RUNNER.parent))
 report = importlib.import_module("report")
 
 
-def bench(*arguments):
-    return subprocess.run([sys.executable, RUNNER, *arguments], capture_output=True, text=True, timeout=120, env={"BULKHEAD": str(BULKHEAD), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
+def bench(*arguments, bulkhead=BULKHEAD):
+    environment = {"BULKHEAD": str(bulkhead), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+    return subprocess.run([sys.executable, RUNNER, *arguments], capture_output=True, text=True, timeout=120, env=environment)
+
+
+def script(path, text):
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
 
 
 def test_two_workloads_give_the_same_checksums_on_the_host_and_in_a_guest():
@@ -61,10 +68,16 @@ def test_a_workload_slower_than_tcg_is_named():
 
 def test_another_checksum_on_one_side_fails_the_run(tmp_path):
     """A Bulkhead that lies: a script that prints a wrong checksum where the guest's console would be."""
-    liar = tmp_path / "liar"
-    liar.write_text("#!/bin/sh\necho 'begin: queens'\necho 'bench: queens 0000000000000001 5 5'\necho finished\n")
-    liar.chmod(0o755)
-    done = subprocess.run([sys.executable, RUNNER, "--sides", "native,bulkhead", "--rounds", "1", "--only", "queens", "--divisor", "100"],
-                          capture_output=True, text=True, timeout=60, env={"BULKHEAD": str(liar), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
+    liar = script(tmp_path / "liar", "echo 'begin: queens'\necho 'bench: queens 0000000000000001 5 5'\necho finished\n")
+    done = bench("--sides", "native,bulkhead", "--rounds", "1", "--only", "queens", "--divisor", "100", bulkhead=liar)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "queens: checksum 0000000000000001 on bulkhead" in done.stdout
+
+
+def test_a_guest_that_hangs_and_one_that_says_nothing_fail_the_run(tmp_path):
+    hung = script(tmp_path / "hung", "echo 'begin: queens'\nsleep 100\n")
+    done = bench("--sides", "bulkhead", "--rounds", "1", "--only", "queens", "--timeout", "1", bulkhead=hung)
+    assert done.returncode == 1 and "not finished after 1 s" in done.stdout, done.stdout + done.stderr
+    silent = script(tmp_path / "silent", "echo 'bench: queens: out of luck'\n")
+    done = bench("--sides", "bulkhead", "--rounds", "1", "--only", "queens", bulkhead=silent)
+    assert done.returncode == 1 and "queens gave no figure: out of luck" in done.stdout, done.stdout + done.stderr
