@@ -64,6 +64,9 @@ def test_a_workload_slower_than_tcg_is_named():
     table.add("fast", "fp", "tcg", 2.0)
     assert report.slower_than_tcg(table) == ["slow"]
     assert "NO: slow" in report.markdown(table, {})
+    table.add("busy", "fp", "bulkhead", 1.0, cpu_seconds=1.0)
+    table.add("busy", "fp", "tcg", 3.0, cpu_seconds=0.5)  # it waited for the CPU most of its time
+    assert report.slower_than_tcg(table, "tcg/bulkhead cpu") == ["busy"]
 
 
 def test_another_checksum_on_one_side_fails_the_run(tmp_path):
