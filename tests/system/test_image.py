@@ -98,7 +98,8 @@ def test_an_overlay_shows_the_backing_file_in_both_programs(tmp_path):
     ours("create", "-b", "base.raw", "-F", "raw", tmp_path / "top.qcow2", "5M")
     qemu("qemu-io", "-f", "qcow2", "-c", "write -P 9 1000448 300032", tmp_path / "top.qcow2")
     qemu("qemu-img", "convert", "-f", "qcow2", "-O", "raw", tmp_path / "top.qcow2", tmp_path / "theirs.raw")
-    ours("convert", tmp_path / "top.qcow2", tmp_path / "ours.raw")
+    assert "state the image's format" in ours("info", tmp_path / "top.qcow2", status=1)
+    ours("convert", "-f", "qcow2", tmp_path / "top.qcow2", tmp_path / "ours.raw")
     assert (tmp_path / "theirs.raw").read_bytes() == (tmp_path / "ours.raw").read_bytes()
 
 
@@ -106,7 +107,7 @@ def test_a_backing_name_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.raw").write_bytes(bytes(4096))
     qemu("qemu-img", "create", "-f", "qcow2", "-b", "../secret.raw", "-F", "raw", tmp_path / "in" / "a.qcow2")
-    assert "leaves the folder" in ours("info", tmp_path / "in" / "a.qcow2", status=1)
+    assert "leaves the folder" in ours("info", "-f", "qcow2", tmp_path / "in" / "a.qcow2", status=1)
 
 
 def test_check_repairs_a_leak(tmp_path):
@@ -128,4 +129,4 @@ def test_a_header_that_makes_no_sense_is_one_clear_error(tmp_path, at, bytes_):
     with open(tmp_path / "a.qcow2", "r+b") as file:
         file.seek(at)
         file.write(bytes_)
-    assert f"byte {at}" in ours("info", tmp_path / "a.qcow2", status=1)
+    assert f"byte {at}" in ours("info", "-f", "qcow2", tmp_path / "a.qcow2", status=1)

@@ -41,6 +41,7 @@ struct CheckReport {
   uint64_t errors = 0;    // data may be wrong
   uint64_t leaks = 0;     // space that nothing uses
   uint64_t repaired = 0;  // of both
+  uint64_t left = 0;      // errors that a repair could not set right
   std::vector<std::string> messages;
   void say(std::string message) {
     if (messages.size() < kMessageLimit) messages.push_back(std::move(message));
@@ -69,6 +70,12 @@ class ImageOpener {
  public:
   explicit ImageOpener(std::string folder, unsigned depth = 0) : folder_(std::move(folder)), depth_(depth) {}
   // The format of a file that an image names is the one the image states; without one, it is refused.
+  // For an image whose format was probed: it may name no other file, because whoever wrote it may have been a guest.
+  static ImageOpener of_nothing() {
+    ImageOpener opener("");
+    opener.closed_ = true;
+    return opener;
+  }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_backing(const std::string& name, const std::string& format) const;
   [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
 
@@ -77,6 +84,7 @@ class ImageOpener {
 
   std::string folder_;
   unsigned depth_;
+  bool closed_ = false;
 };
 
 struct CreateOptions {
@@ -89,6 +97,7 @@ struct Format {
   std::string_view name;
   Result<std::unique_ptr<Image>> (*open)(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
   Result<> (*create)(Store& store, const CreateOptions& options);
+  std::string_view magic;  // what a file of this format begins with; empty when it may begin with anything
 };
 
 // The format of this name; the error lists those that there are.
@@ -96,5 +105,10 @@ struct Format {
 // The image at a path that the user gave; its folder is where other files may lie. The format is stated, never guessed.
 [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format,
                                                         Access access);
+// The same for a file at rest whose format nobody stated: by its first bytes, raw when they say nothing. Never for a
+// guest's disk. Since a guest may have written those bytes, the image may not name other files.
+[[nodiscard]] Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access);
+// The format that a file begins like, "raw" when like none: to refuse a mistake, not to open it by.
+[[nodiscard]] Result<std::string_view> probe_format(const std::string& path);
 
 }  // namespace bulkhead::block

@@ -2,18 +2,32 @@
 #include <array>
 #include <filesystem>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "block/format/image.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/raw/raw_image.h"
 #include "block/store/file/plain_file.h"
+#include "support/os/fd.h"
 
 namespace bulkhead::block {
 namespace {
 
 constexpr std::array kFormats{
-    Format{"raw", raw::open, raw::create},
-    Format{"qcow2", qcow2::open, qcow2::create},
+    Format{"raw", raw::open, raw::create, ""},
+    Format{"qcow2", qcow2::open, qcow2::create, "QFI\xFB"},
 };
+
+constexpr size_t kMagicSize = 16;
+
+const Format& format_like(const std::array<uint8_t, kMagicSize>& begin) {
+  for (const Format& format : kFormats) {
+    if (format.magic.empty()) continue;
+    if (std::memcmp(begin.data(), format.magic.data(), format.magic.size()) == 0) return format;
+  }
+  return kFormats[0];
+}
 
 }  // namespace
 
@@ -34,6 +48,22 @@ Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_v
   return found->open(TRY(PlainFile::open(path, access)), access, ImageOpener(folder));
 }
 
+Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access) {
+  auto store = TRY(PlainFile::open(path, access));
+  std::array<uint8_t, kMagicSize> begin{};
+  TRY(store->read_all(0, begin));
+  return format_like(begin).open(std::move(store), access, ImageOpener::of_nothing());
+}
+
+// Without a lock: it may be in use, which whoever opens it for real finds out.
+Result<std::string_view> probe_format(const std::string& path) {
+  const Fd file = TRY(open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  std::array<uint8_t, kMagicSize> begin{};
+  // What cannot be read begins like nothing.
+  if (::pread(file.get(), begin.data(), begin.size(), 0) < 0) begin.fill(0);
+  return format_like(begin).name;
+}
+
 // An absolute name is taken when it lies in the folder, as other tools write it.
 Result<std::string> ImageOpener::relative(const std::string& name) const {
   if (!name.starts_with('/')) return name;
@@ -45,10 +75,12 @@ Result<std::string> ImageOpener::relative(const std::string& name) const {
 }
 
 Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, Access access) const {
+  if (closed_) return fail("file '{}': state the image's format to have it followed", name);
   return TRY(PlainFile::open_below(folder_, TRY(relative(name)), access));
 }
 
 Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name, const std::string& format) const {
+  if (closed_) return fail("backing file '{}': state the image's format to have it followed", name);
   if (depth_ >= kChainDepthLimit) return fail("backing file '{}': the chain is longer than {}", name, kChainDepthLimit);
   if (format.empty()) return fail("backing file '{}': the image does not state its format", name);
   const Format* const found = TRY_IN(fmt::format("backing file '{}'", name), find_format(format));

@@ -11,7 +11,11 @@
 
 namespace bulkhead::block {
 
-enum class Access : uint8_t { kReadWrite, kReadOnly };
+enum class Access : uint8_t {
+  kReadWrite,
+  kReadOnly,
+  kRepair,  // as kReadWrite, but an image may be damaged: nothing but check() may be called
+};
 
 // A run of bytes that either may hold data or certainly reads as zeroes.
 struct StoreExtent {

@@ -15,9 +15,12 @@ namespace {
 
 constexpr int kFailed = 1, kFoundErrors = 2, kFoundLeaks = 3;
 
-std::string format_of(const std::string& path, const std::string& stated) {
+// Of a file that is to be made: what the user stated, or else what its name ends in.
+Result<std::string> format_of_new(const std::string& path, const std::string& stated) {
   if (!stated.empty()) return stated;
-  return path.ends_with(".qcow2") ? "qcow2" : "raw";
+  if (path.ends_with(".qcow2")) return "qcow2";
+  if (path.ends_with(".raw") || path.ends_with(".img")) return "raw";
+  return fail("'{}': the name does not say which format is wanted; state it", path);
 }
 
 Result<uint64_t> parse_size(const std::string& text) {
@@ -72,7 +75,8 @@ void ImageVerb::add_options(CLI::App& options) {
   const auto add = [&](const char* name, const char* summary) {
     CLI::App* const verb = options.add_subcommand(name, summary);
     verb->add_option("FILE", file_, "The image")->required();
-    verb->add_option("-f,--format", format_, "Its format; by default qcow2 for *.qcow2, else raw");
+    verb->add_option("-f,--format", format_,
+                     "Its format; without it, an existing file is probed and may not name other files");
     return verb;
   };
   CLI::App* const create = add("create", "Make an empty image");
@@ -117,7 +121,8 @@ Result<int> ImageVerb::dispatch() {
 
 Result<std::unique_ptr<block::Image>> ImageVerb::open(const std::string& path, const std::string& format,
                                                       block::Access access) const {
-  return block::open_image(path, format_of(path, format), access);
+  if (format.empty()) return block::open_probed_image(path, access);
+  return block::open_image(path, format, access);
 }
 
 namespace {
@@ -153,14 +158,15 @@ std::string folder_of(const std::string& path) {
 Result<int> ImageVerb::create() {
   block::CreateOptions options{.backing_name = backing_, .settings = TRY(parse_settings(settings_))};
   if (!backing_.empty()) {
-    options.backing_format = format_of(backing_, backing_format_);
+    if (backing_format_.empty()) return fail("create '{}': state the backing file's format", file_);
+    options.backing_format = backing_format_;
     const auto below = TRY(block::ImageOpener(folder_of(file_)).open_backing(backing_, options.backing_format));
     options.size = below->geometry().size;
   } else if (size_.empty()) {
     return fail("create '{}': a size is missing", file_);
   }
   if (!size_.empty()) options.size = TRY(parse_size(size_));
-  TRY(create_file(file_, format_of(file_, format_), options));
+  TRY(create_file(file_, TRY(format_of_new(file_, format_)), options));
   return 0;
 }
 
@@ -189,7 +195,7 @@ Result<int> ImageVerb::info() {
 }
 
 Result<int> ImageVerb::check() {
-  const auto image = TRY(open(file_, format_, repair_ ? block::Access::kReadWrite : block::Access::kReadOnly));
+  const auto image = TRY(open(file_, format_, repair_ ? block::Access::kRepair : block::Access::kReadOnly));
   const block::CheckReport report = TRY(image->check(repair_ ? block::Repair::kAll : block::Repair::kNone));
   if (output_ == "json") {
     print(fmt::format("{{\"errors\": {}, \"leaks\": {}, \"repaired\": {}}}\n", report.errors, report.leaks,
@@ -204,7 +210,7 @@ Result<int> ImageVerb::check() {
 
 Result<int> ImageVerb::convert() {
   const auto from = TRY(open(file_, format_, block::Access::kReadOnly));
-  const std::string format = format_of(second_, second_format_);
+  const std::string format = TRY(format_of_new(second_, second_format_));
   TRY(create_file(second_, format, {.size = from->geometry().size, .settings = TRY(parse_settings(settings_))}));
   const auto copy = [&]() -> Result<> {
     const auto to = TRY(open(second_, format, block::Access::kReadWrite));

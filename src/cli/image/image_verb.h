@@ -1,5 +1,5 @@
-// "bulkhead image": disk images at rest. The format of a file is what the user states, or else what its name ends in;
-// the contents are never asked.
+// "bulkhead image": disk images at rest. The format of a file is what the user states. Else an existing file is
+// probed, and then it may not name other files; a new one is what its name ends in.
 #pragma once
 
 #include <string>

@@ -1,68 +1,86 @@
-// Counts who uses each host cluster, compares with the refcounts that the image states, and can set those right.
+// Counts who uses each host cluster and compares with the refcounts and flags that the image states. The work is
+// bounded by what the file holds: an L2 table is read once however often it is named, and a hole is not read at all.
 #include <algorithm>
 
 #include "block/format/qcow2/big_endian.h"
-#include "block/format/qcow2/qcow2_image.h"
+#include "block/format/qcow2/count.h"
 
 namespace bulkhead::block::qcow2 {
 
-struct Qcow2Image::Count {
-  static constexpr uint64_t kClusterLimit = kMetadataLimit / sizeof(uint32_t);
-  std::vector<uint32_t> uses;
-  CheckReport report;
-  void add(uint64_t cluster, std::string_view what) {
-    if (cluster < uses.size()) {
-      ++uses[cluster];
-      return;
-    }
-    ++report.errors;
-    report.say(fmt::format("{}: cluster {:#x} lies outside the file ({:#x} clusters)", what, cluster, uses.size()));
-  }
-};
-
 Result<> Qcow2Image::count_l1(Count& count, uint64_t offset, uint64_t entries, bool active) {
   const uint32_t bits = header_.cluster_bits;
-  if (entries * 8 > kMaxL1Bytes) return fail("check '{}': L1 table of {} entries", store_->name(), entries);
-  std::vector<uint8_t> l1(entries * 8), l2(header_.cluster_size());
+  const uint64_t file_size = uint64_t{count.uses.size()} << bits;
+  if (entries * 8 > kMaxL1Bytes || (offset & (header_.cluster_size() - 1)) != 0 ||
+      !range_fits(offset, entries * 8, file_size)) {
+    count.error(
+        fmt::format("L1 table of {} entries at {:#x} lies outside the file or is not aligned", entries, offset));
+    return {};
+  }
+  // Tables that do not share clusters are together no larger than the file.
+  count.l1_bytes += entries * 8;
+  if (count.l1_bytes > file_size || count.l1_bytes / 8 > Count::kL2Limit) {
+    return fail("check '{}': L1 tables of {} bytes together", store_->name(), count.l1_bytes);
+  }
+  std::vector<uint8_t> l1(entries * 8);
   TRY(store_->read_all(offset, l1));
   for (uint64_t c = offset >> bits; c < (align_up(offset + l1.size(), header_.cluster_size()) >> bits); ++c) {
-    count.add(c, "L1 table");
+    count.add(c, 1, "L1 table");
   }
-  const auto copied_is_right = [&](uint64_t entry, uint64_t host) REQUIRES(mutex_) -> bool {
-    const auto stored = refcount(host >> bits);
-    return !active || !stored || ((entry & kCopied) != 0) == (*stored == 1);
-  };
   for (uint64_t i = 0; i < entries; ++i) {
     const uint64_t entry = load64(&l1[i * 8]), table_offset = entry & kOffsetMask;
     if (table_offset == 0) continue;
-    count.add(table_offset >> bits, "L2 table");
-    if (!copied_is_right(entry, table_offset)) {
-      ++count.report.errors;
-      count.report.say(fmt::format("L1 entry {}: flag 'copied' is wrong: {:#x}", i, entry));
+    if ((table_offset & (header_.cluster_size() - 1)) != 0) {
+      count.error(fmt::format("L1 entry {} at {:#x}: not aligned: {:#x}", i, offset, entry));
+      continue;
     }
-    TRY(store_->read_all(table_offset, l2));
+    count.add(table_offset >> bits, 1, "L2 table");
+    if (table_offset >> bits >= count.uses.size()) continue;
+    count.l2_tables.push_back({table_offset >> bits, active ? 1u : 0u});
+    if (active && ((entry & kCopied) != 0) != count.counted_once[table_offset >> bits]) {
+      count.flags_wrong = true;
+      count.error(fmt::format("L1 entry {}: flag 'copied' is wrong: {:#x}", i, entry));
+    }
+  }
+  return {};
+}
+
+Result<> Qcow2Image::count_l2_tables(Count& count) {
+  const uint32_t bits = header_.cluster_bits;
+  std::vector<Count::L2Use>& tables = count.l2_tables;
+  std::ranges::sort(tables, {}, &Count::L2Use::order);
+  std::vector<uint8_t> l2(header_.cluster_size());
+  for (size_t i = 0, next = 0; i < tables.size(); i = next) {
+    while (next < tables.size() && tables[next].cluster == tables[i].cluster) ++next;
+    const uint64_t offset = uint64_t{tables[i].cluster} << bits, times = next - i;
+    const bool active = tables[next - 1].active != 0;
+    if (const StoreExtent extent = store_->extent(offset); extent.hole && extent.size >= l2.size()) continue;
+    TRY(store_->read_all(offset, l2));
     for (uint64_t j = 0; j < header_.l2_entries(); ++j) {
       const uint64_t leaf = load64(&l2[j * 8]);
-      if ((leaf & kCompressed) != 0) {
-        const uint32_t shift = 62 - (bits - 8);
-        const uint64_t at = leaf & ((uint64_t{1} << shift) - 1), sectors = (leaf & (kCompressed - 1)) >> shift;
-        const uint64_t last = align_down(at, 512) + sectors * 512 + 511;
-        for (uint64_t c = at >> bits; c <= last >> bits; ++c) count.add(c, "compressed cluster");
-      } else if ((leaf & kOffsetMask) != 0) {
-        count.add((leaf & kOffsetMask) >> bits, "data cluster");
-        if (copied_is_right(leaf, leaf & kOffsetMask)) continue;
-        ++count.report.errors;
-        count.report.say(fmt::format("L2 entry {} at {:#x}: flag 'copied' is wrong: {:#x}", j, table_offset, leaf));
+      const ClusterRange clusters = clusters_of(leaf);
+      if (clusters.count == 0) continue;
+      if ((leaf & kCompressed) == 0 && (leaf & kOffsetMask & (header_.cluster_size() - 1)) != 0) {
+        count.error(fmt::format("L2 entry {} at {:#x}: not aligned: {:#x}", j, offset, leaf));
+        continue;
       }
+      for (uint64_t c = 0; c < clusters.count; ++c) count.add(clusters.first + c, times, "data cluster");
+      if (!active || (leaf & kCompressed) != 0 || clusters.first >= count.uses.size()) continue;
+      if (((leaf & kCopied) != 0) == count.counted_once[clusters.first]) continue;
+      count.flags_wrong = true;
+      count.error(fmt::format("L2 entry {} at {:#x}: flag 'copied' is wrong: {:#x}", j, offset, leaf));
     }
   }
   return {};
 }
 
 Result<> Qcow2Image::count_snapshots(Count& count) {
+  const uint64_t file_size = uint64_t{count.uses.size()} << header_.cluster_bits;
   uint64_t at = header_.snapshots_offset;
   for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
     std::vector<uint8_t> entry(40);
+    if (!range_fits(at, entry.size(), file_size)) {
+      return fail("check '{}': snapshot {} at {:#x} lies outside the file", store_->name(), i, at);
+    }
     TRY(store_->read_all(at, entry));
     const uint64_t names = uint64_t{load32(&entry[12]) >> 16} + (load32(&entry[12]) & 0xFFFF);
     const uint64_t extra = load32(&entry[36]);
@@ -71,53 +89,59 @@ Result<> Qcow2Image::count_snapshots(Count& count) {
     at = align_up(at + 40 + extra + names, 8);
   }
   for (uint64_t c = header_.snapshots_offset; c < at; c += header_.cluster_size()) {
-    count.add(c >> header_.cluster_bits, "snapshot table");
+    count.add(c >> header_.cluster_bits, 1, "snapshot table");
   }
   return {};
 }
 
 Result<> Qcow2Image::count_everything(Count& count) {
   const uint32_t bits = header_.cluster_bits;
-  count.add(0, "header");
-  TRY(count_l1(count, header_.l1_offset, header_.l1_size, true));
-  if (header_.snapshot_count != 0) TRY(count_snapshots(count));
-  for (uint64_t c = 0; c < header_.refcount_table_clusters; ++c) {
-    count.add((header_.refcount_table_offset >> bits) + c, "refcount table");
-  }
-  for (const uint64_t block : refcount_table_) {
-    if (block != 0) count.add(block >> bits, "refcount block");
-  }
-  return {};
-}
-
-Result<CheckReport> Qcow2Image::check(Repair repair) {
-  const LockGuard lock(mutex_);
-  if (header_.has_bitmaps) return fail("check '{}': images with persistent bitmaps are not supported", store_->name());
-  if (repair == Repair::kAll && geometry_.read_only) return fail("repair '{}': opened read-only", store_->name());
-  if (!geometry_.read_only && !commit()) return fail("check '{}': tables cannot be written", store_->name());
-  const uint64_t clusters = align_up(TRY(store_->size()), header_.cluster_size()) >> header_.cluster_bits;
+  const uint64_t clusters = align_up(TRY(store_->size()), header_.cluster_size()) >> bits;
   if (clusters > Count::kClusterLimit) {
     return fail("check '{}': {} clusters need more than {} bytes of memory", store_->name(), clusters, kMetadataLimit);
   }
-  Count count;
   count.uses.resize(clusters);
-  TRY(count_everything(count));
-  for (uint64_t cluster = 0; cluster < clusters; ++cluster) {
-    const auto stored = refcount(cluster);
-    if (!stored) return fail("check '{}': refcount of cluster {:#x} cannot be read", store_->name(), cluster);
-    const uint64_t uses = count.uses[cluster];
-    if (*stored == uses) continue;
-    ++(*stored > uses ? count.report.leaks : count.report.errors);
-    count.report.say(fmt::format("cluster {:#x}: refcount {}, used {} times", cluster, *stored, uses));
-    // A block that is missing cannot be put anywhere before all that is in use is known to be counted.
-    const uint64_t block = cluster / header_.refcounts_a_block();
-    if (repair == Repair::kNone || block >= refcount_table_.size() || refcount_table_[block] == 0) continue;
-    if (!set_refcount(cluster, uses)) {
-      return fail("repair '{}': refcount of cluster {:#x} cannot be written", store_->name(), cluster);
-    }
-    ++count.report.repaired;
+  count.counted_once.resize(clusters);
+  each_refcount(
+      clusters, [&](uint64_t cluster, uint64_t stored) { count.counted_once[cluster] = stored == 1; },
+      [&](uint64_t index, uint64_t offset) {
+        count.refcounts_wrong = true;
+        count.error(fmt::format("refcount block {} at {:#x} cannot be read", index, offset));
+      });
+  count.add(0, 1, "header");
+  TRY(count_l1(count, header_.l1_offset, header_.l1_size, true));
+  if (header_.snapshot_count != 0) TRY(count_snapshots(count));
+  TRY(count_l2_tables(count));
+  for (uint64_t c = 0; c < header_.refcount_table_clusters; ++c) {
+    count.add((header_.refcount_table_offset >> bits) + c, 1, "refcount table");
   }
-  if (repair == Repair::kAll && !commit()) return fail("repair '{}': tables cannot be written", store_->name());
+  for (const uint64_t block : refcount_table_) {
+    if (block != 0) count.add(block >> bits, 1, "refcount block");
+  }
+  each_refcount(
+      clusters,
+      [&](uint64_t cluster, uint64_t stored) {
+        const uint64_t uses = count.uses[cluster];
+        if (stored == uses) return;
+        count.refcounts_wrong = true;
+        ++(stored > uses ? count.report.leaks : count.report.errors);
+        count.report.say(fmt::format("cluster {:#x}: refcount {}, used {} times", cluster, stored, uses));
+      },
+      [](uint64_t, uint64_t) {});
+  return {};
+}
+
+Result<CheckReport> Qcow2Image::check(Repair mode) {
+  const LockGuard lock(mutex_);
+  if (header_.has_bitmaps) return fail("check '{}': images with persistent bitmaps are not supported", store_->name());
+  if (mode == Repair::kAll && geometry_.read_only) return fail("repair '{}': opened read-only", store_->name());
+  if (in_flight_[0] + in_flight_[1] != 0) return fail("check '{}': requests are under way", store_->name());
+  if (!geometry_.read_only && (!commit() || !commit())) {
+    return fail("check '{}': tables cannot be written", store_->name());
+  }
+  Count count;
+  TRY(count_everything(count));
+  if (mode == Repair::kAll) TRY(repair(count));
   return std::move(count.report);
 }
 

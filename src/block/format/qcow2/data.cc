@@ -1,4 +1,4 @@
-// Guest bytes: reading through tables, compression and the backing file; writing into clusters of our own.
+// Reading guest bytes: through tables, compression and the backing file.
 #include <algorithm>
 
 #include <zlib.h>
@@ -9,11 +9,6 @@
 
 namespace bulkhead::block::qcow2 {
 namespace {
-
-Outcome<> done(Status status) {
-  if (status == Status::kOk) return {};
-  return std::unexpected(status);
-}
 
 // The compressed data ends somewhere in its last sector, so what follows it is no error.
 bool inflate_cluster(ByteSpan from, MutableByteSpan to) {
@@ -52,18 +47,18 @@ ExtentKind Qcow2Image::kind_of(uint64_t entry) const {
   return (entry & kOffsetMask) != 0 ? ExtentKind::kData : ExtentKind::kAbsent;
 }
 
-Outcome<> Qcow2Image::check_host(uint64_t host) {
-  if ((host & (header_.cluster_size() - 1)) != 0) return corrupt("cluster not aligned", host, host);
-  // The header and the first-level tables are never data, whatever a damaged table says.
+bool Qcow2Image::may_be_data(uint64_t host) const {
   const uint64_t cluster = header_.cluster_size();
   const auto inside = [&](uint64_t begin, uint64_t size) {
     return host >= begin && host - begin < align_up(size, cluster);
   };
-  if (host == 0 || inside(header_.l1_offset, uint64_t{header_.l1_size} * 8) ||
-      inside(header_.refcount_table_offset, uint64_t{header_.refcount_table_clusters} << header_.cluster_bits)) {
-    return corrupt("cluster overlaps the header or a first-level table", host, host);
-  }
-  return {};
+  return host != 0 && (host & (cluster - 1)) == 0 && !inside(header_.l1_offset, uint64_t{header_.l1_size} * 8) &&
+         !inside(header_.refcount_table_offset, uint64_t{header_.refcount_table_clusters} << header_.cluster_bits);
+}
+
+Outcome<> Qcow2Image::check_host(uint64_t host) {
+  if (may_be_data(host)) return {};
+  return corrupt("cluster not aligned, or over the header or a first-level table", host, host);
 }
 
 Outcome<> Qcow2Image::read_backing(uint64_t guest, MutableByteSpan bytes) {
@@ -99,80 +94,43 @@ Outcome<> Qcow2Image::read_entry(uint64_t entry, uint64_t guest, MutableByteSpan
     case ExtentKind::kData:
       break;
   }
-  TRY(check_host(entry & kOffsetMask));
   return done(store_->read((entry & kOffsetMask) + within, bytes));
 }
 
-Outcome<> Qcow2Image::read_piece(uint64_t guest, MutableByteSpan bytes) {
-  uint64_t entry = 0;
-  {
-    const LockGuard lock(mutex_);
-    const TableRef l2 = TRY(l2_to_read(guest));
-    if (l2) entry = load64(&l2->bytes[l2_index(guest) * 8]);
-    ++in_flight_;
+Outcome<Qcow2Image::Piece> Qcow2Image::find(uint64_t guest, uint64_t size) {
+  const uint64_t cluster = header_.cluster_size(), within = guest & (cluster - 1);
+  const TableRef l2 = TRY(l2_to_read(guest));
+  if (!l2) return Piece{0, std::min(size, (header_.l2_entries() - l2_index(guest)) * cluster - within)};
+  uint64_t index = l2_index(guest);
+  Piece piece{load64(&l2->bytes[index * 8]), std::min(size, cluster - within)};
+  const ExtentKind kind = kind_of(piece.entry);
+  if ((piece.entry & kCompressed) != 0) return piece;
+  uint64_t host = piece.entry & kOffsetMask;
+  if (kind == ExtentKind::kData) TRY(check_host(host));
+  while (piece.size < size && ++index < header_.l2_entries()) {
+    const uint64_t next = load64(&l2->bytes[index * 8]);
+    if (kind_of(next) != kind || (next & kCompressed) != 0) break;
+    host += cluster;
+    if (kind == ExtentKind::kData && ((next & kOffsetMask) != host || !may_be_data(host))) break;
+    piece.size += std::min(size - piece.size, cluster);
   }
-  const Outcome<> outcome = read_entry(entry, guest, bytes);
-  const LockGuard lock(mutex_);
-  --in_flight_;
-  return outcome;
+  return piece;
 }
 
-Outcome<> Qcow2Image::write_piece(uint64_t guest, ByteSpan bytes) {
-  const uint64_t within = guest & (header_.cluster_size() - 1);
-  uint64_t in_place = 0;
+Outcome<uint64_t> Qcow2Image::read_some(uint64_t guest, MutableByteSpan bytes) {
+  Piece piece;
+  unsigned epoch = 0;
   {
     const LockGuard lock(mutex_);
-    const TableRef l2 = TRY(l2_to_write(guest));
-    uint8_t* const slot = &l2->bytes[l2_index(guest) * 8];
-    const uint64_t old = load64(slot);
-    if ((old & kCopied) != 0 && kind_of(old) == ExtentKind::kData && (old & kCompressed) == 0) {
-      TRY(check_host(old & kOffsetMask));
-      in_place = (old & kOffsetMask) + within;
-      ++in_flight_;
-    } else {
-      const uint64_t host = TRY(allocate());
-      if (bytes.size() == header_.cluster_size()) {
-        TRY(done(store_->write(host, bytes)));
-      } else {
-        std::vector<uint8_t> cluster(header_.cluster_size());
-        // The guest's last cluster may reach beyond the disk.
-        const uint64_t start = guest - within;
-        const uint64_t used = std::min<uint64_t>(cluster.size(), geometry_.size - start);
-        TRY(read_entry(old, start, MutableByteSpan(cluster).first(used)));
-        std::memcpy(cluster.data() + within, bytes.data(), bytes.size());
-        TRY(done(store_->write(host, cluster)));
-      }
-      store64(slot, host | kCopied);
-      l2->dirty = true;
-      release(old);
-    }
+    TRY(fetch_l2(guest));
+    piece = TRY(find(guest, bytes.size()));
+    begin_operation(epoch);
   }
-  if (in_place == 0) return {};
-  const Outcome<> outcome = done(store_->write(in_place, bytes));
+  const Outcome<> outcome = read_entry(piece.entry, guest, bytes.first(piece.size));
   const LockGuard lock(mutex_);
-  --in_flight_;
-  return outcome;
-}
-
-Outcome<> Qcow2Image::zero_piece(uint64_t guest, uint64_t size, bool discard) {
-  const uint64_t within = guest & (header_.cluster_size() - 1);
-  const bool whole = within == 0 && (size == header_.cluster_size() || guest + size == geometry_.size);
-  if (discard && (!whole || (header_.version == 2 && backing_))) return {};
-  if (whole && (header_.version == 3 || !backing_)) {
-    const LockGuard lock(mutex_);
-    const TableRef there = TRY(l2_to_read(guest));
-    if (!there && !backing_) return {};
-    const TableRef l2 = TRY(l2_to_write(guest));
-    uint8_t* const slot = &l2->bytes[l2_index(guest) * 8];
-    const uint64_t old = load64(slot), wanted = header_.version == 3 && backing_ ? kZeroFlag : 0;
-    if (old == wanted || (!backing_ && old == kZeroFlag)) return {};
-    store64(slot, wanted);
-    l2->dirty = true;
-    release(old);
-    return {};
-  }
-  const std::vector<uint8_t> zeroes(size);
-  return write_piece(guest, zeroes);
+  end_operation(epoch);
+  if (!outcome) return std::unexpected(outcome.error());
+  return piece.size;
 }
 
 }  // namespace bulkhead::block::qcow2

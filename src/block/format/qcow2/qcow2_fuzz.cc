@@ -1,4 +1,5 @@
-// Any bytes as a QCOW2 file: opened, mapped, read, checked and written. Nothing may crash, hang or use much memory.
+// Any bytes as a QCOW2 file: opened, mapped, read, checked, written and repaired. Nothing may crash, hang or use much
+// memory.
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/store/memory/memory_store.h"
 
@@ -22,6 +23,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       (void)(*image)->flush();
     }
     (void)(*image)->check(Repair::kNone);
+  }
+  auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data, data + size), 8 << 20);
+  if (const auto image = qcow2::open(std::move(store), Access::kRepair, ImageOpener("/nonexistent"))) {
+    (void)(*image)->check(Repair::kAll);
   }
   return 0;
 }

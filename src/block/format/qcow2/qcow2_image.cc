@@ -117,34 +117,36 @@ Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> stor
   if (!image->header_.backing_name.empty()) {
     image->backing_ = TRY(opener.open_backing(image->header_.backing_name, image->header_.backing_format));
   }
-  if (access == Access::kReadOnly) return image;
-  Header& kept = image->header_;
+  if (access != Access::kReadWrite) return image;
+  const Header& kept = image->header_;
   if ((kept.incompatible & kCorrupt) != 0) {
-    return fail("open '{}': marked as corrupt (bit 1 at byte 72); open it read-only", image->store_->name());
+    return fail("open '{}': marked as corrupt (bit 1 at byte 72); repair it, or open it read-only",
+                image->store_->name());
   }
   if ((kept.incompatible & kDirty) != 0) {
-    TRY(image->check(Repair::kAll));
-    const CheckReport left = TRY(image->check(Repair::kNone));
-    if (left.errors != 0) {
+    const CheckReport report = TRY(image->check(Repair::kAll));
+    if (report.left != 0) {
       return fail("open '{}': {} errors are left after the repair of a dirty image", image->store_->name(),
-                  left.errors);
+                  report.left);
     }
-    std::vector<uint8_t> field(8);
-    kept.incompatible &= ~kDirty;
-    store64(field.data(), kept.incompatible);
-    TRY(image->store_->write_all(kIncompatibleField, field));
   }
   if (kept.autoclear != 0) {
     // Bitmaps are not kept up to date by writes here, so they must not count as consistent either.
     TRY(image->store_->write_all(kAutoclearField, std::vector<uint8_t>(8)));
     TRY(image->store_->flush_all());
-    kept.autoclear = 0;
+    image->header_.autoclear = 0;
   }
   return image;
 }
 
 Result<> Qcow2Image::load() {
   const LockGuard lock(mutex_);
+  return load_tables();
+}
+
+Result<> Qcow2Image::load_tables() {
+  recent_.clear();
+  tables_.clear();
   std::vector<uint8_t> bytes(uint64_t{header_.l1_size} * 8);
   TRY(store_->read_all(header_.l1_offset, bytes));
   l1_.resize(header_.l1_size);
@@ -153,6 +155,17 @@ Result<> Qcow2Image::load() {
   TRY(store_->read_all(header_.refcount_table_offset, bytes));
   refcount_table_.resize(bytes.size() / 8);
   for (size_t i = 0; i < refcount_table_.size(); ++i) refcount_table_[i] = load64(&bytes[i * 8]) & kOffsetMask;
+  return {};
+}
+
+Result<> Qcow2Image::write_incompatible(uint64_t features) {
+  if (features == header_.incompatible) return {};
+  std::vector<uint8_t> field(8);
+  store64(field.data(), features);
+  TRY(store_->flush_all());
+  TRY(store_->write_all(kIncompatibleField, field));
+  TRY(store_->flush_all());
+  header_.incompatible = features;
   return {};
 }
 
@@ -201,13 +214,23 @@ Status each_cluster(uint64_t offset, uint64_t size, uint64_t cluster_size, Piece
 }  // namespace
 
 Status Qcow2Image::read(uint64_t offset, MutableByteSpan bytes) {
-  return each_cluster(offset, bytes.size(), header_.cluster_size(),
-                      [&](uint64_t at, uint64_t size) { return read_piece(at, bytes.subspan(at - offset, size)); });
+  while (!bytes.empty()) {
+    const Outcome<uint64_t> size = read_some(offset, bytes);
+    if (!size) return size.error();
+    offset += *size;
+    bytes = bytes.subspan(*size);
+  }
+  return Status::kOk;
 }
 
 Status Qcow2Image::write(uint64_t offset, ByteSpan bytes) {
-  return each_cluster(offset, bytes.size(), header_.cluster_size(),
-                      [&](uint64_t at, uint64_t size) { return write_piece(at, bytes.subspan(at - offset, size)); });
+  while (!bytes.empty()) {
+    const Outcome<uint64_t> size = write_some(offset, bytes);
+    if (!size) return size.error();
+    offset += *size;
+    bytes = bytes.subspan(*size);
+  }
+  return Status::kOk;
 }
 
 Status Qcow2Image::write_zeroes(uint64_t offset, uint64_t size, Unmap) {

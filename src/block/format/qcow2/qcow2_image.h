@@ -1,16 +1,19 @@
 // A QCOW2 image: guest clusters found through L1 and L2 tables, host clusters counted in refcount blocks. Changed
-// tables stay in memory until commit(), which writes them in the order that survives a power cut at any moment:
+// tables stay in memory until commit(), which writes them, as they were at one moment, in the order that survives a
+// power cut at any time:
 //
 //   refcounts up -> [flush, with all data] -> L2 -> [flush] -> L1 -> [flush] -> refcounts of freed clusters down
 //
-// so that what a table on disk names is always written and counted; a cut leaks clusters at worst. Never: a cluster
-// used again before the tables that named it are gone from the disk. Source: QEMU's docs/interop/qcow2.
+// so that what a table on disk names is always written and counted; a cut leaks clusters at worst. The lock is not held
+// while data moves, nor while commit() writes. Never: a cluster used again before the tables that named it are gone
+// from the disk and whoever looked into them has ended. Source: QEMU's docs/interop/qcow2.
 #pragma once
 
-#include <atomic>
+#include <array>
 #include <expected>
 #include <list>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "block/format/image.h"
 #include "block/format/qcow2/header.h"
@@ -23,13 +26,25 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
 // Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd).
 Result<> create(Store& store, const CreateOptions& options);
 
+inline constexpr uint64_t kCopied = uint64_t{1} << 63, kCompressed = uint64_t{1} << 62, kZeroFlag = 1;
+inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
+
 template <typename T = void>
 using Outcome = std::expected<T, Status>;
+
+inline Outcome<> done(Status status) {
+  if (status == Status::kOk) return {};
+  return std::unexpected(status);
+}
 
 class Qcow2Image final : public Image {
  public:
   // All L2 tables and refcount blocks in memory; at least a few, however large the clusters.
   static constexpr uint64_t kCacheBytes = uint64_t{16} << 20;
+  // Clusters that may wait to be freed before writers wait for that.
+  static constexpr size_t kReleaseLimit = 1 << 16;
+  // One write to the store at most, and with it what may wait for one.
+  static constexpr uint64_t kRunBytes = uint64_t{2} << 20;
 
   static Result<std::unique_ptr<Qcow2Image>> open(std::unique_ptr<Store> store, Access access,
                                                   const ImageOpener& opener);
@@ -51,54 +66,108 @@ class Qcow2Image final : public Image {
     uint64_t offset;
     TableKind kind;
     bool dirty = false;
+    bool being_written = false;  // by a commit: what is on the disk is not yet what is here
     std::vector<uint8_t> bytes;
   };
   using TableRef = std::shared_ptr<Table>;
+  struct ClusterRange {
+    uint64_t first = 0, count = 0;
+  };
+  struct Batch;
 
   Qcow2Image(std::unique_ptr<Store> store, Header header, Access access);
   Result<> load();
+  Result<> load_tables() REQUIRES(mutex_);
+  Result<> write_incompatible(uint64_t features);
   Outcome<> corrupt(std::string_view what, uint64_t at, uint64_t value);
 
-  // Tables (tables.cc).
+  // Tables (tables.cc). A TableRef stays good while the lock is held without a break.
   Outcome<TableRef> table(uint64_t offset, TableKind kind) REQUIRES(mutex_);
-  Outcome<TableRef> new_table(uint64_t offset, TableKind kind) REQUIRES(mutex_);
-  Outcome<> make_room() REQUIRES(mutex_);
-  Outcome<> write_dirty(TableKind kind) REQUIRES(mutex_);
-  Outcome<> commit() REQUIRES(mutex_);
+  TableRef add_table(uint64_t offset, TableKind kind, std::vector<uint8_t> bytes) REQUIRES(mutex_);
+  void forget_table(uint64_t offset) REQUIRES(mutex_);
+  void make_room() REQUIRES(mutex_);
+  // Brings the L2 table for a guest offset into memory with the lock open while it is read.
+  Outcome<> fetch_l2(uint64_t guest) REQUIRES(mutex_);
   // The L2 table for a guest offset: null when there is none.
   Outcome<TableRef> l2_to_read(uint64_t guest) REQUIRES(mutex_);
   Outcome<TableRef> l2_to_write(uint64_t guest) REQUIRES(mutex_);
   void set_l1(uint64_t index, uint64_t entry) REQUIRES(mutex_);
+  [[nodiscard]] uint64_t l1_index(uint64_t guest) const {
+    return guest >> header_.cluster_bits >> (header_.cluster_bits - 3);
+  }
   [[nodiscard]] uint64_t l2_index(uint64_t guest) const {
     return guest >> header_.cluster_bits & (header_.l2_entries() - 1);
   }
+
+  // Writing tables (commit.cc). Both open the lock meanwhile.
+  Outcome<> commit() REQUIRES(mutex_);
+  // Before an operation changes tables: commits when too much waits for it, in memory or to be freed.
+  Outcome<> keep_bounds() REQUIRES(mutex_);
+  Batch take_batch() REQUIRES(mutex_);
+  Outcome<> write_batch(const Batch& batch);
+  void finish_batch(Batch& batch, bool written) REQUIRES(mutex_);
+  Outcome<> free_clusters() REQUIRES(mutex_);
+  void begin_operation(unsigned& epoch) REQUIRES(mutex_);
+  void end_operation(unsigned epoch) REQUIRES(mutex_);
 
   // Host clusters by number (refcounts.cc).
   Outcome<uint64_t> refcount(uint64_t cluster) REQUIRES(mutex_);
   Outcome<> set_refcount(uint64_t cluster, uint64_t count) REQUIRES(mutex_);
   Outcome<> add_refcount_block(uint64_t cluster) REQUIRES(mutex_);
   Outcome<> grow_refcount_table() REQUIRES(mutex_);
-  // Gives the byte offset.
-  Outcome<uint64_t> allocate() REQUIRES(mutex_);
+  // At least one free cluster, and what follows it up to the limit.
+  Outcome<ClusterRange> allocate(uint64_t limit) REQUIRES(mutex_);
+  // Takes back what no table has ever named.
+  void give_back(const ClusterRange& clusters) REQUIRES(mutex_);
   // Lets go of what an L2 entry names, at the end of the next commit.
   void release(uint64_t l2_entry) REQUIRES(mutex_);
-  Outcome<> apply_releases() REQUIRES(mutex_);
+  // The host clusters that an L2 entry names.
+  [[nodiscard]] ClusterRange clusters_of(uint64_t l2_entry) const;
 
-  // Data (data.cc); a piece lies within one guest cluster.
-  Outcome<> read_piece(uint64_t guest, MutableByteSpan bytes);
+  // Data (data.cc).
+  struct Piece {
+    uint64_t entry = 0;  // of the first guest cluster
+    uint64_t size = 0;   // bytes that lie together on the disk, or are all absent or all zero
+  };
+  Outcome<Piece> find(uint64_t guest, uint64_t size) REQUIRES(mutex_);
+  Outcome<uint64_t> read_some(uint64_t guest, MutableByteSpan bytes);
   Outcome<> read_entry(uint64_t entry, uint64_t guest, MutableByteSpan bytes);
   Outcome<> read_compressed(uint64_t entry, uint64_t within, MutableByteSpan bytes);
   Outcome<> read_backing(uint64_t guest, MutableByteSpan bytes);
-  Outcome<> write_piece(uint64_t guest, ByteSpan bytes);
-  Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
-  Outcome<> check_host(uint64_t host);
+  [[nodiscard]] bool in_place(uint64_t entry) const {
+    return (entry & kCopied) != 0 && (entry & kCompressed) == 0 && kind_of(entry) == ExtentKind::kData;
+  }
   [[nodiscard]] ExtentKind kind_of(uint64_t entry) const;
+  // The header and the first-level tables are never data, whatever a damaged table says.
+  [[nodiscard]] bool may_be_data(uint64_t host) const REQUIRES(mutex_);
+  Outcome<> check_host(uint64_t host) REQUIRES(mutex_);
 
-  // check.cc
+  // Changing data (write.cc).
+  struct Plan {
+    ClusterRange fresh;  // where the data goes, when it must not go where it is
+    uint64_t place = 0;  // else the byte offset
+    uint64_t size = 0;   // how much of the guest's bytes
+    uint64_t old_entry = 0;
+    unsigned epoch = 0;
+  };
+  Outcome<> settle(uint64_t guest) REQUIRES(mutex_);
+  Outcome<Plan> plan_write(uint64_t guest, uint64_t size) REQUIRES(mutex_);
+  Outcome<uint64_t> write_some(uint64_t guest, ByteSpan bytes);
+  Outcome<> write_fresh(uint64_t guest, ByteSpan bytes, const Plan& plan);
+  Outcome<> link(uint64_t guest, const ClusterRange& clusters) REQUIRES(mutex_);
+  Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
+
+  // check.cc, repair.cc
   struct Count;
-  Result<> count_everything(Count& count) REQUIRES(mutex_);
+  template <typename Use, typename BadBlock>
+  void each_refcount(uint64_t clusters, Use use, BadBlock bad_block) REQUIRES(mutex_);
   Result<> count_l1(Count& count, uint64_t offset, uint64_t entries, bool active) REQUIRES(mutex_);
+  Result<> count_l2_tables(Count& count) REQUIRES(mutex_);
   Result<> count_snapshots(Count& count) REQUIRES(mutex_);
+  Result<> count_everything(Count& count) REQUIRES(mutex_);
+  Result<> rebuild_refcounts(Count& count) REQUIRES(mutex_);
+  Result<> repair_flags(const Count& count) REQUIRES(mutex_);
+  Result<> repair(Count& count) REQUIRES(mutex_);
 
   const std::unique_ptr<Store> store_;
   Header header_;
@@ -113,13 +182,23 @@ class Qcow2Image final : public Image {
   // Most recently used first.
   std::list<TableRef> recent_ GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, std::list<TableRef>::iterator> tables_ GUARDED_BY(mutex_);
+  uint64_t table_changes_ GUARDED_BY(mutex_) = 0;  // counts tables that came, went or were written
   uint64_t free_hint_ GUARDED_BY(mutex_) = 1;
-  // Clusters to count down once no table on disk names them; a piece in flight may still be on its way to one.
-  std::vector<uint64_t> released_ GUARDED_BY(mutex_);
-  unsigned in_flight_ GUARDED_BY(mutex_) = 0;
-};
 
-inline constexpr uint64_t kCopied = uint64_t{1} << 63, kCompressed = uint64_t{1} << 62, kZeroFlag = 1;
-inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
+  // One commit at a time; who asks while one runs waits for the next.
+  bool committing_ GUARDED_BY(mutex_) = false;
+  uint64_t commits_asked_ GUARDED_BY(mutex_) = 0, commits_done_ GUARDED_BY(mutex_) = 0;
+  ConditionVariable commit_ended_;
+
+  // Clusters on their way to be free: named by tables on disk still; named by none; named by none, and whoever began
+  // before that is in the other epoch. They are free when that epoch has ended.
+  std::vector<uint64_t> released_ GUARDED_BY(mutex_), unnamed_ GUARDED_BY(mutex_), waiting_ GUARDED_BY(mutex_);
+  unsigned epoch_ GUARDED_BY(mutex_) = 0;
+  std::array<unsigned, 2> in_flight_ GUARDED_BY(mutex_){};
+  ConditionVariable operation_ended_;
+
+  // Guest clusters that get a new host cluster just now; who wants to do the same waits.
+  std::unordered_set<uint64_t> busy_ GUARDED_BY(mutex_);
+};
 
 }  // namespace bulkhead::block::qcow2

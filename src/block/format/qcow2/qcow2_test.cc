@@ -1,28 +1,54 @@
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <random>
+
 #include <gtest/gtest.h>
 
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/store/memory/memory_store.h"
+#include "support/os/thread.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-// Stands for the file, which outlives the image that is opened on it.
+// Stands for the file, which outlives the image that is opened on it and serves several threads.
 class Shared final : public Store {
+ private:
+  template <typename Call>
+  auto guarded(Call call) {
+    const std::lock_guard lock(mutex_);
+    return call();
+  }
+
  public:
   explicit Shared(MemoryStore& below) : below_(below) {}
   [[nodiscard]] const std::string& name() const override { return below_.name(); }
-  [[nodiscard]] Result<uint64_t> size() override { return below_.size(); }
-  [[nodiscard]] Status read(uint64_t o, MutableByteSpan b) override { return below_.read(o, b); }
-  [[nodiscard]] Status write(uint64_t o, ByteSpan b) override { return below_.write(o, b); }
-  [[nodiscard]] Status flush() override { return below_.flush(); }
-  [[nodiscard]] Status punch(uint64_t o, uint64_t s) override { return below_.punch(o, s); }
-  [[nodiscard]] Status truncate(uint64_t s) override { return below_.truncate(s); }
-  [[nodiscard]] StoreExtent extent(uint64_t o) override { return below_.extent(o); }
+  [[nodiscard]] Result<uint64_t> size() override {
+    return guarded([&] { return below_.size(); });
+  }
+  [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override {
+    return guarded([&] { return below_.read(offset, bytes); });
+  }
+  [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override {
+    return guarded([&] { return below_.write(offset, bytes); });
+  }
+  [[nodiscard]] Status flush() override { return Status::kOk; }
+  [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override {
+    return guarded([&] { return below_.punch(offset, size); });
+  }
+  [[nodiscard]] Status truncate(uint64_t size) override {
+    return guarded([&] { return below_.truncate(size); });
+  }
+  [[nodiscard]] StoreExtent extent(uint64_t offset) override {
+    return guarded([&] { return below_.extent(offset); });
+  }
 
  private:
   MemoryStore& below_;
+  std::mutex mutex_;
 };
 
 std::unique_ptr<Image> reopen(MemoryStore& file) {
@@ -116,6 +142,114 @@ TEST(Qcow2Dirty, IsRepairedWhenOpened) {
   std::memset(&file.bytes()[2 * 65536 + 8], 0, 100);
   EXPECT_EQ(reopen(file)->check(Repair::kNone)->errors, 0u);
   EXPECT_EQ(file.bytes()[79], 0);
+}
+
+std::unique_ptr<Image> open_for_repair(MemoryStore& file) {
+  return qcow2::open(std::make_unique<Shared>(file), Access::kRepair, ImageOpener("/nonexistent")).value();
+}
+
+TEST(Qcow2Repair, BuildsRefcountsAnewAndClearsTheMarkOfCorruption) {
+  MemoryStore file;
+  ASSERT_TRUE(create(file, {.size = kMiB}));
+  const std::vector<uint8_t> data(3 * 65536, 7);
+  ASSERT_EQ(reopen(file)->write(65536, data), Status::kOk);
+  // The refcount table names no block any more, and the image says that it is corrupt.
+  std::memset(&file.bytes()[65536], 0, 8);
+  file.bytes()[79] = 2;
+  EXPECT_NE(open_error(file).find("marked as corrupt"), std::string::npos);
+  const CheckReport report = open_for_repair(file)->check(Repair::kAll).value();
+  EXPECT_GT(report.errors, 0u);
+  EXPECT_EQ(report.left, 0u);
+  EXPECT_EQ(report.repaired, report.errors + report.leaks);
+  EXPECT_EQ(file.bytes()[79], 0);
+  const auto image = reopen(file);
+  const CheckReport after = image->check(Repair::kNone).value();
+  EXPECT_EQ(after.errors + after.leaks, 0u);
+  std::vector<uint8_t> found(data.size());
+  ASSERT_EQ(image->read(65536, found), Status::kOk);
+  EXPECT_TRUE(found == data);
+}
+
+TEST(Qcow2Repair, SetsTheCopiedFlagRight) {
+  MemoryStore file;
+  ASSERT_TRUE(create(file, {.size = kMiB}));
+  ASSERT_EQ(reopen(file)->write(0, std::vector<uint8_t>(65536, 7)), Status::kOk);
+  file.bytes()[3 * 65536] &= 0x7F;  // of the first L1 entry
+  const CheckReport report = open_for_repair(file)->check(Repair::kAll).value();
+  EXPECT_EQ(report.errors, 1u);
+  EXPECT_EQ(report.left, 0u);
+  EXPECT_EQ(file.bytes()[3 * 65536] & 0x80, 0x80);
+}
+
+TEST(Qcow2Repair, TellsOfDataThatIsLost) {
+  MemoryStore file;
+  ASSERT_TRUE(create(file, {.size = kMiB}));
+  ASSERT_EQ(reopen(file)->write(0, std::vector<uint8_t>(65536, 7)), Status::kOk);
+  file.bytes()[3 * 65536 + 4] = 0x70;  // the L2 table lies far outside the file
+  const CheckReport report = open_for_repair(file)->check(Repair::kAll).value();
+  EXPECT_EQ(report.left, 1u);
+}
+
+// Every entry of the L1 table names one L2 table, whose entries name one cluster: 2^35 uses if each were followed.
+TEST(Qcow2Check, ReadsATableOnceHoweverOftenItIsNamed) {
+  MemoryStore file;
+  ASSERT_TRUE(create(file, {.size = uint64_t{1} << 50, .settings = {{"cluster_size", "2097152"}}}));
+  ASSERT_EQ(reopen(file)->write(0, std::vector<uint8_t>(512, 7)), Status::kOk);
+  std::vector<uint8_t>& bytes = file.bytes();
+  const size_t l1 = 3 << 21, l2 = 4 << 21, entries = (size_t{1} << 50) >> 39;
+  for (size_t i = 1; i < entries; ++i) std::memcpy(&bytes[l1 + i * 8], &bytes[l1], 8);
+  for (size_t i = 1; i < (1 << 18); ++i) std::memcpy(&bytes[l2 + i * 8], &bytes[l2], 8);
+  const auto image = qcow2::open(std::make_unique<Shared>(file), Access::kReadOnly, ImageOpener("/nonexistent"));
+  const CheckReport report = (*image)->check(Repair::kNone).value();
+  EXPECT_GT(report.errors, 0u);
+  EXPECT_LE(report.messages.size(), CheckReport::kMessageLimit);
+}
+
+TEST(Qcow2Write, GivesUpWhenRefcountsClaimMoreThanTheFileHolds) {
+  MemoryStore file;
+  ASSERT_TRUE(create(file, {.size = kMiB, .settings = {{"refcount_bits", "1"}, {"cluster_size", "2097152"}}}));
+  std::vector<uint8_t>& bytes = file.bytes();
+  // All entries name the one block, and that says that everything is in use.
+  for (size_t i = 1; i < 1000; ++i) std::memcpy(&bytes[(1 << 21) + i * 8], &bytes[1 << 21], 8);
+  std::memset(&bytes[2 << 21], 0xFF, 1 << 21);
+  EXPECT_EQ(reopen(file)->write(0, std::vector<uint8_t>(512, 7)), Status::kIoError);
+}
+
+TEST(Qcow2Write, ManyThreadsKeepTheirSectorsApart) {
+  MemoryStore file;
+  ASSERT_TRUE(create(file, {.size = 8 * kMiB, .settings = {{"cluster_size", "4096"}}}));
+  const auto image =
+      qcow2::open(std::make_unique<Shared>(file), Access::kReadWrite, ImageOpener("/nonexistent")).value();
+  std::vector<Thread> threads;
+  std::atomic<unsigned> wrong{0};
+  // Thread t owns the sectors that are t modulo 4, so that all meet in every cluster.
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back("writer", [&image, &wrong, t] {
+      std::mt19937_64 random(t);
+      std::map<uint64_t, uint8_t> expected;
+      std::vector<uint8_t> sector(512);
+      for (int i = 0; i < 3000; ++i) {
+        const uint64_t at = (random() % (8 * kMiB / 2048) * 4 + t) * 512;
+        const uint64_t action = random() % 16;
+        const auto value = static_cast<uint8_t>(action < 12 ? random() : 0);
+        if (action == 15) {
+          if (image->flush() != Status::kOk) ++wrong;
+          continue;
+        }
+        std::ranges::fill(sector, value);
+        if ((action < 12 ? image->write(at, sector) : image->write_zeroes(at, 512, Unmap::kYes)) != Status::kOk)
+          ++wrong;
+        expected[at] = value;
+      }
+      for (const auto& [at, value] : expected) {
+        if (image->read(at, sector) != Status::kOk || std::ranges::count(sector, value) != 512) ++wrong;
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(wrong, 0u);
+  const CheckReport report = image->check(Repair::kNone).value();
+  EXPECT_EQ(report.errors + report.leaks, 0u);
 }
 
 }  // namespace

@@ -3,36 +3,12 @@
 
 #include "block/format/qcow2/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
+#include "block/format/qcow2/refcount_field.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
 
-Outcome<> done(Status status) {
-  if (status == Status::kOk) return {};
-  return std::unexpected(status);
-}
-
-uint64_t get_count(const std::vector<uint8_t>& block, uint64_t index, uint32_t order) {
-  if (order < 3) {
-    const uint32_t bits = 1u << order;
-    return block[index * bits / 8] >> (index * bits % 8) & ((1u << bits) - 1);
-  }
-  uint64_t count = 0;
-  const size_t size = size_t{1} << (order - 3);
-  for (size_t i = 0; i < size; ++i) count = count << 8 | block[index * size + i];
-  return count;
-}
-
-void set_count(std::vector<uint8_t>& block, uint64_t index, uint32_t order, uint64_t count) {
-  if (order < 3) {
-    const uint32_t bits = 1u << order, shift = static_cast<uint32_t>(index * bits % 8);
-    uint8_t& byte = block[index * bits / 8];
-    byte = static_cast<uint8_t>((byte & ~(((1u << bits) - 1) << shift)) | count << shift);
-    return;
-  }
-  const size_t size = size_t{1} << (order - 3);
-  for (size_t i = size; i-- > 0; count >>= 8) block[index * size + i] = static_cast<uint8_t>(count);
-}
+constexpr uint64_t kAllocationLooks = uint64_t{1} << 28, kAllocationLooksBeyond = uint64_t{1} << 20;
 
 }  // namespace
 
@@ -66,7 +42,9 @@ Outcome<> Qcow2Image::add_refcount_block(uint64_t cluster) {
   if (refcount_table_[index] != 0) return {};
   const uint64_t at = index * a_block;
   if (at == 0) return corrupt("no refcount block for the header", 0, 0);
-  const TableRef block = TRY(new_table(at << header_.cluster_bits, TableKind::kRefcounts));
+  TRY(check_host(at << header_.cluster_bits));
+  const TableRef block =
+      add_table(at << header_.cluster_bits, TableKind::kRefcounts, std::vector<uint8_t>(header_.cluster_size()));
   set_count(block->bytes, 0, header_.refcount_order, 1);
   TRY(done(store_->write(block->offset, block->bytes)));
   TRY(done(store_->flush()));
@@ -119,48 +97,56 @@ Outcome<> Qcow2Image::grow_refcount_table() {
   return {};
 }
 
-Outcome<uint64_t> Qcow2Image::allocate() {
-  for (uint64_t cluster = free_hint_;; ++cluster) {
-    if (cluster << header_.cluster_bits > kOffsetMask - header_.cluster_size())
-      return std::unexpected(Status::kNoSpace);
-    if (TRY(refcount(cluster)) != 0) continue;
+Outcome<Qcow2Image::ClusterRange> Qcow2Image::allocate(uint64_t limit) {
+  const uint64_t a_block = header_.refcounts_a_block(), bits = header_.cluster_bits;
+  const auto end = store_->size();
+  if (!end) return std::unexpected(Status::kIoError);
+  // Counts beyond the end of the file are lies; a file may hold many of them, so looking has a limit.
+  uint64_t looks = std::min(*end >> bits, kAllocationLooks) + kAllocationLooksBeyond;
+  for (uint64_t cluster = free_hint_;;) {
+    if (cluster << bits > kOffsetMask - header_.cluster_size()) return std::unexpected(Status::kNoSpace);
+    const uint64_t index = cluster / a_block, start = index * a_block;
     TRY(add_refcount_block(cluster));
-    // A block that was added may sit right there.
-    if (TRY(refcount(cluster)) != 0) continue;
-    TRY(set_refcount(cluster, 1));
-    free_hint_ = cluster + 1;
-    return cluster << header_.cluster_bits;
+    const TableRef block = TRY(table(refcount_table_[index], TableKind::kRefcounts));
+    uint64_t i = cluster - start;
+    for (; i < a_block && get_count(block->bytes, i, header_.refcount_order) != 0; ++i) {
+      if (--looks == 0) TRY(corrupt("no free cluster", cluster << bits, *end));
+    }
+    uint64_t count = 0;
+    for (; count < limit && i + count < a_block; ++count) {
+      if (get_count(block->bytes, i + count, header_.refcount_order) != 0) break;
+      set_count(block->bytes, i + count, header_.refcount_order, 1);
+    }
+    cluster = start + i;
+    if (count == 0) continue;
+    block->dirty = true;
+    free_hint_ = cluster + count;
+    return ClusterRange{cluster, count};
   }
+}
+
+void Qcow2Image::give_back(const ClusterRange& clusters) {
+  for (uint64_t i = 0; i < clusters.count; ++i) {
+    // Else they are leaked, which check() can repair.
+    (void)set_refcount(clusters.first + i, 0);
+  }
+  free_hint_ = std::min(free_hint_, clusters.first);
+}
+
+Qcow2Image::ClusterRange Qcow2Image::clusters_of(uint64_t entry) const {
+  if ((entry & kCompressed) == 0) {
+    return {(entry & kOffsetMask) >> header_.cluster_bits, (entry & kOffsetMask) != 0 ? 1u : 0u};
+  }
+  const uint32_t size_shift = 62 - (header_.cluster_bits - 8);
+  const uint64_t offset = entry & ((uint64_t{1} << size_shift) - 1);
+  const uint64_t sectors = (entry & (kCompressed - 1)) >> size_shift;
+  const uint64_t first = offset >> header_.cluster_bits;
+  return {first, ((align_down(offset, 512) + sectors * 512 + 511) >> header_.cluster_bits) - first + 1};
 }
 
 void Qcow2Image::release(uint64_t entry) {
-  if ((entry & kCompressed) != 0) {
-    const uint32_t size_shift = 62 - (header_.cluster_bits - 8);
-    const uint64_t offset = entry & ((uint64_t{1} << size_shift) - 1);
-    const uint64_t sectors = (entry & (kCompressed - 1)) >> size_shift;
-    const uint64_t last = align_down(offset, 512) + sectors * 512 + 511;
-    for (uint64_t c = offset >> header_.cluster_bits; c <= last >> header_.cluster_bits; ++c) released_.push_back(c);
-  } else if ((entry & kOffsetMask) != 0) {
-    released_.push_back((entry & kOffsetMask) >> header_.cluster_bits);
-  }
-}
-
-Outcome<> Qcow2Image::apply_releases() {
-  if (in_flight_ != 0) return {};
-  for (const uint64_t cluster : std::exchange(released_, {})) {
-    const uint64_t count = TRY(refcount(cluster));
-    if (count == 0) return corrupt("a freed cluster was not counted", cluster << header_.cluster_bits, count);
-    TRY(set_refcount(cluster, count - 1));
-    if (count != 1) continue;
-    free_hint_ = std::min(free_hint_, cluster);
-    if (const auto old = tables_.find(cluster << header_.cluster_bits); old != tables_.end()) {
-      recent_.erase(old->second);
-      tables_.erase(old);
-    }
-    // A hint; the cluster is free with its old bytes too.
-    (void)store_->punch(cluster << header_.cluster_bits, header_.cluster_size());
-  }
-  return {};
+  const ClusterRange clusters = clusters_of(entry);
+  for (uint64_t i = 0; i < clusters.count; ++i) released_.push_back(clusters.first + i);
 }
 
 }  // namespace bulkhead::block::qcow2

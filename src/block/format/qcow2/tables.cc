@@ -1,100 +1,78 @@
-// L1, L2 tables and refcount blocks in memory, and the order in which they reach the disk.
+// L1, L2 tables and refcount blocks in memory.
 #include <algorithm>
 
 #include "block/format/qcow2/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 
 namespace bulkhead::block::qcow2 {
-namespace {
 
-Outcome<> done(Status status) {
-  if (status == Status::kOk) return {};
-  return std::unexpected(status);
+void Qcow2Image::forget_table(uint64_t offset) {
+  const auto found = tables_.find(offset);
+  if (found == tables_.end()) return;
+  recent_.erase(found->second);
+  tables_.erase(found);
+  ++table_changes_;
 }
 
-}  // namespace
-
-Outcome<> Qcow2Image::make_room() {
+// Tables with changes stay; keep_bounds() sees to it that there are not too many of them.
+void Qcow2Image::make_room() {
   const size_t limit = std::max<size_t>(8, kCacheBytes / header_.cluster_size());
-  if (recent_.size() < limit) return {};
-  // Tables that an operation holds on to are not the oldest, except in the tiniest cache; those stay a while longer.
-  for (auto i = std::prev(recent_.end()); i != recent_.begin(); --i) {
-    if (i->use_count() != 1) continue;
-    if ((*i)->dirty) {
-      TRY(commit());
-      // Applying releases may have touched and dirtied this very table, and others.
-      return make_room();
-    }
-    tables_.erase((*i)->offset);
-    recent_.erase(i);
-    return {};
+  if (recent_.size() < limit) return;
+  for (auto i = recent_.rbegin(); i != recent_.rend(); ++i) {
+    if ((*i)->dirty || (*i)->being_written || i->use_count() != 1) continue;
+    forget_table((*i)->offset);
+    return;
   }
-  return {};
 }
 
-Outcome<Qcow2Image::TableRef> Qcow2Image::new_table(uint64_t offset, TableKind kind) {
-  TRY(make_room());
-  if (const auto old = tables_.find(offset); old != tables_.end()) {
-    recent_.erase(old->second);
-    tables_.erase(old);
-  }
+Qcow2Image::TableRef Qcow2Image::add_table(uint64_t offset, TableKind kind, std::vector<uint8_t> bytes) {
+  make_room();
+  forget_table(offset);
   auto table = std::make_shared<Table>();
   table->offset = offset;
   table->kind = kind;
-  table->bytes.resize(header_.cluster_size());
+  table->bytes = std::move(bytes);
   recent_.push_front(table);
   tables_[offset] = recent_.begin();
+  ++table_changes_;
   return table;
 }
 
 Outcome<Qcow2Image::TableRef> Qcow2Image::table(uint64_t offset, TableKind kind) {
   if (const auto found = tables_.find(offset); found != tables_.end()) {
     recent_.splice(recent_.begin(), recent_, found->second);
-    if ((*found->second)->kind != kind) {
-      TRY(corrupt("table used as two kinds", offset, offset));
-    }
+    if ((*found->second)->kind != kind) TRY(corrupt("table used as two kinds", offset, offset));
     return *found->second;
   }
   if (offset == 0 || (offset & (header_.cluster_size() - 1)) != 0) TRY(corrupt("table not aligned", offset, offset));
   TRY(check_host(offset));
+  // A table is written before anything names it, so one beyond the end is a lie that would cost memory and time.
+  const auto end = store_->size();
+  if (!end) return std::unexpected(Status::kIoError);
+  if (offset >= *end) TRY(corrupt("table outside the file", offset, *end));
   std::vector<uint8_t> bytes(header_.cluster_size());
   TRY(done(store_->read(offset, bytes)));
-  TableRef made = TRY(new_table(offset, kind));
-  made->bytes = std::move(bytes);
-  return made;
+  return add_table(offset, kind, std::move(bytes));
 }
 
-Outcome<> Qcow2Image::write_dirty(TableKind kind) {
-  std::vector<TableRef> dirty;
-  for (const TableRef& table : recent_) {
-    if (table->dirty && table->kind == kind) dirty.push_back(table);
-  }
-  std::ranges::sort(dirty, {}, &Table::offset);
-  for (const TableRef& table : dirty) {
-    TRY(done(store_->write(table->offset, table->bytes)));
-    table->dirty = false;
+Outcome<> Qcow2Image::fetch_l2(uint64_t guest) {
+  // With luck nothing moves meanwhile; without it, table() reads under the lock.
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const uint64_t offset = l1_[l1_index(guest)] & kOffsetMask;
+    if (offset == 0 || tables_.contains(offset) || (offset & (header_.cluster_size() - 1)) != 0) return {};
+    const uint64_t changes = table_changes_;
+    mutex_.unlock();
+    std::vector<uint8_t> bytes(header_.cluster_size());
+    const auto end = store_->size();
+    const Status status = end && offset < *end ? store_->read(offset, bytes) : Status::kIoError;
+    mutex_.lock();
+    if (status != Status::kOk) return {};
+    if (changes != table_changes_) continue;
+    TRY(check_host(offset));
+    add_table(offset, TableKind::kL2, std::move(bytes));
+    return {};
   }
   return {};
-}
-
-Outcome<> Qcow2Image::commit() {
-  TRY(write_dirty(TableKind::kRefcounts));
-  TRY(done(store_->flush()));
-  const bool l2 = std::ranges::any_of(recent_, [](const TableRef& t) { return t->dirty && t->kind == TableKind::kL2; });
-  TRY(write_dirty(TableKind::kL2));
-  const bool l1 = l1_dirty_first_ <= l1_dirty_last_;
-  if (l1) {
-    TRY(done(store_->flush()));
-    // Whole sectors, which a power cut leaves old or new.
-    const uint64_t first = align_down(l1_dirty_first_, 64), last = std::min(l1_dirty_last_ | 63, l1_.size() - 1);
-    std::vector<uint8_t> bytes((last - first + 1) * 8);
-    for (uint64_t i = first; i <= last; ++i) store64(&bytes[(i - first) * 8], l1_[i]);
-    TRY(done(store_->write(header_.l1_offset + first * 8, bytes)));
-    l1_dirty_first_ = UINT64_MAX;
-    l1_dirty_last_ = 0;
-  }
-  if (l1 || l2) TRY(done(store_->flush()));
-  return apply_releases();
 }
 
 void Qcow2Image::set_l1(uint64_t index, uint64_t entry) {
@@ -104,19 +82,17 @@ void Qcow2Image::set_l1(uint64_t index, uint64_t entry) {
 }
 
 Outcome<Qcow2Image::TableRef> Qcow2Image::l2_to_read(uint64_t guest) {
-  const uint64_t entry = l1_[guest >> header_.cluster_bits >> (header_.cluster_bits - 3)] & kOffsetMask;
+  const uint64_t entry = l1_[l1_index(guest)] & kOffsetMask;
   if (entry == 0) return TableRef();
   return table(entry, TableKind::kL2);
 }
 
 Outcome<Qcow2Image::TableRef> Qcow2Image::l2_to_write(uint64_t guest) {
-  const uint64_t index = guest >> header_.cluster_bits >> (header_.cluster_bits - 3);
-  const uint64_t entry = l1_[index];
+  const uint64_t index = l1_index(guest), entry = l1_[index];
   if ((entry & kCopied) != 0 && (entry & kOffsetMask) != 0) return l2_to_read(guest);
   const TableRef old = TRY(l2_to_read(guest));
-  const uint64_t offset = TRY(allocate());
-  TableRef made = TRY(new_table(offset, TableKind::kL2));
-  if (old) made->bytes = old->bytes;
+  const uint64_t offset = TRY(allocate(1)).first << header_.cluster_bits;
+  TableRef made = add_table(offset, TableKind::kL2, old ? old->bytes : std::vector<uint8_t>(header_.cluster_size()));
   made->dirty = true;
   set_l1(index, offset | kCopied);
   if (old) released_.push_back(old->offset >> header_.cluster_bits);

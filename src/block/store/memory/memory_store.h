@@ -44,8 +44,8 @@ class MemoryStore final : public Store {
 
  private:
   std::vector<uint8_t> bytes_;
-  const uint64_t limit_;
-  const std::string name_ = "memory";
+  uint64_t limit_;
+  std::string name_ = "memory";
 };
 
 }  // namespace bulkhead::block

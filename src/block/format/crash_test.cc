@@ -1,0 +1,162 @@
+// Pulls the plug on every format: a random guest works on an image while its store's changes are recorded; states that
+// a power cut may leave are built, opened, checked, and compared with what the guest was told is safe.
+// BULKHEAD_CRASH_STATES sets how many states a format has to survive.
+#include <charconv>
+#include <cstdlib>
+#include <map>
+
+#include <gtest/gtest.h>
+
+#include "block/format/image.h"
+#include "block/testing/crash_log.h"
+
+namespace bulkhead::block {
+namespace {
+
+using testing::Change, testing::CrashLog, testing::kSector, testing::RecordingStore;
+
+constexpr uint64_t kSectors = 1500;
+
+uint64_t state_count() {
+  const char* const text = std::getenv("BULKHEAD_CRASH_STATES");
+  return text == nullptr ? 1000 : std::strtoull(text, nullptr, 10);
+}
+
+// What the guest did: each sector holds the number of the write that it is from, 0 for zeroes.
+struct GuestWrite {
+  size_t begun = 0;  // changes in the log before it
+  uint64_t sector = 0, count = 0;
+  uint32_t tag = 0;
+};
+struct GuestFlush {
+  size_t ended = 0;  // changes in the log when it was answered
+  size_t writes = 0;
+  std::vector<uint32_t> contents;
+};
+
+struct Shape {
+  const char* name;
+  const char* format;
+  std::map<std::string, std::string> settings;
+};
+
+class Workload {
+ public:
+  Workload(const Shape& shape, uint64_t seed) : random_(seed) {
+    const Format& format = *find_format(shape.format).value();
+    EXPECT_TRUE(format.create(disk_, {.size = kSectors * kSector, .settings = shape.settings}));
+    start_ = disk_;
+    auto image =
+        format.open(std::make_unique<RecordingStore>(disk_, log_), Access::kReadWrite, ImageOpener("/nowhere"));
+    EXPECT_TRUE(image) << image.error().message;
+    std::vector<uint32_t> contents(kSectors);
+    flushes_.push_back({0, 0, contents});
+    for (uint32_t tag = 1; tag <= 60; ++tag) step(**image, contents, tag);
+  }
+
+  [[nodiscard]] const CrashLog& log() const { return log_; }
+  [[nodiscard]] const MemoryStore& start() const { return start_; }
+
+  // The sectors of an image found after a cut behind the first `end` changes.
+  void compare(Image& image, size_t end) const {
+    const GuestFlush* flushed = &flushes_.front();
+    for (const GuestFlush& flush : flushes_) {
+      if (flush.ended <= end) flushed = &flush;
+    }
+    std::vector<uint8_t> bytes(kSectors * kSector);
+    ASSERT_EQ(image.read(0, bytes), Status::kOk);
+    std::vector<std::vector<uint32_t>> later(kSectors);
+    for (size_t i = flushed->writes; i < writes_.size() && writes_[i].begun <= end; ++i) {
+      for (uint64_t s = 0; s < writes_[i].count; ++s) later[writes_[i].sector + s].push_back(writes_[i].tag);
+    }
+    for (uint64_t s = 0; s < kSectors; ++s) {
+      const auto found = load<uint32_t>(&bytes[s * kSector]);
+      for (uint64_t i = 4; i < kSector; i += 4) {
+        ASSERT_EQ(load<uint32_t>(&bytes[s * kSector + i]), found) << "sector " << s << " is torn";
+      }
+      if (found == flushed->contents[s]) continue;
+      ASSERT_NE(std::ranges::find(later[s], found), later[s].end())
+          << "sector " << s << " holds write " << found << ", flushed was " << flushed->contents[s];
+    }
+  }
+
+ private:
+  void step(Image& image, std::vector<uint32_t>& contents, uint32_t tag) {
+    const uint64_t action = random_() % 10, sector = random_() % kSectors;
+    const uint64_t count = 1 + random_() % std::min<uint64_t>(kSectors - sector, random_() % 4 == 0 ? 400 : 20);
+    const uint64_t offset = sector * kSector, size = count * kSector;
+    if (action < 2) {
+      ASSERT_EQ(image.flush(), Status::kOk);
+      flushes_.push_back({log_.size(), writes_.size(), contents});
+      return;
+    }
+    const uint32_t value = action < 8 ? tag : 0;
+    writes_.push_back({log_.size(), sector, count, value});
+    if (action < 8) {
+      std::vector<uint8_t> bytes(size);
+      for (uint64_t i = 0; i < size; i += 4) store(&bytes[i], tag);
+      ASSERT_EQ(image.write(offset, bytes), Status::kOk);
+    } else if (action == 8) {
+      ASSERT_EQ(image.write_zeroes(offset, size, Unmap::kYes), Status::kOk);
+    } else {
+      ASSERT_EQ(image.discard(offset, size), Status::kOk);
+    }
+    // A discard may leave what was there; what it did is seen at once, and then it stays.
+    std::vector<uint8_t> now(size);
+    ASSERT_EQ(image.read(offset, now), Status::kOk);
+    for (uint64_t s = 0; s < count; ++s) contents[sector + s] = load<uint32_t>(&now[s * kSector]);
+  }
+
+  std::mt19937_64 random_;
+  MemoryStore disk_, start_;
+  CrashLog log_;
+  std::vector<GuestWrite> writes_;
+  std::vector<GuestFlush> flushes_;
+};
+
+class PowerCut : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(PowerCut, LosesNothingThatWasFlushed) {
+  const Format& format = *find_format(GetParam().format).value();
+  uint64_t states = 0;
+  for (uint64_t seed = 1; states < state_count(); ++seed) {
+    const Workload workload(GetParam(), seed);
+    const CrashLog& log = workload.log();
+    std::mt19937_64 random(seed);
+    MemoryStore flushed = workload.start();
+    size_t flush = 0;
+    for (size_t end = 0; end <= log.size() && states < state_count(); ++end) {
+      if (end != 0 && log[end - 1].kind == Change::Kind::kFlush) {
+        for (; flush < end; ++flush) testing::apply(flushed, log[flush], [](uint64_t) { return true; });
+      }
+      if (random() % 3 != 0) continue;
+      ++states;
+      SCOPED_TRACE(fmt::format("seed {}, cut behind change {} of {}", seed, end, log.size()));
+      auto disk = std::make_unique<MemoryStore>(testing::cut_state(flushed, log, flush, end, random));
+      const auto image = format.open(std::move(disk), Access::kReadWrite, ImageOpener("/nowhere"));
+      ASSERT_TRUE(image) << image.error().message;
+      workload.compare(**image, end);
+      if (const auto report = (*image)->check(Repair::kNone); report) {
+        ASSERT_EQ(report->errors, 0u) << report->messages.front();
+      }
+      if (HasFatalFailure()) return;
+      // It must go on working as well.
+      if (states % 8 != 0) continue;
+      ASSERT_EQ((*image)->write(0, std::vector<uint8_t>(200 * kSector, 0xEE)), Status::kOk);
+      ASSERT_EQ((*image)->flush(), Status::kOk);
+      if (const auto report = (*image)->check(Repair::kNone); report) {
+        ASSERT_EQ(report->errors, 0u) << report->messages.front();
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Formats, PowerCut,
+    ::testing::Values(Shape{"Raw", "raw", {}}, Shape{"Qcow2Of512", "qcow2", {{"cluster_size", "512"}}},
+                      Shape{"Qcow2Of512Wide", "qcow2", {{"cluster_size", "512"}, {"refcount_bits", "64"}}},
+                      Shape{"Qcow2Of4096", "qcow2", {{"cluster_size", "4096"}}}, Shape{"Qcow2Of65536", "qcow2", {}}),
+    [](const auto& shape) { return shape.param.name; });
+
+}  // namespace
+}  // namespace bulkhead::block
