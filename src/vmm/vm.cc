@@ -2,10 +2,11 @@
 
 #include <algorithm>
 
-#include "block/store/file/file_store.h"
+#include "block/format/image_disk.h"
 #include "support/log.h"
 #include "support/os/fd.h"
 #include "support/sha256.h"
+#include "vmm/disks.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -128,11 +129,9 @@ Result<> Vm::make_engine(const EngineSources& sources) {
 
 Result<> Vm::open_disks() {
   for (const auto& disk : config_.disks) {
-    using block::file::Access, block::file::FileStore;
-    auto store = FileStore::open(disk.value.path, disk.value.read_only ? Access::kReadOnly : Access::kReadWrite,
-                                 deterministic() ? 0 : FileStore::kDefaultThreadCount);
-    if (!store) return fail("{}: {}", disk.label(disk.value.path), store.error().message);
-    disks_.push_back(std::make_unique<block::MeteredDisk>(std::move(*store)));
+    auto opened = open_disk(disk.value, deterministic() ? 0 : block::ImageDisk::kDefaultThreadCount);
+    if (!opened) return fail("{}: {}", disk.label(disk.value.path), opened.error().message);
+    disks_.push_back(std::make_unique<block::MeteredDisk>(std::move(*opened)));
   }
   return {};
 }

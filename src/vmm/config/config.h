@@ -29,8 +29,15 @@ struct Setting {
 
 enum class EngineName : uint8_t { kAuto, kKvm, kSoft };
 
+enum class DiskCache : uint8_t {
+  kWriteback,     // a write is safe after a flush
+  kWritethrough,  // a write is safe when it is answered
+};
+
 struct DiskConfig {
   std::string path;
+  std::string format;  // empty: raw, unless the file begins like an image of another format
+  DiskCache cache = DiskCache::kWriteback;
   bool read_only = false;
   std::string serial;  // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
 };

@@ -74,6 +74,16 @@ TEST(Config, FlagsReplaceWhatTheFileGave) {
   EXPECT_EQ(config.memory_bytes.value, 64u << 20);
   ASSERT_EQ(config.disks.size(), 1u);
   EXPECT_EQ(config.disks[0].value.path, "c");
+  EXPECT_EQ(config.disks[0].value.format, "");
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=d,format=qcow2,readonly,serial=S1,cache=writethrough"}, "--disk"));
+  const DiskConfig& disk = config.disks[0].value;
+  EXPECT_EQ(disk.path + " " + disk.format + " " + disk.serial, "d qcow2 S1");
+  EXPECT_TRUE(disk.read_only);
+  EXPECT_EQ(disk.cache, DiskCache::kWritethrough);
+  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,format=floppy"}, "--disk").error().message,
+            "--disk 'file=d,format=floppy': format=floppy: format 'floppy': unknown; there are raw, qcow2");
+  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,ro,ro"}, "--disk").error().message,
+            "--disk 'file=d,ro,ro': read-only stands twice");
 }
 
 struct WrongFile {
@@ -112,7 +122,7 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: file, read-only, serial"},
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: cache, file, format, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read-only: maybe}",
        "vm.yaml:4: spec.disks[0].read-only 'maybe': allowed: true or false"},

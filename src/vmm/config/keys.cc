@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <set>
 
+#include "block/format/image.h"
 #include "cpu/model.h"
 #include "memory/guest_memory.h"
 #include "vmm/config/values.h"
@@ -124,18 +126,39 @@ Result<> add_module(VmConfig& config, const std::string& value, const Origin& or
   return {};
 }
 
+// "FILE", "FILE,ro", or "file=FILE,format=qcow2,readonly,serial=DATA1,cache=writethrough" in any order.
+Result<DiskConfig> parse_disk(const std::string& value, const std::string& directory) {
+  DiskConfig disk;
+  std::string rest = value;
+  if (!rest.starts_with("file=") && rest.find(",file=") == std::string::npos) {
+    if (rest.ends_with(",ro")) {
+      disk.read_only = true;
+      rest.resize(rest.size() - 3);
+    }
+    if (rest.empty()) return fail("names no file; allowed: FILE, FILE,ro or file=FILE,format=FORMAT,...");
+    disk.path = resolve_path(rest, directory);
+    return disk;
+  }
+  std::set<std::string> seen;
+  while (!rest.empty()) {
+    const std::string word = rest.substr(0, rest.find(','));
+    rest.erase(0, word.size() + 1);
+    const size_t equals = word.find('=');
+    std::string name = word.substr(0, equals), text = equals == std::string::npos ? "" : word.substr(equals + 1);
+    if (word == "readonly" || word == "ro") {
+      name = "read-only";
+      text = "true";
+    }
+    if (!seen.insert(name).second) return fail("{} stands twice", name);
+    TRY_IN(word, set_disk_property(disk, name, text, directory));
+  }
+  return disk;
+}
+
 Result<> add_disk(VmConfig& config, const std::string& value, const Origin& origin) {
   if (config.disks.size() >= VmConfig::kMaximumDisks)
     return fail("more than the {} disks allowed", VmConfig::kMaximumDisks);
-  DiskConfig disk;
-  std::string path = value;
-  if (path.ends_with(",ro")) {
-    disk.read_only = true;
-    path.resize(path.size() - 3);
-  }
-  if (path.empty()) return fail("names no file; allowed: FILE or FILE,ro");
-  disk.path = resolve_path(path, origin.directory);
-  config.disks.push_back({std::move(disk), origin.place});
+  config.disks.push_back({TRY(parse_disk(value, origin.directory)), origin.place});
   return {};
 }
 
@@ -216,9 +239,26 @@ std::string resolve_path(const std::string& path, const std::string& directory) 
   return directory.empty() || path.starts_with('/') ? path : directory + "/" + path;
 }
 
-Result<> check_disk_serial(std::string_view serial) {
-  const bool printable = std::ranges::all_of(serial, [](char c) { return c > ' ' && c <= '~'; });
-  if (serial.empty() || serial.size() > 20 || !printable) return fail("allowed: 1 to 20 printable characters");
+Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::string& value,
+                           const std::string& directory) {
+  if (name == "file") {
+    if (value.empty()) return fail("names no file");
+    disk.path = resolve_path(value, directory);
+  } else if (name == "format") {
+    TRY(block::find_format(value));
+    disk.format = value;
+  } else if (name == "read-only") {
+    disk.read_only = TRY(parse_flag(value));
+  } else if (name == "serial") {
+    const bool printable = std::ranges::all_of(value, [](char c) { return c > ' ' && c <= '~'; });
+    if (value.empty() || value.size() > 20 || !printable) return fail("allowed: 1 to 20 printable characters");
+    disk.serial = value;
+  } else if (name == "cache") {
+    if (value != "writeback" && value != "writethrough") return fail("allowed: writeback or writethrough");
+    disk.cache = value == "writeback" ? DiskCache::kWriteback : DiskCache::kWritethrough;
+  } else {
+    return fail("unknown; allowed: {}", kDiskProperties);
+  }
   return {};
 }
 

@@ -27,6 +27,9 @@ std::span<const Key> all_keys();
 const Key* find_key(std::string_view path);
 
 std::string resolve_path(const std::string& path, const std::string& directory);
-Result<> check_disk_serial(std::string_view serial);
+// One property of a disk by its name in vm.yaml and in --disk: file, format, read-only, serial or cache.
+Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::string& value,
+                           const std::string& directory);
+inline constexpr std::string_view kDiskProperties = "cache, file, format, read-only, serial";
 
 }  // namespace bulkhead::vmm

@@ -129,7 +129,7 @@ class Reader {
     return {};
   }
 
-  // A disk written out: {file: a.img, read-only: true, serial: DATA1}.
+  // A disk written out: {file: a.qcow2, format: qcow2, read-only: true, serial: DATA1}.
   Result<> disk(const YAML::Node& node, const std::string& path) {
     if (config_.disks.size() >= VmConfig::kMaximumDisks) {
       return fail("{}: {}: more than the {} disks allowed", at(node), path, VmConfig::kMaximumDisks);
@@ -139,20 +139,14 @@ class Reader {
     for (const auto& entry : node) {
       const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
       if (!seen.insert(name).second) return fail("{}: {}.{}: stands twice", at(entry.first), path, name);
-      if (name != "file" && name != "read-only" && name != "serial") {
-        return fail("{}: {}.{}: unknown key; allowed: file, read-only, serial", at(entry.first), path, name);
+      if (fmt::format(", {},", kDiskProperties).find(fmt::format(" {},", name)) == std::string::npos) {
+        return fail("{}: {}.{}: unknown key; allowed: {}", at(entry.first), path, name, kDiskProperties);
       }
       if (!entry.second.IsScalar()) return fail("{}: {}.{}: not a single value", at(entry.first), path, name);
       const std::string text = entry.second.Scalar();
       const std::string place = fmt::format("{}: {}.{}", at(entry.second), path, name);
-      if (name == "file") {
-        made = {{resolve_path(text, directory_), made.value.read_only, made.value.serial}, place};
-      } else if (name == "read-only") {
-        made.value.read_only = TRY_IN(fmt::format("{} '{}'", place, text), parse_flag(text));
-      } else {
-        TRY_IN(fmt::format("{} '{}'", place, text), check_disk_serial(text));
-        made.value.serial = text;
-      }
+      TRY_IN(fmt::format("{} '{}'", place, text), set_disk_property(made.value, name, text, directory_));
+      if (name == "file") made.place = place;
     }
     if (made.value.path.empty()) return fail("{}: {}: file is missing", at(node), path);
     config_.disks.push_back(std::move(made));
