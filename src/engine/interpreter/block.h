@@ -36,7 +36,8 @@ struct Translation {
     const uint8_t* unlinked = nullptr;
   };
   std::array<Edge, 2> edges{};
-  bool needs_masked_simd = false;  // the code does nothing while MXCSR does not mask all exceptions
+  // The code does nothing while MXCSR, or the x87 control word, does not mask all exceptions.
+  bool needs_masked_simd = false, needs_masked_x87 = false;
 };
 
 struct Block {

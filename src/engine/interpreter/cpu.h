@@ -259,6 +259,7 @@ struct alignas(64) Cpu {
   uint64_t jit_page = 0;    // linear address of the page whose translated code runs; RIP is behind the times meanwhile
   uint64_t jit_target = 0;  // scratch of an indirect call
   const void* jit_targets = nullptr;  // jit::Jit::Target of indirect jumps
+  uint32_t x87_live = 0;              // jit::X87Live, the same
   uint32_t simd_live = 0;             // jit::SimdLive: 0 whenever C++ runs
   GuestFault jit_fault{};             // what a handler called from translated code has thrown
 

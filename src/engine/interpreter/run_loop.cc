@@ -9,6 +9,7 @@
 #include "engine/interpreter/system/system.h"
 #include "engine/jit/jit.h"
 #include "engine/jit/simd_state.h"
+#include "engine/jit/x87_state.h"
 #include "engine/soft_vcpu.h"
 
 namespace bulkhead::engine {
@@ -83,6 +84,7 @@ std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) 
     if (block.translation.code == nullptr) return std::nullopt;
   }
   if (block.translation.needs_masked_simd && !jit::masks_all_simd_exceptions(cpu)) return std::nullopt;
+  if (block.translation.needs_masked_x87 && !jit::masks_all_x87_exceptions(cpu)) return std::nullopt;
   if (edge.from != nullptr) cpu.jit->link(*edge.from, edge.number, block);
   edge = {};
   const jit::Exit exit = cpu.jit->run(block);

@@ -5,6 +5,7 @@
 #include "engine/jit/simd_state.h"
 #include "engine/jit/state_layout.h"
 #include "engine/jit/translator.h"
+#include "engine/jit/x87_state.h"
 
 namespace bulkhead::engine::jit {
 namespace {
@@ -88,6 +89,7 @@ void Jit::make_thunks() {
   code.clear();
   store_guest(code);
   emit_simd_store(code, cpu_);
+  emit_x87_store(code, cpu_);
   const size_t stored = code.size();
   code.op(0x89, kR14, kRax, false);
   code.immediate(0, kRsp, 8);
@@ -113,6 +115,7 @@ void Jit::make_thunks() {
   code.clear();
   store_guest(code);
   emit_simd_store(code, cpu_);
+  emit_x87_store(code, cpu_);
   code.move(kRdi, kCpu);
   code.move(kRsi, kScratch);
   code.move(kRdx, kScratch2);
@@ -130,12 +133,12 @@ void Jit::make_thunks() {
   code.op(0x89, kRax, kR14, false);
   jump_to(leave_ + stored);
   call_handler_ = cache_->add(code.code());
-  make_simd_loads();
+  make_register_loads();
   thunk_bytes_ = cache_->used();
 }
 
 // Called from a block's code. Only at its beginning MXCSR may turn out to be the interpreter's business.
-void Jit::make_simd_loads() {
+void Jit::make_register_loads() {
   for (const SimdLive level : {kSimdXmm, kSimdClean, kSimdYmm}) {
     assembler_.clear();
     const size_t unmasked = emit_simd_load(assembler_, cpu_, level);
@@ -144,6 +147,11 @@ void Jit::make_simd_loads() {
     const size_t jump = assembler_.jump();
     assembler_.set(jump, leave_look_ - (cache_->end() + assembler_.size()));
     load_simd_[level - 1] = cache_->add(assembler_.code());
+  }
+  for (const X87Live level : {kX87Loaded, kX87Computed}) {
+    assembler_.clear();
+    emit_x87_load(assembler_, cpu_, level);
+    load_x87_[level - 1] = cache_->add(assembler_.code());
   }
 }
 

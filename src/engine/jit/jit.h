@@ -68,7 +68,7 @@ class Jit {
  private:
   Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache);
   void make_thunks();
-  void make_simd_loads();
+  void make_register_loads();
 
   // Where indirect jumps went, found by slot_of(linear).
   struct Target {
@@ -94,6 +94,7 @@ class Jit {
   const uint8_t* call_handler_ = nullptr;  // R13: the Op, R14: its Block
   const uint8_t* leave_ = nullptr;         // R14D: the Exit
   const uint8_t* leave_look_ = nullptr;
+  std::array<const uint8_t*, 2> load_x87_{};   // what X87Live says, less 1
   std::array<const uint8_t*, 3> load_simd_{};  // what SimdLive says, less 1; may leave by leave_look_
   const uint8_t* leave_indirect_ = nullptr;
   std::vector<Target> targets_;

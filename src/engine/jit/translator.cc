@@ -181,6 +181,7 @@ bool Translator::run() {
   code_.clear();
   plan_simd();
   prologue();
+  plan_x87();
   if (last_simd_ != nullptr) load_simd();
   for (const Op* op = block_.ops; op != end(); ++op) {
     if (!code_.has_room()) return false;
@@ -197,6 +198,7 @@ bool Translator::run() {
   }
   slow_paths();
   simd_slow_paths();
+  x87_slow_paths();
   epilogue();
   return native_count_ != 0;
 }
@@ -251,7 +253,8 @@ Translation Translator::translation(const uint8_t* place) const {
                      .checked = place + checked_,
                      .body = place + body_,
                      .edges = {},
-                     .needs_masked_simd = last_simd_ != nullptr};
+                     .needs_masked_simd = last_simd_ != nullptr,
+                     .needs_masked_x87 = has_x87_};
   for (size_t i = 0; i < edges_.size(); ++i) {
     if (edges_[i].jump != 0) result.edges[i] = {place + edges_[i].jump, place + edges_[i].unlinked};
   }
@@ -260,7 +263,7 @@ Translation Translator::translation(const uint8_t* place) const {
 
 bool Translator::native(const Op& op) {
   const Instruction& instruction = *op.instruction;
-  if (simd(op)) return true;
+  if (simd(op) || x87(op)) return true;
   if (instruction.info == nullptr || instruction.is_vex() ||
       instruction.info->state != decoder::StateComponent::kGeneral) {
     return false;

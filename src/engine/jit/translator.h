@@ -77,6 +77,14 @@ class Translator {
   void simd_slow_paths();
   size_t move_mxcsr(bool store);
 
+  // x87 instructions (translator_x87.cc).
+  [[nodiscard]] bool is_x87(const Op& op) const;
+  void plan_x87();
+  bool x87(const Op& op);
+  void load_x87(uint32_t level);
+  void x87_slow_paths();
+  size_t load_x87_control();
+
   [[nodiscard]] bool can_address(const Op& op) const;
   void address(const Op& op);
   size_t look_up(unsigned size, bool write);
@@ -114,6 +122,12 @@ class Translator {
   std::vector<size_t> looks_;  // jumps that are taken when the block must not run now
   size_t checked_ = 0, body_ = 0;
   size_t native_count_ = 0;
+  struct X87Load {
+    size_t from, back;
+    uint32_t level;
+  };
+  bool has_x87_ = false;
+  std::vector<X87Load> x87_loads_;                 // as simd_loads_
   uint32_t simd_level_ = 0;                        // SimdLive that the block needs
   const Op* last_simd_ = nullptr;                  // the last instruction that needs it; nullptr: none
   bool simd_loaded_ = false;                       // at this point of the code

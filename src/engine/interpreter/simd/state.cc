@@ -77,6 +77,7 @@ void load_x87(Cpu& cpu, const Op& op, const uint8_t* image) {
   cpu.xsave[x87::kTagOffset + 1] = 0;
   x87::set_word_at(cpu, x87::kOpcodeOffset, x87::word_at(cpu, x87::kOpcodeOffset) & 0x7FF);
   x87::set_control_and_status(cpu, get<uint16_t>(image), get<uint16_t>(image + x87::kStatusOffset));
+  x87::leave_block_if_unmasked(cpu);
   for (unsigned number = 0; number < 8; ++number) {
     std::memcpy(x87::stack_register(cpu, number), image + x87::kRegistersOffset + x87::kRegisterBytes * number, 10);
   }

@@ -126,6 +126,7 @@ void load_environment_words(Cpu& cpu, const Environment& environment) {
   set_word_at(cpu, kOpcodeOffset, environment.opcode);
   put(cpu.xsave.data() + kCodePointerOffset, environment.code_pointer);
   put(cpu.xsave.data() + kDataPointerOffset, environment.data_pointer);
+  leave_block_if_unmasked(cpu);
 }
 
 void store_environment(Cpu& cpu, const Op& op) {
@@ -181,6 +182,7 @@ void load_control(Cpu& cpu, const Op& op) {
   check_pending_error(cpu);
   const auto value = read<uint16_t>(cpu, memory_segment(op), memory_offset(cpu, op));
   set_control_and_status(cpu, value, status(cpu));
+  leave_block_if_unmasked(cpu);
 }
 void store_status(Cpu& cpu, const Op& op) {
   require_x87(cpu);

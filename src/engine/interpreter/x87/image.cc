@@ -25,6 +25,11 @@ void clear_pointers(Cpu& cpu) {
   std::memset(cpu.xsave.data() + kOpcodeOffset, 0, 2 + 8 + 8);
 }
 
+void leave_block_if_unmasked(Cpu& cpu) {
+  if ((control(cpu) & kControlMasks) != kControlMasks) [[unlikely]]
+    leave_block(cpu);
+}
+
 void check_pending_error(Cpu& cpu) {
   if ((status(cpu) & kStatusErrorSummary) == 0) [[likely]]
     return;

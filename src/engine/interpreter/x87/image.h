@@ -60,6 +60,9 @@ void set_control_and_status(Cpu& cpu, uint16_t control, uint16_t status);
 // Changes TOP while every physical register keeps its value.
 void set_top(Cpu& cpu, unsigned top);
 void clear_pointers(Cpu& cpu);
+// With every instruction that loads the control word: translated code takes exceptions to be masked until its block
+// ends.
+void leave_block_if_unmasked(Cpu& cpu);
 
 // #MF when an unmasked exception waits. With CR0.NE clear processors signal it outside instead (FERR#); no board of
 // ours wires that, so the exception is ignored as with IGNNE# asserted.
