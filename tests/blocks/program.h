@@ -60,6 +60,7 @@ class ProgramGenerator {
   void add_simple();
   void add_vector(Ring ring);
   void add_vector_operation();
+  void add_x87_operation();
   void add_vector_control(Ring ring);
   void add_branch();
   void add_call();

@@ -144,13 +144,29 @@ void ProgramGenerator::add_vector_control(Ring ring) {
   }
 }
 
+// Any opcode of the x87 unit, on registers or at [rbx + disp8]; what loads or stores more than a number is rarer.
+void ProgramGenerator::add_x87_operation() {
+  mark();
+  const unsigned opcode = 0xD8 + static_cast<unsigned>(below(8));
+  const unsigned digit = static_cast<unsigned>(below(8));
+  if (chance(45)) return emit({opcode, 0xC0 | digit << 3 | static_cast<unsigned>(below(8))});
+  const bool is_large =
+      (opcode == 0xD9 && (digit == 4 || digit == 6)) || (opcode == 0xDD && (digit == 4 || digit == 6));
+  const unsigned displacement = static_cast<unsigned>(below(256));
+  if (is_large && chance(60)) return emit({0xDD, 0x43, displacement});  // fld qword [rbx + disp8]
+  emit({opcode, 0x43 | digit << 3, displacement});
+}
+
 void ProgramGenerator::add_vector(Ring ring) {
   if (!code64_) return add_simple();
   if (chance(60)) load(cpu::kRbx, chance(80) ? pointer() & ~uint64_t{31} : pointer());
+  const bool with_x87 = chance(30);
   for (uint64_t count = 1 + below(8); count != 0; --count) {
     const uint64_t kind = below(100);
-    if (kind < 75) {
+    if (kind < (with_x87 ? 35u : 75u)) {
       add_vector_operation();
+    } else if (kind < 75) {
+      add_x87_operation();
     } else if (kind < 88) {
       add_simple();
     } else {
