@@ -78,11 +78,11 @@ static uint64_t lock_by_2(uint64_t count) {
 }
 
 const struct Workload kScalingWorkloads[] = {
-    {"compute_by_1", "scaling", 100000, compute_by_1},
-    {"compute_by_2", "scaling", 100000, compute_by_2},
-    {"memory_by_1", "scaling", 300, memory_by_1},
-    {"memory_by_2", "scaling", 300, memory_by_2},
-    {"lock_by_1", "scaling", 100000, lock_by_1},
-    {"lock_by_2", "scaling", 100000, lock_by_2},
+    {"compute_by_1", "scaling", 200000, compute_by_1},
+    {"compute_by_2", "scaling", 200000, compute_by_2},
+    {"memory_by_1", "scaling", 600, memory_by_1},
+    {"memory_by_2", "scaling", 600, memory_by_2},
+    {"lock_by_1", "scaling", 200000, lock_by_1},
+    {"lock_by_2", "scaling", 200000, lock_by_2},
     {NULL, NULL, 0, NULL},
 };
