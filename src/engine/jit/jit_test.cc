@@ -171,5 +171,45 @@ TEST_F(JitSimdTest, WholeRegistersSurviveHandlersInBetween) {
   EXPECT_EQ(get<uint64_t>(after, kYmmHigh + 15 * 16), 0x5Au);
 }
 
+TEST_F(JitSimdTest, TheX87UnitKeepsItsRegistersFromBlockToBlock) {
+  // mov ecx, 1000; fldz; fld1; loop: fadd st(1), st; dec ecx; jnz loop; fstp st(0); fnstenv [rdi]; fldcw [rdi];
+  // fstp qword [rdi]; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0xE8, 0x03, 0x00, 0x00, 0xD9, 0xEE, 0xD9, 0xE8, 0xDC, 0xC1, 0xFF, 0xC9,
+                       0x75, 0xFA, 0xDD, 0xD8, 0xD9, 0x37, 0xD9, 0x2F, 0xDD, 0x1F, 0xE6, 0xF4});
+  cpu::State state = vector_mode();
+  put(state, 0, uint16_t{0x37F});
+  put(state, 8, uint64_t{0x1234'5678});  // the instruction pointer of an exception long ago
+  state.gpr[cpu::kRdi] = 0x2'0000;
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  EXPECT_EQ(machine_.get<double>(0x2'0000), 1000.0);
+  EXPECT_EQ(machine_.get<uint32_t>(0x2'0000 + 12), 0u);  // it is gone, and the host's own does not show
+  const cpu::State after = machine_.state();
+  EXPECT_EQ(get<uint16_t>(after, 0), 0x37Fu);
+  EXPECT_EQ(get<uint16_t>(after, 2) & 0x3800, 0u);  // TOP
+  EXPECT_EQ(get<uint8_t>(after, 4), 0u);            // all registers are empty
+  EXPECT_LT(statistic(vcpu(), "jit.entries"), 100u);
+}
+
+TEST_F(JitSimdTest, AnUnmaskedX87ExceptionIsTheGuests) {
+  // mov ecx, 100; loop: fld1; fdiv qword [rdi]; fstp st(0); cmp ecx, 50; jne +2; fldcw [rsi]; dec ecx; jnz loop; out
+  machine_.put(kCode, {0xB9, 0x64, 0x00, 0x00, 0x00, 0xD9, 0xE8, 0xDC, 0x37, 0xDD, 0xD8, 0x83,
+                       0xF9, 0x32, 0x75, 0x02, 0xD9, 0x2E, 0xFF, 0xC9, 0x75, 0xEF, 0xE6, 0xF4});
+  machine_.put(testing::kHandlers + 16 * 16, {0xE6, 0xF4});  // #MF's handler
+  cpu::State state = vector_mode();
+  state.cr0 |= kCr0Ne;
+  put(state, 0, uint16_t{0x37F});
+  state.gpr[cpu::kRdi] = 0x2'0000;
+  state.gpr[cpu::kRsi] = 0x2'0010;
+  machine_.put_object<double>(0x2'0000, 3.0);
+  machine_.put_object<uint16_t>(0x2'0010, 0x35F);  // #P is not masked
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  const cpu::State after = machine_.state();
+  // The flag has been set for long, so the next waiting instruction, FLD1, takes it.
+  EXPECT_EQ(machine_.get<uint64_t>(after.gpr[cpu::kRsp]), kCode + 5);
+  EXPECT_EQ(after.gpr[cpu::kRcx], 49u);
+}
+
 }  // namespace
 }  // namespace bulkhead::engine::jit
