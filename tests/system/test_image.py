@@ -92,6 +92,42 @@ def test_we_read_what_qemu_writes(tmp_path, seed):
     assert (tmp_path / "b.raw").read_bytes() == (tmp_path / "c.raw").read_bytes()
 
 
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_qemu_reads_what_we_compress(tmp_path, seed):
+    rng = random.Random(2000 + seed)
+    size = random_size(rng)
+    random_raw(tmp_path / "a.raw", rng, size)
+    with open(tmp_path / "a.raw", "r+b") as file:  # something that shrinks
+        for _ in range(10):
+            file.seek(rng.randrange(size))
+            file.write((b"%d " % rng.randrange(100) * 40000)[:size - file.tell()])
+    version, cluster, bits = options_of(rng)
+    words = ["--set", f"version={version}", "--set", f"cluster_size={cluster}", "--set", f"refcount_bits={bits}"]
+    if version == 3 and rng.random() < 0.5:
+        words += ["--set", "compression=zstd"]
+    ours("convert", "-c", tmp_path / "a.raw", tmp_path / "a.qcow2", *words)
+    qemu("qemu-img", "check", "-f", "qcow2", tmp_path / "a.qcow2")
+    ours("check", tmp_path / "a.qcow2")
+    qemu("qemu-img", "compare", "-f", "raw", "-F", "qcow2", tmp_path / "a.raw", tmp_path / "a.qcow2")
+    ours("convert", tmp_path / "a.qcow2", tmp_path / "b.raw")
+    assert (tmp_path / "a.raw").read_bytes() == (tmp_path / "b.raw").read_bytes()
+
+
+@pytest.mark.parametrize("words", [(), ("--set", "cluster_size=4096"), ("-b", "base.raw", "-F", "raw")])
+def test_a_grown_disk_keeps_its_data_and_reads_as_zeroes_behind(tmp_path, words):
+    rng = random.Random(7)
+    random_raw(tmp_path / "base.raw", rng, 40 * MIB)
+    ours("create", tmp_path / "a.qcow2", "3M", *words)
+    qemu("qemu-io", "-f", "qcow2", "-c", "write -P 5 1M 1536K", tmp_path / "a.qcow2")
+    qemu("qemu-img", "convert", "-f", "qcow2", "-O", "raw", tmp_path / "a.qcow2", tmp_path / "before.raw")
+    ours("resize", "-f", "qcow2", tmp_path / "a.qcow2", "100M")
+    qemu("qemu-img", "check", "-f", "qcow2", tmp_path / "a.qcow2")
+    ours("check", "-f", "qcow2", tmp_path / "a.qcow2")
+    qemu("qemu-img", "convert", "-f", "qcow2", "-O", "raw", tmp_path / "a.qcow2", tmp_path / "after.raw")
+    assert (tmp_path / "after.raw").read_bytes() == (tmp_path / "before.raw").read_bytes() + bytes(97 * MIB)
+    assert "would lose data" in ours("resize", "-f", "qcow2", tmp_path / "a.qcow2", "2M", status=1)
+
+
 def test_an_overlay_shows_the_backing_file_in_both_programs(tmp_path):
     rng = random.Random(5)
     random_raw(tmp_path / "base.raw", rng, 3 * MIB + 512)

@@ -63,6 +63,12 @@ class Image {
   // The run that begins at offset, which lies within the disk; at least one sector long.
   [[nodiscard]] virtual Result<Extent> map(uint64_t offset) = 0;
   [[nodiscard]] virtual Result<CheckReport> check(Repair repair) = 0;
+  // Nothing else runs meanwhile. What is new reads as zeroes.
+  [[nodiscard]] virtual Result<> grow(uint64_t new_size) = 0;
+  // As write(), for contents that will hardly change: smaller on the disk where the format can do that.
+  [[nodiscard]] virtual Status write_compressed(uint64_t offset, ByteSpan bytes) { return write(offset, bytes); }
+  // The unit in which compressed data is best written; 0 when the format cannot compress.
+  [[nodiscard]] virtual uint64_t compression_unit() const { return 0; }
 };
 
 // Opens the other files that an image names (backing, extents), only below one folder and never too deep.

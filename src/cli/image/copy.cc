@@ -21,7 +21,13 @@ bool is_zero(ByteSpan bytes) {
 
 class Copy {
  public:
-  Copy(block::Image& from, block::Image& to) : from_(from), to_(to), size_(from.geometry().size) {}
+  Copy(block::Image& from, block::Image& to, CopyMode mode)
+      : from_(from),
+        to_(to),
+        compress_(mode == CopyMode::kCompressed),
+        // Two chunks must never meet in one unit of compression.
+        unit_(compress_ ? std::max(to.compression_unit(), uint64_t{512}) : kPiece),
+        size_(from.geometry().size) {}
 
   Result<> run(bool show_progress) {
     const unsigned count = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
@@ -58,6 +64,8 @@ class Copy {
   }
 
   Result<> chunk(uint64_t offset, uint64_t size, std::vector<uint8_t>& buffer) {
+    // A unit that is compressed must come whole, whatever parts of it are holes.
+    if (compress_) return data(offset, MutableByteSpan(buffer).first(size));
     const bool chained = !from_.info().backing_name.empty();
     while (size != 0) {
       const block::Extent extent = TRY(from_.map(offset));
@@ -75,15 +83,19 @@ class Copy {
     if (const auto status = from_.read(offset, bytes); status != block::Status::kOk) {
       return fail("read {} bytes at {}: {}", bytes.size(), offset, to_string(status));
     }
-    while (!bytes.empty()) {
-      const size_t part = std::min<size_t>(bytes.size(), kPiece - offset % kPiece);
-      if (!is_zero(bytes.first(part))) {
-        if (const auto status = to_.write(offset, bytes.first(part)); status != block::Status::kOk) {
-          return fail("write {} bytes at {}: {}", part, offset, to_string(status));
+    // Runs of units that are not all zero go out in one write.
+    const auto part_at = [&](size_t at) { return std::min<size_t>(bytes.size() - at, unit_ - (offset + at) % unit_); };
+    for (size_t at = 0; at < bytes.size();) {
+      size_t end = at;
+      while (end < bytes.size() && !is_zero(bytes.subspan(end, part_at(end)))) end += part_at(end);
+      if (end != at) {
+        const ByteSpan run = bytes.subspan(at, end - at);
+        const auto status = compress_ ? to_.write_compressed(offset + at, run) : to_.write(offset + at, run);
+        if (status != block::Status::kOk) {
+          return fail("write {} bytes at {}: {}", run.size(), offset + at, to_string(status));
         }
       }
-      bytes = bytes.subspan(part);
-      offset += part;
+      at = end == bytes.size() ? end : end + part_at(end);
     }
     return {};
   }
@@ -106,6 +118,8 @@ class Copy {
 
   block::Image& from_;
   block::Image& to_;
+  const bool compress_;
+  const uint64_t unit_;
   const uint64_t size_;
   std::atomic<uint64_t> next_{0}, done_{0};
   std::atomic<bool> failed_{false};
@@ -117,8 +131,8 @@ class Copy {
 
 }  // namespace
 
-Result<> copy_image(block::Image& from, block::Image& to, bool show_progress) {
-  return Copy(from, to).run(show_progress);
+Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress) {
+  return Copy(from, to, mode).run(show_progress);
 }
 
 }  // namespace bulkhead::cli

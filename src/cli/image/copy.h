@@ -5,7 +5,9 @@
 
 namespace bulkhead::cli {
 
+enum class CopyMode : uint8_t { kPlain, kCompressed };
+
 // With progress, rate and time left on standard error when asked.
-Result<> copy_image(block::Image& from, block::Image& to, bool show_progress);
+Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress);
 
 }  // namespace bulkhead::cli

@@ -95,7 +95,9 @@ void ImageVerb::add_options(CLI::App& options) {
   convert->add_option("TARGET", second_, "The new file")->required();
   convert->add_option("-O,--target-format", second_format_, "Its format");
   convert->add_option("--set", settings_, "KEY=VALUE of the format");
+  convert->add_flag("-c,--compress", compress_, "Compress the new file's data");
   convert->add_flag("-q,--quiet", quiet_, "No progress");
+  add("resize", "Make an image's disk larger")->add_option("SIZE", size_, "Its new size")->required();
   output(add("map", "List where an image holds data"));
   CLI::App* const compare = add("compare", "Compare the contents of two images");
   compare->add_option("OTHER", second_, "The other image")->required();
@@ -116,6 +118,7 @@ Result<int> ImageVerb::dispatch() {
   if (verb == "check") return check();
   if (verb == "convert") return convert();
   if (verb == "map") return map();
+  if (verb == "resize") return resize();
   return compare();
 }
 
@@ -214,7 +217,9 @@ Result<int> ImageVerb::convert() {
   TRY(create_file(second_, format, {.size = from->geometry().size, .settings = TRY(parse_settings(settings_))}));
   const auto copy = [&]() -> Result<> {
     const auto to = TRY(open(second_, format, block::Access::kReadWrite));
-    TRY(copy_image(*from, *to, !quiet_ && ::isatty(STDERR_FILENO) != 0));
+    if (compress_ && to->compression_unit() == 0) return fail("{} cannot compress", format);
+    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain,
+                   !quiet_ && ::isatty(STDERR_FILENO) != 0));
     if (const auto status = to->flush(); status != block::Status::kOk) {
       return fail("flush: {}", to_string(status));
     }
@@ -224,6 +229,18 @@ Result<int> ImageVerb::convert() {
     ::unlink(second_.c_str());
     return std::unexpected(std::move(copied).error().in(fmt::format("convert '{}' to '{}'", file_, second_)));
   }
+  return 0;
+}
+
+Result<int> ImageVerb::resize() {
+  const uint64_t size = TRY(parse_size(size_));
+  // A file whose format nobody stated may be raw with a guest's bytes, and must not be changed by a guess.
+  if (format_.empty()) return fail("resize '{}': state its format", file_);
+  const auto image = TRY(open(file_, format_, block::Access::kReadWrite));
+  if (size < image->geometry().size) {
+    return fail("resize '{}': from {} to {} bytes would lose data", file_, image->geometry().size, size);
+  }
+  TRY(image->grow(size));
   return 0;
 }
 

@@ -25,6 +25,7 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<int> check();
   [[nodiscard]] Result<int> convert();
   [[nodiscard]] Result<int> map();
+  [[nodiscard]] Result<int> resize();
   [[nodiscard]] Result<int> compare();
   [[nodiscard]] Result<std::unique_ptr<block::Image>> open(const std::string& path, const std::string& format,
                                                            block::Access access) const;
@@ -32,7 +33,7 @@ class ImageVerb final : public Verb {
   CLI::App* app_ = nullptr;
   std::string file_, second_, format_, second_format_, size_, backing_, backing_format_, output_ = "text";
   std::vector<std::string> settings_;
-  bool repair_ = false, quiet_ = false;
+  bool repair_ = false, quiet_ = false, compress_ = false;
 };
 
 }  // namespace bulkhead::cli

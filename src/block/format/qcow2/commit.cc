@@ -116,6 +116,7 @@ Outcome<> Qcow2Image::free_clusters() {
       const auto count = refcount(cluster);
       if (!count || *count != 1) continue;
       forget_table(cluster << header_.cluster_bits);
+      if (packed_at_ >> header_.cluster_bits == cluster) packed_at_ = 0;
       if (!holes.empty() && holes.back().first + holes.back().count == cluster) {
         ++holes.back().count;
       } else {

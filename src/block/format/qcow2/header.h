@@ -19,6 +19,7 @@ inline constexpr uint64_t kDirty = 1, kCorrupt = 2, kExternalData = 4, kCompress
 inline constexpr uint64_t kAutoclearBitmaps = 1;
 
 // Where fields lie that are rewritten alone.
+inline constexpr uint64_t kSizeField = 24, kL1Field = 36;
 inline constexpr uint64_t kRefcountTableField = 48, kIncompatibleField = 72, kAutoclearField = 88;
 
 enum class Compression : uint8_t { kZlib = 0, kZstd = 1 };

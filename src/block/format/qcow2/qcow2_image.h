@@ -59,6 +59,9 @@ class Qcow2Image final : public Image {
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Result<Extent> map(uint64_t offset) override;
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
+  [[nodiscard]] Result<> grow(uint64_t new_size) override;
+  [[nodiscard]] Status write_compressed(uint64_t offset, ByteSpan bytes) override;
+  [[nodiscard]] uint64_t compression_unit() const override { return header_.cluster_size(); }
 
  private:
   enum class TableKind : uint8_t { kL2, kRefcounts };
@@ -155,6 +158,14 @@ class Qcow2Image final : public Image {
   Outcome<uint64_t> write_some(uint64_t guest, ByteSpan bytes);
   Outcome<> write_fresh(uint64_t guest, ByteSpan bytes, const Plan& plan);
   Outcome<> link(uint64_t guest, const ClusterRange& clusters) REQUIRES(mutex_);
+
+  // compress.cc
+  Outcome<> write_packed(uint64_t guest, ByteSpan packed);
+  // A place for that many bytes, behind what was packed before where possible; gives the L2 entry.
+  Outcome<uint64_t> allocate_packed(uint64_t size) REQUIRES(mutex_);
+
+  // grow.cc
+  Outcome<> grow_l1(uint64_t entries) REQUIRES(mutex_);
   Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
 
   // check.cc, repair.cc
@@ -171,7 +182,7 @@ class Qcow2Image final : public Image {
 
   const std::unique_ptr<Store> store_;
   Header header_;
-  const Geometry geometry_;
+  Geometry geometry_;  // changes in grow() only
   std::unique_ptr<Image> backing_;
   log::RateLimit error_limit_;
 
@@ -184,6 +195,7 @@ class Qcow2Image final : public Image {
   std::unordered_map<uint64_t, std::list<TableRef>::iterator> tables_ GUARDED_BY(mutex_);
   uint64_t table_changes_ GUARDED_BY(mutex_) = 0;  // counts tables that came, went or were written
   uint64_t free_hint_ GUARDED_BY(mutex_) = 1;
+  uint64_t packed_at_ GUARDED_BY(mutex_) = 0;  // behind the last compressed data, within a cluster; 0: nowhere
 
   // One commit at a time; who asks while one runs waits for the next.
   bool committing_ GUARDED_BY(mutex_) = false;

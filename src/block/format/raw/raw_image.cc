@@ -54,11 +54,18 @@ class RawImage final : public Image {
   [[nodiscard]] Result<CheckReport> check(Repair) override {
     return fail("check '{}': a raw image has nothing that could be checked", store_->name());
   }
+  [[nodiscard]] Result<> grow(uint64_t new_size) override {
+    if (store_->truncate(new_size) != Status::kOk) return fail("resize '{}' to {} bytes", store_->name(), new_size);
+    TRY(store_->flush_all());
+    file_size_ = new_size;
+    geometry_.size = align_up(new_size, 512);
+    return {};
+  }
 
  private:
   const std::unique_ptr<Store> store_;
-  const uint64_t file_size_;
-  const Geometry geometry_;
+  uint64_t file_size_;
+  Geometry geometry_;
 };
 
 }  // namespace

@@ -1,0 +1,120 @@
+// Writing compressed clusters: packed one behind the other, several to a host cluster, each of which counts once.
+#include <zlib.h>
+#include <zstd.h>
+
+#include "block/format/qcow2/big_endian.h"
+#include "block/format/qcow2/qcow2_image.h"
+
+namespace bulkhead::block::qcow2 {
+namespace {
+
+// Readers inflate with a window of 4 KiB.
+constexpr int kWindowBits = -12, kMemoryLevel = 9, kZstdLevel = 3;
+
+// Empty when the result would not be smaller.
+std::vector<uint8_t> deflate_cluster(ByteSpan from) {
+  z_stream stream{};
+  if (::deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, kWindowBits, kMemoryLevel, Z_DEFAULT_STRATEGY) !=
+      Z_OK) {
+    return {};
+  }
+  std::vector<uint8_t> to(from.size() - 1);
+  stream.next_in = const_cast<Bytef*>(from.data());
+  stream.avail_in = static_cast<uInt>(from.size());
+  stream.next_out = to.data();
+  stream.avail_out = static_cast<uInt>(to.size());
+  const bool ended = ::deflate(&stream, Z_FINISH) == Z_STREAM_END;
+  to.resize(ended ? to.size() - stream.avail_out : 0);
+  ::deflateEnd(&stream);
+  return to;
+}
+
+std::vector<uint8_t> pack_zstd(ByteSpan from) {
+  std::vector<uint8_t> to(from.size() - 1);
+  const size_t size = ::ZSTD_compress(to.data(), to.size(), from.data(), from.size(), kZstdLevel);
+  to.resize(::ZSTD_isError(size) != 0 ? 0 : size);
+  return to;
+}
+
+}  // namespace
+
+Outcome<uint64_t> Qcow2Image::allocate_packed(uint64_t size) {
+  const uint32_t bits = header_.cluster_bits, size_shift = 62 - (bits - 8);
+  uint64_t at = packed_at_;
+  bool shares = at != 0;
+  if (shares) {
+    const uint64_t count = TRY(refcount(at >> bits));
+    const uint64_t width = uint64_t{1} << header_.refcount_order;
+    shares = count != 0 && (width == 64 || count + 1 < uint64_t{1} << width);
+  }
+  const uint64_t room = shares ? header_.cluster_size() - (at & (header_.cluster_size() - 1)) : 0;
+  if (room < size) {
+    const ClusterRange fresh = TRY(allocate(1));
+    // A neighbour lets data cross the border.
+    if (fresh.first != (at >> bits) + 1) shares = false;
+    if (!shares) at = fresh.first << bits;
+  }
+  if (shares) TRY(set_refcount(at >> bits, TRY(refcount(at >> bits)) + 1));
+  if (at + size > uint64_t{1} << size_shift) return std::unexpected(Status::kNoSpace);
+  packed_at_ = at + size;
+  if ((packed_at_ & (header_.cluster_size() - 1)) == 0) packed_at_ = 0;
+  const uint64_t more_sectors = ((at + size - 1) >> 9) - (at >> 9);
+  return kCompressed | more_sectors << size_shift | at;
+}
+
+Outcome<> Qcow2Image::write_packed(uint64_t guest, ByteSpan packed) {
+  const uint64_t number = guest >> header_.cluster_bits;
+  const uint32_t size_shift = 62 - (header_.cluster_bits - 8);
+  uint64_t entry = 0;
+  unsigned epoch = 0;
+  {
+    const LockGuard lock(mutex_);
+    TRY(settle(guest));
+    entry = TRY(allocate_packed(packed.size()));
+    busy_.insert(number);
+    begin_operation(epoch);
+  }
+  Outcome<> outcome = done(store_->write(entry & ((uint64_t{1} << size_shift) - 1), packed));
+  const LockGuard lock(mutex_);
+  if (outcome) {
+    if (const auto l2 = l2_to_write(guest)) {
+      uint8_t* const slot = &(*l2)->bytes[l2_index(guest) * 8];
+      release(load64(slot));
+      store64(slot, entry);
+      (*l2)->dirty = true;
+    } else {
+      outcome = std::unexpected(l2.error());
+    }
+  }
+  if (!outcome) release(entry);
+  busy_.erase(number);
+  operation_ended_.notify_all();
+  end_operation(epoch);
+  return outcome;
+}
+
+Status Qcow2Image::write_compressed(uint64_t offset, ByteSpan bytes) {
+  const uint64_t cluster = header_.cluster_size();
+  while (!bytes.empty()) {
+    const uint64_t part = std::min<uint64_t>(bytes.size(), cluster - (offset & (cluster - 1)));
+    ByteSpan piece = bytes.first(part);
+    std::vector<uint8_t> padded, packed;
+    const bool whole = (offset & (cluster - 1)) == 0 && (part == cluster || offset + part == geometry_.size);
+    if (whole && part != cluster) {
+      padded.assign(piece.begin(), piece.end());
+      padded.resize(cluster);
+      piece = padded;
+    }
+    if (whole) packed = header_.compression == Compression::kZstd ? pack_zstd(piece) : deflate_cluster(piece);
+    if (packed.empty()) {
+      if (const Status status = write(offset, bytes.first(part)); status != Status::kOk) return status;
+    } else if (const Outcome<> outcome = write_packed(offset, packed); !outcome) {
+      return outcome.error();
+    }
+    offset += part;
+    bytes = bytes.subspan(part);
+  }
+  return Status::kOk;
+}
+
+}  // namespace bulkhead::block::qcow2
