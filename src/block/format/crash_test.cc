@@ -149,6 +149,24 @@ TEST_P(PowerCut, LosesNothingThatWasFlushed) {
   }
 }
 
+// The test above would be worth nothing if it could not find this.
+TEST(PowerCutOfADiskThatDoesNotFlush, IsFound) {
+  const Workload workload({"Raw", "raw", {}}, 1);
+  CrashLog unflushed;
+  for (const Change& change : workload.log()) {
+    if (change.kind != Change::Kind::kFlush) unflushed.push_back(change);
+  }
+  std::mt19937_64 random(1);
+  unsigned faults = 0;
+  for (int i = 0; i < 20; ++i) {
+    auto disk =
+        std::make_unique<MemoryStore>(testing::cut_state(workload.start(), unflushed, 0, unflushed.size(), random));
+    const auto image = find_format("raw").value()->open(std::move(disk), Access::kReadOnly, ImageOpener("/nowhere"));
+    if (!workload.fault(**image, workload.log().size()).empty()) ++faults;
+  }
+  EXPECT_GT(faults, 10u);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Formats, PowerCut,
     ::testing::Values(Shape{"Raw", "raw", {}}, Shape{"Qcow2Of512", "qcow2", {{"cluster_size", "512"}}},
