@@ -136,9 +136,16 @@ Result<> Vm::open_disks() {
   return {};
 }
 
+net::frame::MacAddress Vm::mac_of_card(size_t index) const {
+  const NicConfig& nic = config_.nics[index].value;
+  return nic.mac ? *nic.mac : card_address(machine_uuid(config_), index);
+}
+
 Result<> Vm::open_links() {
-  for (const auto& nic : config_.nics) {
-    auto link = net::link::open_link(nic.value.link);
+  fabrics_ = std::make_unique<net::link::Fabrics>(*clock_, *random_);
+  for (size_t i = 0; i < config_.nics.size(); ++i) {
+    const auto& nic = config_.nics[i];
+    auto link = net::link::open_link(nic.value.link, mac_of_card(i), *fabrics_);
     if (!link) return fail("{}: {}", nic.label(nic.value.text), link.error().message);
     links_.push_back(std::move(*link));
   }
@@ -180,7 +187,7 @@ Result<> Vm::make_machine() {
   }
   for (size_t i = 0; i < links_.size(); ++i) {
     const NicConfig& nic = config_.nics[i].value;
-    wires.nics.push_back({*links_[i], nic.mac ? *nic.mac : card_address(machine_config.uuid, i), nic.mtu});
+    wires.nics.push_back({*links_[i], mac_of_card(i), nic.mtu});
   }
   machine_ = TRY(machine::Machine::create(std::move(machine_config), wires));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->connect_vcpu(i, engine_->vcpu(i));

@@ -16,6 +16,7 @@
 #include "cpu/model.h"
 #include "machine/board/machine.h"
 #include "memory/guest_memory.h"
+#include "net/link/fabric.h"
 #include "net/link/link.h"
 #include "support/loop/event_loop.h"
 #include "support/os/thread.h"
@@ -117,6 +118,7 @@ class Vm final : public Board {
   Result<> open_consoles();
   Result<> open_disks();
   Result<> open_links();
+  [[nodiscard]] net::frame::MacAddress mac_of_card(size_t index) const;
   Result<> make_machine();
   Result<> make_driver();
   [[nodiscard]] bool deterministic() const { return config_.deterministic.value; }
@@ -141,6 +143,7 @@ class Vm final : public Board {
   std::unique_ptr<console::Backend> virtio_console_;
   std::vector<std::unique_ptr<OutputOnly>> output_only_;  // in front of the above in a deterministic run
   std::vector<std::unique_ptr<block::MeteredDisk>> disks_;
+  std::unique_ptr<net::link::Fabrics> fabrics_;
   std::vector<std::unique_ptr<net::link::Link>> links_;  // of the network cards
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<Tracer> tracer_;

@@ -105,10 +105,18 @@ def test_the_host_itself_is_closed_to_the_guest_unless_opened():
     assert "fetched:" not in result.output, result.describe()
 
 
+def test_cards_of_one_vlan_reach_each_other_on_a_switch_and_no_others():
+    result = run(debian_arguments(task="switch", extra=["--nic", "switch=plant,vlan=10", "--nic", "switch=plant,vlan=10",
+                                                        "--nic", "switch=plant,vlan=20"]), timeout=90)
+    assert result.field("neighbour") == "5 packets transmitted, 5 packets received, 0% packet loss", result.describe()
+    assert result.field("other VLAN") == "2 packets transmitted, 0 packets received, 100% packet loss", result.describe()
+    assert result.status == 0, result.describe()
+
+
 @pytest.mark.parametrize("card,complaint", [
     ("nat,forward=tcp:127.0.0.1:99999:80", "a port is 1 to 65535"),
     ("nat,mac=53:54:00:00:00:01", "no card's address"),
-    ("cable", "allowed: nat, tap=NAME or none"),
+    ("cable", "allowed: nat, tap=NAME, switch=NAME or none"),
     ("tap=does-not-exist-anywhere", "tap"),
     ("none,host=on", "allowed: nat"),
 ])

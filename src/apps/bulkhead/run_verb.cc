@@ -40,7 +40,8 @@ constexpr ValueFlag kValueFlags[] = {
     {"--disk", "spec.disks", true, "FILE[,ro]|file=FILE,...", "Devices",
      "Disk image, with format=qcow2, readonly, serial=, cache=; raw by default"},
     {"--nic", "spec.nics", true, "WHERE", "Devices",
-     "A network card: nat[,forward=tcp:127.0.0.1:8080:80][,host=on], tap=NAME or none; then [,mac=ADDR][,mtu=N]"},
+     "A network card: nat[,forward=tcp:127.0.0.1:8080:80][,host=on], tap=NAME, switch=NAME[,vlan=N] or none; then "
+     "[,mac=ADDR][,mtu=N]"},
     {"--serial", "spec.serial", true, "WHERE", "Devices",
      "COM1, then COM2 to COM4: stdio, pty, null, file:PATH or socket:PATH (stdio)"},
     {"--console", "spec.console", false, "WHERE", "Devices", "A virtio console; WHERE as for --serial"},

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "net/frame/address.h"
+#include "net/link/fabric.h"
 #include "net/link/nat.h"
 #include "net/link/tap.h"
 
@@ -52,12 +53,14 @@ Result<Forward> parse_forward(std::string_view text) {
   return forward;
 }
 
-Result<std::unique_ptr<Link>> open_link(const LinkConfig& config) {
+Result<std::unique_ptr<Link>> open_link(const LinkConfig& config, const frame::MacAddress& mac, Fabrics& fabrics) {
   switch (config.kind) {
     case LinkConfig::Kind::kNat:
       return NatLink::create(config);
     case LinkConfig::Kind::kTap:
       return TapLink::create(config.tap);
+    case LinkConfig::Kind::kSwitch:
+      return fabrics.find_or_make(config.fabric)->attach(config.vlan, mac);
     case LinkConfig::Kind::kNone:
       break;
   }

@@ -1,4 +1,5 @@
-// What a card can be plugged into on this host, by the words of a user: user-mode NAT, a tap device, or nothing.
+// What a card can be plugged into on this host, by the words of a user: user-mode NAT, a tap device,
+// a switch in this process, or nothing.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "net/frame/address.h"
 #include "net/port.h"
 #include "support/result.h"
 
@@ -23,11 +25,13 @@ struct Forward {
 Result<Forward> parse_forward(std::string_view text);
 
 struct LinkConfig {
-  enum class Kind : uint8_t { kNone, kNat, kTap };
+  enum class Kind : uint8_t { kNone, kNat, kTap, kSwitch };
   Kind kind = Kind::kNone;
   std::vector<Forward> forwards;  // of kNat
   bool reach_host = false;        // of kNat: the gateway's address leads to the host's own loopback
   std::string tap;                // the device's name
+  std::string fabric;             // of kSwitch: its name
+  uint16_t vlan = 1;              // of kSwitch
   static constexpr size_t kMaximumForwards = 32;
 };
 
@@ -40,7 +44,9 @@ class Link : public Port {
   [[nodiscard]] virtual LinkCounters counters() const = 0;
 };
 
-// Its threads run as long as it lives. The error names what the host refused.
-Result<std::unique_ptr<Link>> open_link(const LinkConfig& config);
+class Fabrics;
+
+// For the card of this address. Its threads run as long as it lives. The error names what the host refused.
+Result<std::unique_ptr<Link>> open_link(const LinkConfig& config, const frame::MacAddress& mac, Fabrics& fabrics);
 
 }  // namespace bulkhead::net::link

@@ -9,8 +9,10 @@
 
 #include "net/frame/big_endian.h"
 #include "net/frame/testing/frame_builder.h"
+#include "net/link/fabric.h"
 #include "net/link/frame_queue.h"
 #include "net/link/tap.h"
+#include "support/time/fake_clock.h"
 
 namespace bulkhead::net::link {
 namespace {
@@ -18,6 +20,19 @@ namespace {
 using frame::FrameBuilder;
 
 constexpr std::chrono::seconds kPatience{10};
+
+const frame::MacAddress kMac{{2, 0, 0, 0, 0, 1}};
+
+// Of the tests that need no switch.
+struct World {
+  FakeClock clock{1'000'000'000};
+  SeededRandom random{1};
+  Fabrics fabrics{clock, random};
+};
+Result<std::unique_ptr<Link>> open(const LinkConfig& config) {
+  World world;
+  return open_link(config, kMac, world.fabrics);
+}
 
 // Waits for frames as a card does: by the bell.
 class Listener {
@@ -79,13 +94,13 @@ TEST(FrameQueue, IsBoundedInFramesAndBytes) {
 }
 
 TEST(NoLink, IsDown) {
-  const auto link = open_link({}).value();
+  const auto link = open({}).value();
   EXPECT_FALSE(link->link_up());
 }
 
 // A DHCP discover gets an offer, without any socket of the host's.
 TEST(Nat, OffersAnAddress) {
-  const auto link = open_link({.kind = LinkConfig::Kind::kNat}).value();
+  const auto link = open({.kind = LinkConfig::Kind::kNat}).value();
   Listener listener(*link);
   std::vector<uint8_t> bootp(300);
   bootp[0] = 1;
@@ -113,7 +128,7 @@ TEST(Nat, OffersAnAddress) {
 }
 
 TEST(Nat, AnswersForItsGatewayAndSurvivesWhatIsNoFrame) {
-  const auto link = open_link({.kind = LinkConfig::Kind::kNat}).value();
+  const auto link = open({.kind = LinkConfig::Kind::kNat}).value();
   Listener listener(*link);
   for (size_t size = 14; size < 80; ++size) {
     std::vector<uint8_t> noise(size, 0x45);
@@ -157,7 +172,46 @@ TEST(Tap, CarriesFramesUntilItsDeviceIsGone) {
 }
 
 TEST(Tap, SaysWhatTheHostRefuses) {
-  EXPECT_FALSE(open_link({.kind = LinkConfig::Kind::kTap, .tap = "a-name-that-is-too-long"}));
+  EXPECT_FALSE(open({.kind = LinkConfig::Kind::kTap, .tap = "a-name-that-is-too-long"}));
+}
+
+TEST(Fabric, JoinsCardsByNameAndVlan) {
+  World world;
+  const auto card = [&](const char* fabric, uint16_t vlan, uint8_t last) {
+    return open_link({.kind = LinkConfig::Kind::kSwitch, .fabric = fabric, .vlan = vlan}, {{2, 0, 0, 0, 0, last}},
+                     world.fabrics)
+        .value();
+  };
+  const auto a = card("plant", 10, 1), b = card("plant", 10, 2), apart = card("plant", 20, 3),
+             other = card("office", 10, 4);
+  EXPECT_FALSE(open_link({.kind = LinkConfig::Kind::kSwitch, .fabric = "plant", .vlan = 10}, kMac, world.fabrics));
+  unsigned rung = 0;
+  b->set_listener([&rung] { ++rung; });
+  const auto frame = FrameBuilder().ethernet(kMac, frame::MacAddress::broadcast()).payload("hello").build();
+  EXPECT_EQ(a->send(frame), Sent::kDone);
+  EXPECT_EQ(rung, 1u);
+  std::vector<uint8_t> out(2000);
+  ASSERT_EQ(b->receive(out), frame.size());
+  EXPECT_TRUE(std::equal(frame.begin(), frame.end(), out.begin()));
+  for (Link* link : {a.get(), apart.get(), other.get()}) EXPECT_EQ(link->receive(out), 0u);
+  // Only from its own address.
+  (void)a->send(FrameBuilder().ethernet({{2, 0, 0, 0, 0, 9}}, frame::MacAddress::broadcast()).payload("x").build());
+  EXPECT_EQ(b->receive(out), 0u);
+  for (unsigned i = 0; i < FrameQueue::kMaximumFrames + 5; ++i) (void)a->send(frame);
+  EXPECT_EQ(b->counters().to_guest_dropped, 5u);
+}
+
+TEST(Fabric, ForgetsACardThatGoes) {
+  World world;
+  const LinkConfig config{.kind = LinkConfig::Kind::kSwitch, .fabric = "plant"};
+  const auto stays = open_link(config, {{2, 0, 0, 0, 0, 8}}, world.fabrics).value();
+  for (unsigned i = 0; i < 1000; ++i) {
+    const auto comes = open_link(config, kMac, world.fabrics);
+    ASSERT_TRUE(comes);
+    (void)(*comes)->send(FrameBuilder().ethernet(kMac, frame::MacAddress::broadcast()).payload("x").build());
+  }
+  std::vector<uint8_t> out(2000);
+  EXPECT_NE(stays->receive(out), 0u);
 }
 
 }  // namespace

@@ -203,10 +203,33 @@ TEST(Nic, IsReadFromItsWords) {
   EXPECT_EQ(tap.link.tap, "plant0");
   EXPECT_EQ(tap.mtu, 9000);
   EXPECT_FALSE(tap.mac);
-  for (const char* wrong :
-       {"", "nat,", "natt", "tap", "tap=", "nat=1", "none=1", "nat,host=maybe", "none,forward=tcp:127.0.0.1:1:1",
-        "tap=a,host=on", "nat,mtu=9000", "tap=a,mtu=100", "tap=a,mtu=9001", "nat,mac=01:00:00:00:00:00",
-        "nat,mac=00:00:00:00:00:00", "nat,mac=1", "nat,host=on,host=off", "nat,forward=tcp:1:2:3", "nat,speed=10"}) {
+  const NicConfig card = parse_nic("switch=plant,vlan=10").value();
+  EXPECT_EQ(card.link.fabric, "plant");
+  EXPECT_EQ(card.link.vlan, 10);
+  for (const char* wrong : {"",
+                            "nat,",
+                            "natt",
+                            "tap",
+                            "tap=",
+                            "nat=1",
+                            "none=1",
+                            "nat,host=maybe",
+                            "none,forward=tcp:127.0.0.1:1:1",
+                            "tap=a,host=on",
+                            "nat,mtu=9000",
+                            "tap=a,mtu=100",
+                            "tap=a,mtu=9001",
+                            "nat,mac=01:00:00:00:00:00",
+                            "nat,mac=00:00:00:00:00:00",
+                            "nat,mac=1",
+                            "nat,host=on,host=off",
+                            "switch=",
+                            "switch",
+                            "switch=a,vlan=0",
+                            "switch=a,vlan=4095",
+                            "nat,vlan=5",
+                            "nat,forward=tcp:1:2:3",
+                            "nat,speed=10"}) {
     EXPECT_FALSE(parse_nic(wrong)) << wrong;
   }
 }

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "net/frame/protocol.h"
 #include "vmm/config/values.h"
 
 namespace bulkhead::vmm {
@@ -10,13 +11,18 @@ namespace {
 using net::link::LinkConfig;
 
 constexpr std::string_view kAllowed =
-    "allowed: nat, tap=NAME or none; then mac=ADDRESS, mtu=BYTES, and for nat forward=tcp:ADDRESS:PORT:PORT, host=on";
+    "allowed: nat, tap=NAME, switch=NAME or none; then mac=ADDRESS, mtu=BYTES, for nat forward=tcp:ADDRESS:PORT:PORT "
+    "and "
+    "host=on, for a switch vlan=NUMBER";
 
 Result<> set_link(NicConfig& nic, std::string_view name, std::string_view value, bool has_value) {
   if (name == "nat" && !has_value) {
     nic.link.kind = LinkConfig::Kind::kNat;
   } else if (name == "none" && !has_value) {
     nic.link.kind = LinkConfig::Kind::kNone;
+  } else if (name == "switch" && !value.empty() && value.size() <= 63) {
+    nic.link.kind = LinkConfig::Kind::kSwitch;
+    nic.link.fabric = value;
   } else if (name == "tap" && !value.empty()) {
     nic.link.kind = LinkConfig::Kind::kTap;
     nic.link.tap = value;
@@ -40,6 +46,8 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
       return fail("more than the {} forwards allowed", LinkConfig::kMaximumForwards);
     }
     nic.link.forwards.push_back(TRY_IN("forward", net::link::parse_forward(value)));
+  } else if (name == "vlan" && nic.link.kind == LinkConfig::Kind::kSwitch) {
+    nic.link.vlan = static_cast<uint16_t>(TRY_IN("vlan", parse_number(value, 1, net::frame::kMaximumVlan)));
   } else if (name == "host" && is_nat) {
     nic.link.reach_host = TRY_IN("host", parse_flag(value));
   } else {
