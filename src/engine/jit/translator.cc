@@ -297,7 +297,7 @@ bool Translator::native(const Op& op) {
       break;
   }
   if (!is_copied(instruction.mnemonic)) return false;
-  if (instruction.modrm_offset != 0) return general(op);
+  if (instruction.modrm_offset != 0) return general(op) || high_byte(op);
   return move_immediate(op) || accumulator_or_none(op);
 }
 
@@ -479,6 +479,43 @@ bool Translator::accumulator_or_none(const Op& op) {
   const bool undefined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) != 0;
   if (undefined && !is_logic(instruction.mnemonic)) return false;
   if (flags_read(instruction) != 0 && flags_ == Flags::kMemory) restore_flags(kScratch2);
+  code_.bytes(source(op));
+  if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
+  return true;
+}
+
+// AH, CH, DH and BH, which no instruction with a REX prefix can name: copied as it stands where the other operand is
+// the host's register of the same number too.
+bool Translator::high_byte(const Op& op) {
+  const Instruction& instruction = *op.instruction;
+  switch (instruction.mnemonic) {
+    case Mnemonic::kMov:
+    case Mnemonic::kMovzx:
+    case Mnemonic::kAdd:
+    case Mnemonic::kSub:
+    case Mnemonic::kAnd:
+    case Mnemonic::kOr:
+    case Mnemonic::kXor:
+    case Mnemonic::kCmp:
+    case Mnemonic::kTest:
+      break;
+    default:
+      return false;
+  }
+  if (instruction.has_memory() || instruction.has(decoder::kPrefixRex) || instruction.has(decoder::kPrefixRep) ||
+      instruction.has(decoder::kPrefixRepne)) {
+    return false;
+  }
+  bool has_high_byte = false;
+  for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
+    const OperandKind kind = instruction.info->operands[i].kind;
+    if (kind == OperandKind::kImmediate || kind == OperandKind::kUnsigned) continue;
+    if (kind != OperandKind::kGprReg && kind != OperandKind::kGprRm) return false;
+    const uint8_t guest = kind == OperandKind::kGprReg ? instruction.reg : instruction.rm;
+    if (guest < decoder::kHighByte && host_of(guest) != guest) return false;
+    has_high_byte = has_high_byte || guest >= decoder::kHighByte;
+  }
+  if (!has_high_byte) return false;
   code_.bytes(source(op));
   if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
   return true;

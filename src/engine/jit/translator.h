@@ -51,6 +51,7 @@ class Translator {
 
   bool general(const Op& op);
   bool accumulator_or_none(const Op& op);
+  bool high_byte(const Op& op);
   bool move_immediate(const Op& op);
   // With copy() twice, for a count of 0 leaves the flags alone.
   template <typename Copy>
