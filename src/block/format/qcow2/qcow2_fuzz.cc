@@ -19,9 +19,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       (void)(*image)->read(offset, bytes);
       if (access == Access::kReadOnly) continue;
       (void)(*image)->write(offset, bytes);
+      (void)(*image)->write_compressed(align_down(offset, (*image)->compression_unit()), bytes);
       (void)(*image)->discard(offset, 4096);
       (void)(*image)->flush();
     }
+    if (access == Access::kReadWrite) (void)(*image)->grow(disk + (1 << 20));
     (void)(*image)->check(Repair::kNone);
   }
   auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data, data + size), 8 << 20);
