@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/decoder/decoder.h"
@@ -35,7 +36,7 @@ struct Translation {
     const uint8_t* distance = nullptr;
     const uint8_t* unlinked = nullptr;
   };
-  std::array<Edge, 2> edges{};
+  std::span<Edge> edges{};
   // The code does nothing while MXCSR, or the x87 control word, does not mask all exceptions.
   bool needs_masked_simd = false, needs_masked_x87 = false;
 };

@@ -256,6 +256,7 @@ struct alignas(64) Cpu {
   // --- translated code (engine/jit) ---
   jit::Jit* jit = nullptr;     // nullptr: the interpreter runs everything
   Block* jit_block = nullptr;  // the block that translated code left last by an edge
+  uint32_t jit_edge = 0;       // and which one
   uint64_t jit_page = 0;    // linear address of the page whose translated code runs; RIP is behind the times meanwhile
   uint64_t jit_target = 0;  // scratch of an indirect call
   const void* jit_targets = nullptr;  // jit::Jit::Target of indirect jumps

@@ -88,7 +88,7 @@ std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) 
   if (edge.from != nullptr) cpu.jit->link(*edge.from, edge.number, block);
   edge = {};
   const jit::Exit exit = cpu.jit->run(block);
-  if (exit == jit::Exit::kEdge0 || exit == jit::Exit::kEdge1) edge = {cpu.jit_block, exit == jit::Exit::kEdge1};
+  if (exit == jit::Exit::kEdge) edge = {cpu.jit_block, cpu.jit_edge};
   return exit;
 }
 
@@ -150,7 +150,7 @@ void run_blocks(Cpu& cpu) {
     }
     if (const auto exit = run_translated(cpu, *block, edge)) {
       if (*exit == jit::Exit::kFault) throw cpu.jit_fault;
-      const bool is_known = *exit == jit::Exit::kEdge0 || *exit == jit::Exit::kEdge1;
+      const bool is_known = *exit == jit::Exit::kEdge;
       previous = is_known ? cpu.jit_block : nullptr;
       if (cpu.jit->is_full()) return;
     } else {

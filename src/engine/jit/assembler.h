@@ -41,12 +41,13 @@ struct Memory {
 class Assembler {
  public:
   static constexpr size_t kCapacity = 32 << 10;
+  static constexpr size_t kReserve = 16 << 10;  // for what stands behind a block's end
 
   [[nodiscard]] std::span<const uint8_t> code() const { return {bytes_.data(), size_}; }
   [[nodiscard]] size_t size() const { return size_; }
   void clear() { size_ = 0; }
   // Room for a guest instruction and all that goes with it.
-  [[nodiscard]] bool has_room() const { return size_ + 1024 < kCapacity; }
+  [[nodiscard]] bool has_room() const { return size_ + kReserve < kCapacity; }
 
   void byte(uint8_t value) {
     CHECK(size_ < kCapacity, "a translated block is larger than the buffer");

@@ -164,7 +164,12 @@ void Jit::translate(Block& block) {
     is_full_ = true;
     return;
   }
+  const std::span<const Translator::Edge> edges = translator.edges();
+  edges_.push_back(std::make_unique<Translation::Edge[]>(edges.size()));
   block.translation = translator.translation(place);
+  block.translation.edges = {edges_.back().get(), edges.size()};
+  for (size_t i = 0; i < edges.size(); ++i)
+    block.translation.edges[i] = {place + edges[i].jump, place + edges[i].unlinked};
   ++counters_.translations;
   counters_.guest_bytes += block.length;
   counters_.native_instructions += translator.native_count();
@@ -180,7 +185,6 @@ BULKHEAD_CALLS_TRANSLATED_CODE Exit Jit::run(Block& block) {
 
 void Jit::link(Block& from, unsigned edge, const Block& to) {
   const uint8_t* place = from.translation.edges[edge].distance;
-  if (place == nullptr) return;
   // A way that only goes forward within its page comes to its end soon, or to a block that looks.
   const bool looks = cpu_.counted || to.physical <= from.physical;
   const uint8_t* target = looks ? to.translation.checked : to.translation.body;
@@ -189,16 +193,15 @@ void Jit::link(Block& from, unsigned edge, const Block& to) {
 }
 
 void Jit::unlink(Block& block) {
-  for (const Translation::Edge& edge : block.translation.edges) {
-    if (edge.distance != nullptr)
-      cache_->patch(edge.distance, static_cast<int32_t>(edge.unlinked - (edge.distance + 4)));
-  }
+  for (const Translation::Edge& edge : block.translation.edges)
+    cache_->patch(edge.distance, static_cast<int32_t>(edge.unlinked - (edge.distance + 4)));
 }
 
 void Jit::reset(uint64_t flush_count) {
   flush_count_ = flush_count;
   cache_->reset(thunk_bytes_);
   std::fill(targets_.begin(), targets_.end(), Target{});
+  edges_.clear();
   is_full_ = false;
   ++counters_.resets;
 }

@@ -26,8 +26,7 @@ namespace bulkhead::engine::jit {
 // Why translated code has come back. Cpu::rip and everything else is as between two blocks, but for kFault.
 enum class Exit : uint32_t {
   kLook,      // nothing of the block at RIP has run: attention, the count's limit, or changed code
-  kEdge0,     // the block Cpu::jit_block is done and left by its first direct edge, which may be linked
-  kEdge1,     // the same by its second
+  kEdge,      // the block Cpu::jit_block is done and left by its direct edge Cpu::jit_edge, which may be linked
   kIndirect,  // a block is done; its successor has no code yet or is not remembered
   kLeft,      // an instruction that the interpreter carried out has ended the block
   kFault,     // Cpu::jit_fault is to be delivered for Cpu::op
@@ -98,6 +97,7 @@ class Jit {
   std::array<const uint8_t*, 3> load_simd_{};  // what SimdLive says, less 1; may leave by leave_look_
   const uint8_t* leave_indirect_ = nullptr;
   std::vector<Target> targets_;
+  std::vector<std::unique_ptr<Translation::Edge[]>> edges_;  // of all translations
   Counters counters_;
 };
 

@@ -1,140 +1,18 @@
 #include "engine/jit/translator.h"
 
-#include <algorithm>
-#include <cstddef>
+#include "engine/jit/instruction_kinds.h"
 
 namespace bulkhead::engine::jit {
-namespace {
-
 using decoder::Access;
 using decoder::Instruction;
 using decoder::Mnemonic;
 using decoder::OpcodeMap;
 using decoder::OperandKind;
 
-bool reads(Access access) {
-  return access == Access::kRead || access == Access::kReadWrite;
-}
-bool writes(Access access) {
-  return access == Access::kWrite || access == Access::kReadWrite;
-}
-uint32_t flags_read(const Instruction& instruction) {
-  return instruction.info->flags_read & decoder::kArithmeticFlags;
-}
-uint32_t flags_changed(const Instruction& instruction) {
-  return (instruction.info->flags_written | instruction.info->flags_undefined) & decoder::kArithmeticFlags;
-}
-bool is_shift(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kShl || mnemonic == Mnemonic::kShr || mnemonic == Mnemonic::kSar ||
-         mnemonic == Mnemonic::kShld || mnemonic == Mnemonic::kShrd;
-}
-bool is_rotate(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kRol || mnemonic == Mnemonic::kRor;
-}
-bool is_bit_test(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kBt || mnemonic == Mnemonic::kBts || mnemonic == Mnemonic::kBtr ||
-         mnemonic == Mnemonic::kBtc;
-}
-// With a REP prefix that is part of the opcode.
-bool is_count(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kPopcnt || mnemonic == Mnemonic::kTzcnt || mnemonic == Mnemonic::kLzcnt;
-}
-bool is_logic(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kAnd || mnemonic == Mnemonic::kOr || mnemonic == Mnemonic::kXor ||
-         mnemonic == Mnemonic::kTest;
-}
-bool counts_by_cl(const Instruction& instruction) {
-  const auto operands = std::span(instruction.info->operands).first(instruction.info->operand_count);
-  return std::ranges::any_of(operands, [](const auto& operand) { return operand.kind == OperandKind::kCl; });
-}
-uint8_t shift_mask(const Instruction& instruction) {
-  return instruction.operand_size == 8 ? 63 : 31;
-}
-// Of a shift by an immediate, as the processor masks it.
-unsigned shift_count(const Instruction& instruction) {
-  return instruction.immediate_length != 0 ? static_cast<unsigned>(instruction.immediate) & shift_mask(instruction) : 1;
-}
-// Gives all six a value that does not depend on those before. Where the manual leaves one undefined, the interpreter
-// may have left it alone.
-bool changes_all_flags(const Instruction& instruction) {
-  if (is_shift(instruction.mnemonic)) return !counts_by_cl(instruction) && shift_count(instruction) != 0;
-  if (instruction.mnemonic == Mnemonic::kDiv || instruction.mnemonic == Mnemonic::kIdiv) return false;
-  return flags_changed(instruction) == decoder::kArithmeticFlags && !instruction.info->may_keep_flags;
-}
-// Flags that the manual leaves undefined, the interpreter clears, and the host may set. In the form of ArithmeticFlags.
-uint16_t cleared_flags(const Instruction& instruction) {
-  using F = ArithmeticFlags;
-  const uint16_t overflow = counts_by_cl(instruction) || shift_count(instruction) != 1 ? F::kOverflow : 0;
-  if (is_shift(instruction.mnemonic)) return F::kAdjust | overflow;
-  if (is_rotate(instruction.mnemonic)) return overflow;
-  switch (instruction.mnemonic) {
-    case Mnemonic::kMul:
-    case Mnemonic::kImul:
-      return F::kSign | F::kZero | F::kAdjust | F::kParity;
-    case Mnemonic::kBsf:
-    case Mnemonic::kBsr:
-      return F::kSign | F::kAdjust | F::kParity | F::kCarry | F::kOverflow;
-    case Mnemonic::kTzcnt:
-    case Mnemonic::kLzcnt:
-      return F::kSign | F::kAdjust | F::kParity | F::kOverflow;
-    default:
-      return 0;
-  }
-}
+namespace {
+
 bool fits_32_bits(int64_t value) {
   return value == static_cast<int32_t>(value);
-}
-
-// The instructions that general() copies.
-bool is_copied(Mnemonic mnemonic) {
-  switch (mnemonic) {
-    case Mnemonic::kMov:
-    case Mnemonic::kMovzx:
-    case Mnemonic::kMovsx:
-    case Mnemonic::kMovsxd:
-    case Mnemonic::kAdd:
-    case Mnemonic::kOr:
-    case Mnemonic::kAdc:
-    case Mnemonic::kSbb:
-    case Mnemonic::kAnd:
-    case Mnemonic::kSub:
-    case Mnemonic::kXor:
-    case Mnemonic::kCmp:
-    case Mnemonic::kTest:
-    case Mnemonic::kInc:
-    case Mnemonic::kDec:
-    case Mnemonic::kNeg:
-    case Mnemonic::kNot:
-    case Mnemonic::kImul:
-    case Mnemonic::kMul:
-    case Mnemonic::kShl:
-    case Mnemonic::kShr:
-    case Mnemonic::kSar:
-    case Mnemonic::kShld:
-    case Mnemonic::kShrd:
-    case Mnemonic::kRol:
-    case Mnemonic::kRor:
-    case Mnemonic::kSetcc:
-    case Mnemonic::kCmovcc:
-    case Mnemonic::kXchg:
-    case Mnemonic::kXadd:
-    case Mnemonic::kCmpxchg:
-    case Mnemonic::kBt:
-    case Mnemonic::kBts:
-    case Mnemonic::kBtr:
-    case Mnemonic::kBtc:
-    case Mnemonic::kBsf:
-    case Mnemonic::kBsr:
-      return true;
-    case Mnemonic::kPopcnt:
-      return __builtin_cpu_supports("popcnt") != 0;
-    case Mnemonic::kTzcnt:
-      return __builtin_cpu_supports("bmi") != 0;
-    case Mnemonic::kLzcnt:
-      return __builtin_cpu_supports("lzcnt") != 0;
-    default:
-      return false;
-  }
 }
 
 }  // namespace
@@ -194,7 +72,7 @@ bool Translator::run() {
   }
   if (!ended_) {
     flags_to_memory();
-    edge(0, block_.length);
+    edge(block_.length, *(end() - 1));
   }
   slow_paths();
   simd_slow_paths();
@@ -232,33 +110,36 @@ void Translator::prologue() {
 
 // What is seldom come to, behind the block.
 void Translator::epilogue() {
+  for (const SideExit& exit : side_exits_) {
+    code_.bind_here(exit.jump);
+    flags_ = exit.flags;
+    flags_to_memory();
+    edge(static_cast<int64_t>(exit.op->immediate), *exit.op);
+  }
   for (const size_t look : looks_) code_.bind_here(look);
   set_rip(0);
   jump_to(jit_.leave_look_);
-  for (unsigned i = 0; i < edges_.size(); ++i) {
+  for (size_t i = 0; i < edges_.size(); ++i) {
     Edge& edge = edges_[i];
-    if (edge.jump == 0) continue;
     code_.bind_here(edge.jump);
     edge.unlinked = code_.size();
     set_rip(edge.distance);
     code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
     code_.store(field(cpu_, cpu_.jit_block), kScratch);
-    code_.move(kScratch2, uint64_t{static_cast<uint32_t>(i == 0 ? Exit::kEdge0 : Exit::kEdge1)});
+    code_.op(0xC7, 0, field(cpu_, cpu_.jit_edge), false);
+    code_.value(static_cast<uint32_t>(i));
+    code_.move(kScratch2, uint64_t{static_cast<uint32_t>(Exit::kEdge)});
     jump_to(jit_.leave_);
   }
 }
 
 Translation Translator::translation(const uint8_t* place) const {
-  Translation result{.code = place,
-                     .checked = place + checked_,
-                     .body = place + body_,
-                     .edges = {},
-                     .needs_masked_simd = last_simd_ != nullptr,
-                     .needs_masked_x87 = has_x87_};
-  for (size_t i = 0; i < edges_.size(); ++i) {
-    if (edges_[i].jump != 0) result.edges[i] = {place + edges_[i].jump, place + edges_[i].unlinked};
-  }
-  return result;
+  return {.code = place,
+          .checked = place + checked_,
+          .body = place + body_,
+          .edges = {},
+          .needs_masked_simd = last_simd_ != nullptr,
+          .needs_masked_x87 = has_x87_};
 }
 
 bool Translator::native(const Op& op) {
@@ -318,6 +199,10 @@ void Translator::by_handler(const Op& op) {
 void Translator::slow_paths() {
   for (const Slow& slow : slow_) {
     code_.bind_here(slow.from);
+    if (slow.recipe != nullptr) {
+      follow_recipe(*slow.recipe);
+      save_flags();
+    }
     call_handler(*slow.op);
     if (slow.op + 1 == end() && slow.back == 0) continue;  // never comes back
     reload_simd(*slow.op);
@@ -369,8 +254,7 @@ void Translator::shift_by_cl(const Instruction& instruction, Copy&& copy) {
 bool Translator::general(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (instruction.opcode_map != OpcodeMap::kOneByte && instruction.opcode_map != OpcodeMap::k0F) return false;
-  const bool has_repeat = instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne);
-  if (has_repeat != is_count(instruction.mnemonic)) return false;
+  if (instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne)) return false;
   Form form;
   if (!form.read(instruction)) return false;
   const bool is_memory = instruction.has_memory();
@@ -398,11 +282,11 @@ bool Translator::general(const Op& op) {
     const Access access = instruction.info->memory_access;
     if (instruction.memory_size == 0 || instruction.memory_size > 8 || access == Access::kNone) return false;
     if (!can_address(op)) return false;
-    flags_to_memory();
+    before_look_up(op);
     address(op);
     if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
-    slow.from = look_up(instruction.memory_size, writes(access));
-    flags_ = Flags::kMemory;
+    slow = slow_for(op, look_up(instruction.memory_size, writes(access)));
+    after_look_up();
   }
   // LOCK across two cache lines is the handler's business, which does not lock the host's bus.
   const bool is_locked =
@@ -413,7 +297,7 @@ bool Translator::general(const Op& op) {
     code_.value(static_cast<int32_t>(instruction.memory_size - 1));
     misaligned = code_.jump_if(kIfNotZero);
   }
-  if (needs_flags && flags_ == Flags::kMemory) restore_flags(kScratch2);
+  if (needs_flags) flags_to_host();
   if (!is_memory) {
     rm = host_of(instruction.rm);
     if (rm == kNoHost) {
@@ -447,8 +331,8 @@ bool Translator::general(const Op& op) {
   const bool reg_is_scratch = reg == kScratch2 || (!is_memory && reg == kScratch);
   if (form.has_reg && reg_is_scratch && writes(form.reg_access)) code_.store(gpr(form.reg), static_cast<Host>(reg));
   if (flags_changed(instruction) != 0 && !(matters && by_cl))
-    flags_ = Flags::kHost;
-  else if (is_memory)
+    host_flags_of(op);
+  else if (is_memory && flags_ != Flags::kRecipe)
     flags_ = Flags::kMemory;  // the slow way comes back without them
   if (is_memory) {
     slow.back = code_.size();
@@ -478,9 +362,9 @@ bool Translator::accumulator_or_none(const Op& op) {
   }
   const bool undefined = (instruction.info->flags_undefined & decoder::kArithmeticFlags) != 0;
   if (undefined && !is_logic(instruction.mnemonic)) return false;
-  if (flags_read(instruction) != 0 && flags_ == Flags::kMemory) restore_flags(kScratch2);
+  if (flags_read(instruction) != 0) flags_to_host();
   code_.bytes(source(op));
-  if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
+  if (flags_changed(instruction) != 0) host_flags_of(op);
   return true;
 }
 
@@ -558,10 +442,10 @@ bool Translator::push(const Op& op) {
   if (instruction.operand_size != 8) return false;
   const bool immediate = kind == OperandKind::kImmediate;
   if (!immediate && kind != OperandKind::kGprOpcode) return false;
-  flags_to_memory();
+  before_look_up(op);
   code_.lea(kScratch, {kR12, -8});
-  const size_t miss = look_up(8, true);
-  flags_ = Flags::kMemory;
+  Slow slow = slow_for(op, look_up(8, true));
+  after_look_up();
   if (immediate) {
     code_.op(0xC7, 0, Memory{kScratch, 0});
     code_.value(static_cast<int32_t>(op.immediate));
@@ -574,24 +458,26 @@ bool Translator::push(const Op& op) {
     code_.store({kScratch, 0}, from);
   }
   code_.lea(kR12, {kR12, -8});
-  slow_.push_back({.from = miss, .back = code_.size(), .op = &op, .flags_to_host = false});
+  slow.back = code_.size();
+  slow_.push_back(slow);
   return true;
 }
 
 bool Translator::pop(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (instruction.operand_size != 8 || instruction.info->operands[0].kind != OperandKind::kGprOpcode) return false;
-  flags_to_memory();
+  before_look_up(op);
   code_.move(kScratch, kR12);
-  const size_t miss = look_up(8, false);
-  flags_ = Flags::kMemory;
+  Slow slow = slow_for(op, look_up(8, false));
+  after_look_up();
   code_.load(kScratch2, {kScratch, 0});
   code_.lea(kR12, {kR12, 8});
   if (const Host to = host_of(instruction.rm); to != kNoHost)
     code_.move(to, kScratch2);
   else
     code_.store(gpr(instruction.rm), kScratch2);
-  slow_.push_back({.from = miss, .back = code_.size(), .op = &op, .flags_to_host = false});
+  slow.back = code_.size();
+  slow_.push_back(slow);
   return true;
 }
 
@@ -608,10 +494,10 @@ bool Translator::control(const Op& op) {
     if (!fits_32_bits(static_cast<int64_t>(op.immediate))) return false;
     if (instruction.mnemonic == Mnemonic::kJcc) {
       conditional_jump(op);
-      done = true;
+      return true;
     } else if (instruction.mnemonic == Mnemonic::kJmp) {
       flags_to_memory();
-      edge(1, static_cast<int64_t>(op.immediate));
+      edge(static_cast<int64_t>(op.immediate), op);
       done = true;
     } else {
       done = call(op);
@@ -623,13 +509,10 @@ bool Translator::control(const Op& op) {
   return done;
 }
 
+// Not taken, the block goes on.
 void Translator::conditional_jump(const Op& op) {
-  if (flags_ == Flags::kHost) save_flags();
-  if (flags_ == Flags::kMemory) restore_flags(kScratch2);
-  const size_t taken = code_.jump_if(op.instruction->condition());
-  edge(0, block_.length);
-  code_.bind_here(taken);
-  edge(1, static_cast<int64_t>(op.immediate));
+  flags_to_host();
+  side_exits_.push_back({.jump = code_.jump_if(op.instruction->condition()), .op = &op, .flags = flags_});
 }
 
 bool Translator::call(const Op& op) {
@@ -640,7 +523,7 @@ bool Translator::call(const Op& op) {
   code_.lea(kScratch2, {kScratch2, page_offset() + op.end_offset});
   code_.store({kScratch, 0}, kScratch2);
   code_.lea(kR12, {kR12, -8});
-  edge(1, static_cast<int64_t>(op.immediate));
+  edge(static_cast<int64_t>(op.immediate), op);
   return true;
 }
 
@@ -662,7 +545,7 @@ bool Translator::ret(const Op& op) {
   code_.load(kScratch2, {kScratch, 0});
   checked_target(op, misses);
   code_.lea(kR12, {kR12, static_cast<int32_t>(8 + op.immediate)});
-  finish_indirect();
+  finish_indirect(op);
   for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
   return true;
 }
@@ -697,22 +580,8 @@ bool Translator::jump_indirect(const Op& op) {
     code_.lea(kR12, {kR12, -8});
     code_.load(kScratch2, field(cpu_, cpu_.jit_target));
   }
-  finish_indirect();
+  finish_indirect(op);
   for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
-  return true;
-}
-
-bool Translator::flags_matter_after(const Op& op) const {
-  for (const Op* next = &op + 1; next != end(); ++next) {
-    const Instruction& instruction = *next->instruction;
-    // Others may fault, and then the flags are seen.
-    const bool cannot_fault = instruction.info != nullptr &&
-                              ((!instruction.has_memory() && (is_simd(*next) || is_copied(instruction.mnemonic))) ||
-                               instruction.mnemonic == Mnemonic::kLea || instruction.mnemonic == Mnemonic::kCbw ||
-                               instruction.mnemonic == Mnemonic::kCwd);
-    if (!cannot_fault || flags_read(instruction) != 0) return true;
-    if (changes_all_flags(instruction)) return false;
-  }
   return true;
 }
 

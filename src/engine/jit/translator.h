@@ -18,29 +18,31 @@ class Translator {
 
   // False: the block is left to the interpreter.
   [[nodiscard]] bool run();
-  // Of the code once it is at its place.
+  // A way out to a block of the same page, at `distance` from this one's beginning.
+  struct Edge {
+    size_t jump;  // where its distance stands in the code
+    size_t unlinked;
+    int64_t distance;
+  };
+  [[nodiscard]] std::span<const Edge> edges() const { return edges_; }
+  // Of the code once it is at its place; without the edges.
   [[nodiscard]] Translation translation(const uint8_t* place) const;
   [[nodiscard]] size_t native_count() const { return native_count_; }
 
  private:
   using Instruction = decoder::Instruction;
-  // Where the guest's arithmetic flags are between two instructions.
-  enum class Flags : uint8_t { kMemory, kHost, kBoth };
+  // Where the guest's arithmetic flags are between two instructions. kRecipe: nowhere, but what recipe_ was has left
+  // enough to make them again.
+  enum class Flags : uint8_t { kMemory, kHost, kBoth, kRecipe };
   // An access that missed the TLB is carried out behind the block's end by the handler.
   struct Slow {
     size_t from, back;
     const Op* op;
     bool flags_to_host;
+    const Op* recipe = nullptr;
   };
   // The operands of a ModRM form in host terms.
   struct Form;
-
-  // A way out to a block of the same page, at `distance` from this one's beginning.
-  struct Edge {
-    size_t jump = 0;  // where its distance stands in the code; 0: there is no such edge
-    size_t unlinked = 0;
-    int64_t distance = 0;
-  };
 
   void prologue();
   void epilogue();
@@ -90,9 +92,9 @@ class Translator {
   void address(const Op& op);
   size_t look_up(unsigned size, bool write);
   void checked_target(const Op& op, std::vector<size_t>& misses);
-  void edge(unsigned number, int64_t distance);
-  void finish_indirect();
-  void count_block();
+  void edge(int64_t distance, const Op& last);
+  void finish_indirect(const Op& last);
+  void count_up_to(const Op& last);
   void set_rip(int64_t distance);
   void jump_to(const uint8_t* place);
   void encode(const Instruction& instruction, uint8_t reg, Host rm, bool is_memory, bool force_rex);
@@ -102,8 +104,31 @@ class Translator {
   void restore_flags(Host temporary);
   void clear_flags(uint16_t cleared);
   void carry_to_memory();
-  void flags_to_memory() {
-    if (flags_ == Flags::kHost) save_flags();
+  void flags_to_memory();
+  void flags_to_host() {
+    if (flags_ == Flags::kMemory) restore_flags(kScratch2);
+    if (flags_ == Flags::kRecipe) {
+      follow_recipe(*producer_);
+      flags_ = Flags::kHost;
+    }
+  }
+  // Before and after the look-up of op's address: the host's flags are lost in between.
+  void before_look_up(const Op& op);
+  void after_look_up() {
+    if (flags_ != Flags::kRecipe) flags_ = Flags::kMemory;
+  }
+  void host_flags_of(const Op& op) {
+    flags_ = Flags::kHost;
+    producer_ = &op;
+  }
+  [[nodiscard]] bool recipe_lasts(const Op& op) const;
+  void follow_recipe(const Op& recipe);
+  Slow slow_for(const Op& op, size_t from) const {
+    return {.from = from,
+            .back = 0,
+            .op = &op,
+            .flags_to_host = false,
+            .recipe = flags_ == Flags::kRecipe ? producer_ : nullptr};
   }
   [[nodiscard]] bool flags_matter_after(const Op& op) const;
 
@@ -119,7 +144,15 @@ class Translator {
   const Block& block_;
   Flags flags_ = Flags::kMemory;
   std::vector<Slow> slow_;
-  std::array<Edge, 2> edges_{};
+  const Op* producer_ = nullptr;  // with flags_ at kHost or kRecipe: the instruction that made them
+  std::vector<Edge> edges_;
+  // Jcc in the middle of the block, taken: the way out stands behind the block's end.
+  struct SideExit {
+    size_t jump;
+    const Op* op;
+    Flags flags;
+  };
+  std::vector<SideExit> side_exits_;
   std::vector<size_t> looks_;  // jumps that are taken when the block must not run now
   size_t checked_ = 0, body_ = 0;
   size_t native_count_ = 0;

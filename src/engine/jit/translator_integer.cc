@@ -51,13 +51,14 @@ bool Translator::divide(const Op& op) {
 // LEAVE: RSP = RBP, then POP RBP.
 bool Translator::leave_frame(const Op& op) {
   if (op.instruction->operand_size != 8) return false;
-  flags_to_memory();
+  before_look_up(op);
   code_.move(kScratch, kRbp);
-  const size_t miss = look_up(8, false);
-  flags_ = Flags::kMemory;
+  Slow slow = slow_for(op, look_up(8, false));
+  after_look_up();
   code_.lea(kR12, {kRbp, 8});
   code_.load(kRbp, {kScratch, 0});
-  slow_.push_back({.from = miss, .back = code_.size(), .op = &op, .flags_to_host = false});
+  slow.back = code_.size();
+  slow_.push_back(slow);
   return true;
 }
 

@@ -1,5 +1,4 @@
-// What translated instructions are put together from: addresses, the look into the TLB, the ways out of a block, and
-// the flags' way between the host's register and the Cpu.
+// What translated instructions are put together from: addresses, the look into the TLB, the ways out of a block.
 #include <cstddef>
 
 #include "engine/jit/translator.h"
@@ -8,7 +7,7 @@ namespace bulkhead::engine::jit {
 namespace {
 
 constexpr int32_t kTagRead = offsetof(mmu::TlbEntry, tag_read), kTagWrite = offsetof(mmu::TlbEntry, tag_write),
-                  kDelta = offsetof(mmu::TlbEntry, delta);
+                  kHostPage = offsetof(mmu::TlbEntry, host);
 
 }  // namespace
 
@@ -57,13 +56,12 @@ size_t Translator::look_up(unsigned size, bool write) {
   code_.op(0x2B, kScratch, Memory{kScratch2, tag});
   code_.immediate(7, kScratch, static_cast<int32_t>(kPageSize - size));
   const size_t miss = code_.jump_if(kIfAbove);
-  code_.op(0x03, kScratch, Memory{kScratch2, tag});
-  code_.op(0x03, kScratch, Memory{kScratch2, kDelta});
+  code_.op(0x03, kScratch, Memory{kScratch2, kHostPage});
   return miss;
 }
 
-void Translator::count_block() {
-  code_.immediate(0, field(cpu_, cpu_.instruction_count), block_.op_count);
+void Translator::count_up_to(const Op& last) {
+  code_.immediate(0, field(cpu_, cpu_.instruction_count), static_cast<int32_t>(&last + 1 - block_.ops));
 }
 
 void Translator::jump_to(const uint8_t* place) {
@@ -80,24 +78,24 @@ void Translator::set_rip(int64_t distance) {
 
 // The end of the block by a way whose target is `distance` from its beginning. Within the page it may be linked: where
 // the page is mapped, its other code is too.
-void Translator::edge(unsigned number, int64_t distance) {
+void Translator::edge(int64_t distance, const Op& last) {
   const int64_t offset = page_offset() + distance;
   if (offset >= 0 && offset < static_cast<int64_t>(kPageSize)) {
-    count_block();
-    edges_[number] = {.jump = code_.jump(), .unlinked = 0, .distance = distance};
+    count_up_to(last);
+    edges_.push_back({.jump = code_.jump(), .unlinked = 0, .distance = distance});
     return;
   }
   code_.load(kScratch2, field(cpu_, cpu_.jit_page));
   code_.lea(kScratch2, {kScratch2, static_cast<int32_t>(offset)});
-  finish_indirect();
+  finish_indirect(last);
 }
 
 // On to R14: straight, when Jit::targets_ knows code for it under the present run_context.
-void Translator::finish_indirect() {
+void Translator::finish_indirect(const Op& last) {
   static_assert(Jit::kTargets == kPageSize, "the mask is of the lowest 12 bits");
   constexpr int32_t kLinear = offsetof(Jit::Target, linear), kContext = offsetof(Jit::Target, run_context),
                     kCode = offsetof(Jit::Target, code);
-  count_block();
+  count_up_to(last);
   code_.store(field(cpu_, cpu_.rip), kScratch2);
   code_.move(kScratch, kScratch2);
   code_.shift_right(kScratch, kPageShift);
@@ -115,54 +113,6 @@ void Translator::finish_indirect() {
   code_.op(0x3B, kScratch2, Memory{kScratch, kContext});
   miss_if_not_zero();
   code_.op(0xFF, 4, Memory{kScratch, kCode}, false);  // jmp [r13 + kCode]
-}
-
-// --- flags ---
-
-// LAHF and SETO, in the form that ArithmeticFlags has; the host's flags stay.
-void Translator::save_flags() {
-  code_.move(kScratch2, kRax);
-  code_.byte(0x9F);
-  code_.byte(0x0F);
-  code_.byte(0x90);
-  code_.modrm_register(0, kRax);
-  code_.byte(0x66);
-  code_.op(0x89, kRax, field(cpu_, cpu_.flags), false);
-  code_.move(kRax, kScratch2);
-  flags_ = Flags::kBoth;
-}
-
-// Those in memory; the host's have them still.
-void Translator::clear_flags(uint16_t cleared) {
-  code_.byte(0x66);
-  code_.op(0x81, 4, field(cpu_, cpu_.flags), false);
-  code_.value(static_cast<uint16_t>(~cleared));
-  flags_ = Flags::kMemory;
-}
-
-// The host's CF alone.
-void Translator::carry_to_memory() {
-  static_assert(ArithmeticFlags::kCarry == 1 << 8);
-  code_.rex(false, 0, 0, kScratch2);
-  code_.byte(0x0F);
-  code_.byte(0x92);  // setc r14b
-  code_.modrm_register(0, kScratch2);
-  clear_flags(ArithmeticFlags::kCarry);
-  code_.immediate(4, kScratch2, 1, false);
-  code_.shift_left(kScratch2, 8);
-  code_.byte(0x66);
-  code_.op(0x09, kScratch2, field(cpu_, cpu_.flags), false);
-}
-
-// OF comes from an addition that overflows when it was set, the others by SAHF.
-void Translator::restore_flags(Host temporary) {
-  code_.move(temporary, kRax);
-  code_.load(kRax, field(cpu_, cpu_.flags), false);
-  code_.byte(0x04);  // add al, 127
-  code_.byte(0x7F);
-  code_.byte(0x9E);
-  code_.move(kRax, temporary);
-  flags_ = Flags::kBoth;
 }
 
 }  // namespace bulkhead::engine::jit

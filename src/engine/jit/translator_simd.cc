@@ -190,10 +190,10 @@ bool Translator::simd(const Op& op) {
   const unsigned alignment = is_memory ? simd::required_alignment(instruction) : 1;
   if (is_memory) {
     const Access access = instruction.info->memory_access;
-    flags_to_memory();
+    before_look_up(op);
     address(op);
     if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
-    miss.from = look_up(instruction.memory_size, access != Access::kRead);
+    miss = second = slow_for(op, look_up(instruction.memory_size, access != Access::kRead));
     if (alignment > 1) {  // the page offset is that of the guest's address
       code_.rex(false, 0, 0, kScratch);
       code_.byte(0xF6);  // test r13b, alignment - 1
@@ -201,7 +201,7 @@ bool Translator::simd(const Op& op) {
       code_.byte(static_cast<uint8_t>(alignment - 1));
       second.from = code_.jump_if(kIfNotZero);
     }
-    flags_ = Flags::kMemory;
+    after_look_up();
   }
 
   if (is_mxcsr_move(instruction.mnemonic)) {
@@ -244,7 +244,7 @@ bool Translator::simd(const Op& op) {
   code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
   if (written_host != kNoHost) code_.store(gpr(written), written_host);
   const bool changes_flags = instruction.info->flags_written != 0;
-  if (changes_flags) flags_ = Flags::kHost;
+  if (changes_flags) host_flags_of(op);
   if (is_memory) {
     miss.back = second.back = code_.size();
     miss.flags_to_host = second.flags_to_host = changes_flags;

@@ -101,7 +101,7 @@ bool Translator::x87(const Op& op) {
     code_.byte(instruction.opcode);
     code_.modrm_register(instruction.reg & 7, static_cast<Host>(instruction.rm & 7));
   }
-  if (instruction.info->flags_written != 0) flags_ = Flags::kHost;
+  if (instruction.info->flags_written != 0) host_flags_of(op);
   return true;
 }
 

@@ -28,7 +28,7 @@ namespace {
                        : access == MemoryAccess::kRead ? entry.tag_read
                                                        : entry.tag_execute & ~0xFFFull;
   if (tag == page) {
-    auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
+    auto* host = reinterpret_cast<uint8_t*>(entry.host + (linear & (kPageSize - 1)));
     return {.host = host, .physical = static_cast<uint64_t>(host - memory.host_base()), .size = size};
   }
 

@@ -68,7 +68,7 @@ void write_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, const v
 // Never null: spares the callers the question that they have just asked the tag.
 [[nodiscard, gnu::always_inline, gnu::returns_nonnull]] inline uint8_t* host_of(uint64_t linear,
                                                                                 const mmu::TlbEntry& entry) {
-  auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
+  auto* host = reinterpret_cast<uint8_t*>(entry.host + (linear & (kPageSize - 1)));
   if (host == nullptr) __builtin_unreachable();
   return host;
 }
@@ -229,7 +229,7 @@ template <typename T>
 [[nodiscard]] inline T read_system(Cpu& cpu, uint64_t linear) {
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear, cpu.system_rights);
   if (linear - entry.tag_read <= kPageSize - sizeof(T) && !cpu.checks_every_access) [[likely]] {
-    return load_word<T>(reinterpret_cast<const uint8_t*>(linear + entry.delta));
+    return load_word<T>(reinterpret_cast<const uint8_t*>(entry.host + (linear & (kPageSize - 1))));
   }
   T value;
   read_system_bytes(cpu, linear, &value, sizeof value);

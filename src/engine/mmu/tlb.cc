@@ -5,8 +5,6 @@
 namespace bulkhead::engine::mmu {
 namespace {
 
-constexpr uint64_t kOffsetMask = kPageSize - 1;
-
 // A page whose number differs from every page of this slot in its lowest bit: an address of the slot is at least a page
 // above it, or below it and wraps. So it never hits, whatever the guest uses as an address.
 constexpr uint64_t unreachable_tag(size_t slot) {
@@ -31,7 +29,7 @@ Tlb::Tlb() : sets_(std::make_unique<std::array<Set, kSets>>()) {
 
 void Tlb::clear(TlbEntry& entry, size_t slot) {
   const uint64_t tag = unreachable_tag(slot);
-  entry = {.tag_read = tag, .tag_write = tag, .tag_execute = tag | (entry.tag_execute & kEntryUsed), .delta = 0};
+  entry = {.tag_read = tag, .tag_write = tag, .tag_execute = tag | (entry.tag_execute & kEntryUsed), .host = 0};
 }
 
 void Tlb::reset(Array& array) {
@@ -53,7 +51,7 @@ void Tlb::fill(Rights rights, const Fill& fill) {
   entry.tag_execute = (fill.execute ? fill.linear : unreachable) | kEntryUsed |
                       (fill.global ? uint64_t{kEntryGlobal} : 0) |
                       (fill.page_shift > kPageShift ? uint64_t{kEntryLarge} : 0);
-  entry.delta = fill.host - fill.linear;
+  entry.host = fill.host;
   if (fill.page_shift == 30) {
     gigabyte_pages_[filter_slot(fill.linear >> 30)] = true;
   } else if (fill.page_shift > kPageShift) {
@@ -150,7 +148,7 @@ void Tlb::drop_writes_to(uint64_t host_page) {
     for (Array& array : set.arrays) {
       for (const uint16_t slot : array.used) {
         TlbEntry& entry = array.entries[slot];
-        if (((entry.tag_write + entry.delta) & ~kOffsetMask) == host_page) entry.tag_write = unreachable_tag(slot);
+        if (entry.host == host_page) entry.tag_write = unreachable_tag(slot);
       }
     }
   }

@@ -17,7 +17,7 @@ struct TlbEntry {
   uint64_t tag_read = 0;
   uint64_t tag_write = 0;
   uint64_t tag_execute = 0;  // with TlbEntryFlag in its low bits
-  uint64_t delta = 0;        // host address - linear address
+  uint64_t host = 0;         // address of the page in this process
 };
 
 enum TlbEntryFlag : uint64_t {

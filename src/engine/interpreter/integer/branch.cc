@@ -15,10 +15,13 @@ inline uint64_t fall_through(const Cpu& cpu, const Op& op) {
 }
 
 // 64-bit mode. A relative branch reaches no further than 2 GiB; a target that is not canonical faults when it is
-// fetched. prepare leaves the distance from block_rip in op.immediate.
+// fetched. prepare leaves the distance from block_rip in op.immediate. A block goes on behind a Jcc that is not taken.
 struct Flat {
-  static void take(Cpu& cpu, const Op& op) { cpu.rip = cpu.block_rip + op.immediate; }
-  static void pass(Cpu& cpu, const Op& op) { cpu.rip = fall_through(cpu, op); }
+  static void take(Cpu& cpu, const Op& op) {
+    cpu.rip = cpu.block_rip + op.immediate;
+    cpu.block_end = &op + 1;
+  }
+  static void pass(Cpu&, const Op&) {}
 };
 
 // 16 and 32-bit code. The target is cut to the operand size.

@@ -52,8 +52,9 @@ void prepare(Op& op, const decoder::Instruction& instruction, HandlerMode mode) 
   op.scale_log2 = instruction.scale_log2;
   op.segment = instruction.segment;
   op.segment_base = segment_base_offset(instruction.segment, mode.code64);
-  op.ends_block =
-      instruction.info->instruction_class == decoder::InstructionClass::kControl || system_ends_block(instruction);
+  const bool goes_on = mode.code64 && instruction.mnemonic == decoder::Mnemonic::kJcc;
+  op.ends_block = (instruction.info->instruction_class == decoder::InstructionClass::kControl && !goes_on) ||
+                  system_ends_block(instruction);
 
   const bool flat = mode.code64 && instruction.address_size == 8;
   if (select_integer({op, instruction, mode.code64, flat})) return;
