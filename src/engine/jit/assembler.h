@@ -145,6 +145,16 @@ class Assembler {
     byte(count);
   }
 
+  // RORX: to = from rotated; no flag changes. Only where the host has BMI2.
+  void rotate_right(Host to, Host from, uint8_t count) {
+    byte(0xC4);
+    byte(static_cast<uint8_t>((to < 8 ? 0x80 : 0) | 0x40 | (from < 8 ? 0x20 : 0) | 3));
+    byte(0xFB);  // W = 1, no vvvv, F2
+    byte(0xF0);
+    modrm_register(to, from);
+    byte(count);
+  }
+
   // Jumps with a 32-bit distance to be filled in; the result is the distance's place.
   size_t jump() {
     byte(0xE9);

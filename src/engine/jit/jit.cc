@@ -1,6 +1,7 @@
 #include "engine/jit/jit.h"
 
 #include <algorithm>
+#include <cstddef>
 
 #include "engine/jit/simd_state.h"
 #include "engine/jit/state_layout.h"
@@ -62,6 +63,29 @@ Result<std::unique_ptr<Jit>> Jit::create(Cpu& cpu, size_t capacity_bytes) {
   auto jit = std::unique_ptr<Jit>(new Jit(cpu, TRY(CodeCache::create(capacity_bytes))));
   jit->make_thunks();
   return jit;
+}
+
+// On to R14, which is RIP: straight, when targets_ knows code for it under the present run_context, else to `miss`.
+void Jit::emit_dispatch(Assembler& code, const Cpu& cpu, const uint8_t* miss) const {
+  static_assert(kTargets == kPageSize, "the mask is of the lowest 12 bits");
+  constexpr int32_t kLinear = offsetof(Target, linear), kContext = offsetof(Target, run_context),
+                    kCode = offsetof(Target, code);
+  code.move(kScratch, kScratch2);
+  code.shift_right(kScratch, kPageShift);
+  code.op(0x33, kScratch, kScratch2, false);
+  code.immediate(4, kScratch, kTargets - 1, false);
+  code.shift_left(kScratch, 5);
+  code.op(0x03, kScratch, field(cpu, cpu.jit_targets));
+  const auto miss_if_not_zero = [&] {
+    const size_t place = code.jump_if(kIfNotZero);
+    code.set(place, miss - (cache_->end() + place + 4));
+  };
+  code.op(0x3B, kScratch2, Memory{kScratch, kLinear});
+  miss_if_not_zero();
+  code.load(kScratch2, field(cpu, cpu.run_context));
+  code.op(0x3B, kScratch2, Memory{kScratch, kContext});
+  miss_if_not_zero();
+  code.op(0xFF, 4, Memory{kScratch, kCode}, false);  // jmp [r13 + kCode]
 }
 
 void Jit::make_thunks() {
@@ -130,8 +154,15 @@ void Jit::make_thunks() {
   code.byte(0xC3);
   code.bind_here(leaves);
   code.immediate(0, kRsp, 8);  // the return address
+  code.immediate(7, kRax, static_cast<int32_t>(Exit::kLeft), false);
+  const size_t left = code.jump_if(kIfZero);
   code.op(0x89, kRax, kR14, false);
   jump_to(leave_ + stored);
+  // Its block is done. The next one looks by itself whether it may run.
+  code.bind_here(left);
+  load_guest(code);
+  code.load(kScratch2, field(cpu_, cpu_.rip));
+  emit_dispatch(code, cpu_, leave_indirect_);
   call_handler_ = cache_->add(code.code());
   make_register_loads();
   thunk_bytes_ = cache_->used();

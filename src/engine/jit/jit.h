@@ -28,7 +28,7 @@ enum class Exit : uint32_t {
   kLook,      // nothing of the block at RIP has run: attention, the count's limit, or changed code
   kEdge,      // the block Cpu::jit_block is done and left by its direct edge Cpu::jit_edge, which may be linked
   kIndirect,  // a block is done; its successor has no code yet or is not remembered
-  kLeft,      // an instruction that the interpreter carried out has ended the block
+  kLeft,      // an instruction that the interpreter carried out has ended the block; seen by thunks only
   kFault,     // Cpu::jit_fault is to be delivered for Cpu::op
 };
 
@@ -68,6 +68,7 @@ class Jit {
   Jit(Cpu& cpu, std::unique_ptr<CodeCache> cache);
   void make_thunks();
   void make_register_loads();
+  void emit_dispatch(Assembler& code, const Cpu& cpu, const uint8_t* miss) const;
 
   // Where indirect jumps went, found by slot_of(linear).
   struct Target {

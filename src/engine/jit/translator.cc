@@ -152,6 +152,11 @@ bool Translator::native(const Op& op) {
   switch (instruction.mnemonic) {
     case Mnemonic::kNop:
       return true;
+    case Mnemonic::kLfence:
+    case Mnemonic::kSfence:
+    case Mnemonic::kMfence:
+      code_.bytes(source(op));
+      return true;
     case Mnemonic::kLea:
       return load_address(op);
     case Mnemonic::kPush:

@@ -49,8 +49,12 @@ size_t Translator::look_up(unsigned size, bool write) {
   constexpr uint8_t kEntryShift = 5;
   static_assert(sizeof(mmu::TlbEntry) == 1 << kEntryShift);
   const int32_t tag = write ? kTagWrite : kTagRead;
-  code_.move(kScratch2, kScratch);
-  code_.shift_right(kScratch2, kPageShift - kEntryShift);
+  if (__builtin_cpu_supports("bmi2")) {
+    code_.rotate_right(kScratch2, kScratch, kPageShift - kEntryShift);
+  } else {
+    code_.move(kScratch2, kScratch);
+    code_.shift_right(kScratch2, kPageShift - kEntryShift);
+  }
   code_.immediate(4, kScratch2, static_cast<int32_t>((mmu::Tlb::kEntries - 1) << kEntryShift), false);
   code_.op(0x03, kScratch2, field(cpu_, cpu_.tlb.current()));
   code_.op(0x2B, kScratch, Memory{kScratch2, tag});
@@ -90,29 +94,10 @@ void Translator::edge(int64_t distance, const Op& last) {
   finish_indirect(last);
 }
 
-// On to R14: straight, when Jit::targets_ knows code for it under the present run_context.
 void Translator::finish_indirect(const Op& last) {
-  static_assert(Jit::kTargets == kPageSize, "the mask is of the lowest 12 bits");
-  constexpr int32_t kLinear = offsetof(Jit::Target, linear), kContext = offsetof(Jit::Target, run_context),
-                    kCode = offsetof(Jit::Target, code);
   count_up_to(last);
   code_.store(field(cpu_, cpu_.rip), kScratch2);
-  code_.move(kScratch, kScratch2);
-  code_.shift_right(kScratch, kPageShift);
-  code_.op(0x33, kScratch, kScratch2, false);
-  code_.immediate(4, kScratch, Jit::kTargets - 1, false);
-  code_.shift_left(kScratch, 5);
-  code_.op(0x03, kScratch, field(cpu_, cpu_.jit_targets));
-  const auto miss_if_not_zero = [&] {
-    const size_t place = code_.jump_if(kIfNotZero);
-    code_.set(place, jit_.leave_indirect_ - (jit_.cache_->end() + place + 4));
-  };
-  code_.op(0x3B, kScratch2, Memory{kScratch, kLinear});
-  miss_if_not_zero();
-  code_.load(kScratch2, field(cpu_, cpu_.run_context));
-  code_.op(0x3B, kScratch2, Memory{kScratch, kContext});
-  miss_if_not_zero();
-  code_.op(0xFF, 4, Memory{kScratch, kCode}, false);  // jmp [r13 + kCode]
+  jit_.emit_dispatch(code_, cpu_, jit_.leave_indirect_);
 }
 
 }  // namespace bulkhead::engine::jit
