@@ -406,7 +406,7 @@ bool Translator::high_byte(const Op& op) {
   }
   if (!has_high_byte) return false;
   code_.bytes(source(op));
-  if (flags_changed(instruction) != 0) flags_ = Flags::kHost;
+  if (flags_changed(instruction) != 0) host_flags_of(op);
   return true;
 }
 
