@@ -175,7 +175,9 @@ void step(Machine& machine, Input& input) {
       break;
     }
     default:
-      machine.bring_up(device, spec::virtio::kFeatureVersion1 | input.take(1) << 28,
+      machine.bring_up(device,
+                       spec::virtio::kFeatureVersion1 | input.take(1) << 28 |
+                           (&device == machine.net.get() ? spec::virtio::kNetMergeableBuffers : 0),
                        &device == machine.block.get() ? 1 : 2);
       break;
   }
