@@ -124,6 +124,11 @@ void run_blocks(Cpu& cpu) {
       }
     }
     if (block == nullptr || !is_current(cpu, *block)) [[unlikely]] {
+      // Nothing is fetched, from a device perhaps, for an instruction that is not to run now.
+      if (cpu.instruction_count >= cpu.count_limit) {
+        cpu.attention.fetch_or(kAttentionCount);
+        return;
+      }
       block = next_block(cpu, linear);
       if (flush_count != cpu.blocks->flush_count()) {
         flush_count = cpu.blocks->flush_count();
