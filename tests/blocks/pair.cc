@@ -204,6 +204,7 @@ void Pair::inject(Injection injection) {
       state.rflags ^= 1 << 4;
       break;
     case Injection::kVector:
+      state.xsave[512] |= 4;  // XSTATE_BV: the upper halves count
       state.xsave[instructions::kYmmHighHalves + 255] ^= 0x80;
       break;
     case Injection::kCount:

@@ -269,7 +269,8 @@ bool Translator::general(const Op& op) {
   const bool by_cl = counts_by_cl(instruction);
   const bool is_double = instruction.mnemonic == Mnemonic::kShld || instruction.mnemonic == Mnemonic::kShrd;
   if (is_double && (by_cl || instruction.operand_size == 2)) return false;
-  if (matters && by_cl && (is_memory || is_rotate(instruction.mnemonic))) return false;
+  const bool shifts_cl = !is_memory && instruction.rm == cpu::kRcx;  // the count is gone after it
+  if (matters && by_cl && (is_memory || shifts_cl || is_rotate(instruction.mnemonic))) return false;
   const bool bit_test = is_bit_test(instruction.mnemonic);
   if (bit_test && is_memory && form.has_reg) return false;  // it may be any word beyond the address
   const bool keeps_some = flags_changed(instruction) != 0 && !changes_all_flags(instruction) &&
