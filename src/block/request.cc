@@ -41,6 +41,10 @@ std::string_view to_string(Status status) {
       return "out of range";
     case Status::kReadOnly:
       return "read-only";
+    case Status::kLost:
+      return "what was written may be lost, and cannot be made safe any more";
+    case Status::kRetry:
+      return "to be repeated";
   }
   return "unknown status";
 }
@@ -94,6 +98,12 @@ void Request::observe(Completion observer) {
   completion_ = [observer = std::move(observer), completion = std::move(completion_)](Status status) mutable {
     observer(status);
     completion(status);
+  };
+}
+
+void Request::judge(std::move_only_function<Status(Status)> judge) {
+  completion_ = [judge = std::move(judge), completion = std::move(completion_)](Status status) mutable {
+    completion(judge(status));
   };
 }
 

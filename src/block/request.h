@@ -29,6 +29,8 @@ enum class Status : uint8_t {
   kUnsupported,  // the disk cannot do this operation
   kOutOfRange,   // not within the disk, or not a multiple of its sector size
   kReadOnly,
+  kLost,   // a flush failed: what was written may be gone, and no flush of this storage succeeds any more
+  kRetry,  // not done; the machine is about to be paused: keep the request, and submit it again when it goes on
 };
 
 [[nodiscard]] std::string_view to_string(Operation operation);
@@ -62,6 +64,8 @@ class Request {
 
   // The observer is told the status before the maker is, on the thread that completes the request.
   void observe(Completion observer);
+  // The judge turns the status of the storage into the one that the maker and the observers are told.
+  void judge(std::move_only_function<Status(Status)> judge);
 
   // Calls the maker back on this thread and leaves the request empty. Hold no lock.
   void complete(Status status);

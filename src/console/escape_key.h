@@ -9,13 +9,14 @@
 
 namespace bulkhead::console {
 
-enum class TerminalCommand { kHelp, kQuit, kPowerButton, kReset };
+enum class TerminalCommand { kHelp, kQuit, kPowerButton, kReset, kContinue };
 
 class EscapeKey {
  public:
   static constexpr uint8_t kKey = 0x1D;  // Ctrl-]
   static constexpr std::string_view kHelp =
-      "^] (Ctrl and ]) and then q ends the VM, p presses its power button, r resets it, ] sends ^] to the guest";
+      "^] (Ctrl and ]) and then q ends the VM, p presses its power button, r resets it, c continues it when paused, ] "
+      "sends ^] to the guest";
 
   explicit EscapeKey(std::function<void(TerminalCommand)> on_command) : on_command_(std::move(on_command)) {}
 
@@ -39,6 +40,9 @@ class EscapeKey {
           break;
         case 'r':
           on_command_(TerminalCommand::kReset);
+          break;
+        case 'c':
+          on_command_(TerminalCommand::kContinue);
           break;
         case ']':
         case kKey:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/interpreter/cpu.h"
+#include "engine/jit/jit.h"
 #include "engine/mmu/access.h"
 #include "engine/soft_vcpu.h"
 #include "support/log.h"
@@ -79,15 +80,26 @@ void Engine::ask_others(const Cpu* asker, uint32_t attention) {
   }
 }
 
+void Engine::tell_of_changed_code(const Cpu* writer) {
+  code_changes_.fetch_add(1);
+  ask_others(writer, kAttentionFlush);
+}
+
 void Engine::restart_dirty_log() {
   write_epoch_.fetch_add(1);
   ask_others(nullptr, kAttentionFlush);
 }
 
-uint64_t Engine::request_write_flush(const Cpu& asker) {
+uint64_t Engine::request_write_flush(Cpu& asker) {
   if (options_.vcpu_count == 1) return 0;
   const uint64_t epoch = write_epoch_.fetch_add(1) + 1;
   ask_others(&asker, kAttentionFlush);
+  // The asker has nothing to drop for its own request. Without this the others would wait for it to answer somebody
+  // else's, which may be never. If it still owes an answer to one before, it gives that one first.
+  if (asker.write_epoch + 1 == epoch) {
+    asker.write_epoch = epoch;
+    seen_epochs_[asker.index].store(epoch);
+  }
   return epoch;
 }
 
@@ -162,7 +174,10 @@ ExclusiveSection::~ExclusiveSection() {
 
 void code_written(Cpu& cpu, uint64_t physical, unsigned size) {
   ++cpu.counters.code_writes;
-  if (cpu.engine->code_map().written(physical, size)) leave_block(cpu);
+  if (!cpu.engine->code_map().written(physical, size)) return;
+  leave_block(cpu);
+  cpu.engine->tell_of_changed_code(&cpu);
+  if (cpu.jit != nullptr) cpu.jit->look_at_code_changes(cpu.engine->code_changes());
 }
 
 }  // namespace bulkhead::engine

@@ -22,14 +22,16 @@ namespace bulkhead::engine {
 
 struct Cpu;
 class SoftVcpu;
+class TranslationWatcher;
 
 struct EngineOptions {
   uint32_t vcpu_count = 1;                          // at most kMaximumVcpus
   cpu::FeatureSet features;                         // of the CPU model: decides which opcodes exist
   std::vector<std::vector<cpu::CpuidLeaf>> leaves;  // CPUID of each vCPU
   bool counted = false;                             // the vCPUs keep the rules of cpu::CountedVcpu
-  bool translate = false;        // blocks that run often are translated (engine/jit) where the host lets us
-  uint16_t translate_after = 8;  // runs of a block by the interpreter before that
+  bool translate = false;                 // blocks that run often are translated (engine/jit) where the host lets us
+  uint16_t translate_after = 8;           // runs of a block by the interpreter before that
+  TranslationWatcher* watcher = nullptr;  // outlives the vCPUs
 };
 
 class Engine final : public memory::CodeWatcher {
@@ -60,11 +62,16 @@ class Engine final : public memory::CodeWatcher {
   [[nodiscard]] const decoder::DecodeOptions& decode_options() const { return decode_options_; }
 
   // A device or another process of the host wrote to a page that holds code.
-  void on_code_written(GuestAddress address, uint64_t size) override { (void)code_map_.written(address.value, size); }
+  void on_code_written(GuestAddress address, uint64_t size) override {
+    if (code_map_.written(address.value, size)) tell_of_changed_code(nullptr);
+  }
+  // A page's version has moved. Translated code does not look at versions, but at attention.
+  void tell_of_changed_code(const Cpu* writer);
+  [[nodiscard]] uint64_t code_changes() const { return code_changes_.load(); }
 
-  // A page's code flag has just been turned on: the writer entries for it have to go everywhere. The value to ask
-  // about.
-  uint64_t request_write_flush(const Cpu& asker);
+  // A page's code flag has just been turned on: the write entries for it have to go everywhere. The asker has dropped
+  // its own. The value to ask about.
+  uint64_t request_write_flush(Cpu& asker);
   // True when every other vCPU has dropped the entries it had when request_write_flush() gave `epoch`.
   [[nodiscard]] bool write_flush_done(const Cpu& asker, uint64_t epoch) const;
   [[nodiscard]] uint64_t write_epoch() const { return write_epoch_.load(); }
@@ -93,6 +100,7 @@ class Engine final : public memory::CodeWatcher {
 
   static constexpr uint64_t kParked = UINT64_MAX;
   std::atomic<uint64_t> write_epoch_{0};
+  std::atomic<uint64_t> code_changes_{0};
   std::array<std::atomic<Cpu*>, kMaximumVcpus> cpus_{};
   std::array<std::atomic<uint64_t>, kMaximumVcpus> seen_epochs_{};
 

@@ -10,7 +10,10 @@
 
 namespace bulkhead::engine {
 
-SoftVcpu::SoftVcpu(Engine& engine, uint32_t index) : engine_(engine), blocks_(engine.decode_options()) {
+SoftVcpu::SoftVcpu(Engine& engine, uint32_t index)
+    : engine_(engine),
+      blocks_(engine.decode_options(),
+              engine.options().translate ? BlockCache::kDecodedBytesBesideTranslator : BlockCache::kDecodedBytes) {
   cpu_.engine = &engine;
   cpu_.vcpu = this;
   cpu_.memory = &engine.memory();
@@ -102,32 +105,6 @@ std::optional<GuestAddress> SoftVcpu::translate(uint64_t linear_address) {
   const auto mapping = mmu::look_up(cpu_, linear_address);
   if (!mapping) return std::nullopt;
   return GuestAddress{mapping->physical + (linear_address & (kPageSize - 1))};
-}
-
-cpu::Statistics SoftVcpu::statistics() const {
-  const Cpu::Counters& counters = cpu_.counters;
-  cpu::Statistics statistics = {
-      {"instructions", cpu_.instruction_count},    {"exits.mmio", counters.mmio_exits},
-      {"exits.port", counters.port_exits},         {"exits.halt", counters.halts},
-      {"exits.msr", counters.msr_accesses},        {"exceptions", counters.exceptions},
-      {"interrupts", counters.interrupts},         {"tlb.fills", cpu_.tlb.counters.fills},
-      {"tlb.flushes", cpu_.tlb.counters.flushes},  {"tlb.page_flushes", cpu_.tlb.counters.page_flushes},
-      {"blocks.built", counters.blocks_built},     {"blocks.lookups", counters.block_lookups},
-      {"blocks.rechecked", counters.blocks_stale}, {"blocks.code_writes", counters.code_writes}};
-  if (jit_ != nullptr) {
-    const jit::Jit::Counters& translated = jit_->counters();
-    for (const auto& [name, value] : cpu::Statistics{{"jit.blocks", translated.translations},
-                                                     {"jit.guest_bytes", translated.guest_bytes},
-                                                     {"jit.code_bytes", jit_->code_bytes()},
-                                                     {"jit.native_instructions", translated.native_instructions},
-                                                     {"jit.handler_instructions", translated.handler_instructions},
-                                                     {"jit.entries", translated.entries},
-                                                     {"jit.links", translated.links},
-                                                     {"jit.resets", translated.resets}}) {
-      statistics.emplace_back(name, value);
-    }
-  }
-  return statistics;
 }
 
 }  // namespace bulkhead::engine

@@ -29,8 +29,9 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
     return fail_errno(errno, "memory: reserve {} bytes", size);
   }
   const uint64_t window_size = kGuardSize + memory->end() + kGuardSize;
-  memory->window_ = TRY_IN("memory", Mapping::reserve(window_size));
-  memory->host_base_ = memory->window_.data() + kGuardSize;
+  memory->window_ = TRY_IN("memory", Mapping::reserve(window_size + kHugePageSize));
+  const auto base = reinterpret_cast<uintptr_t>(memory->window_.data()) + kGuardSize;
+  memory->host_base_ = reinterpret_cast<uint8_t*>(align_up(base, kHugePageSize));
 
   const auto map = [&](uint64_t address, uint64_t offset, uint64_t bytes) -> Result<> {
     if (bytes == 0) return {};
@@ -46,7 +47,14 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
 
   memory->flag_bytes_ = TRY_IN("memory", Mapping::anonymous((memory->end() >> kPageShift) + 1));
   memory->flags_ = reinterpret_cast<std::atomic<uint8_t>*>(memory->flag_bytes_.data());
+  memory->reached_ = std::vector<std::atomic<bool>>((memory->end() + kHugePageSize - 1) / kHugePageSize);
   return memory;
+}
+
+void GuestMemory::reach_first(uint64_t physical) {
+  const uint64_t region = physical / kHugePageSize;
+  if (reached_[region].exchange(true)) return;
+  if (is_ram({region * kHugePageSize}, kHugePageSize)) make_huge_page(host_base_ + region * kHugePageSize);
 }
 
 bool GuestMemory::read(GuestAddress address, MutableByteSpan out) const {

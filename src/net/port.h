@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 
+#include "net/frame/offload.h"
 #include "support/bytes.h"
 
 namespace bulkhead::net {
@@ -19,10 +20,13 @@ class Port {
  public:
   virtual ~Port() = default;
 
-  // A whole frame with complete checksums; its bytes are there during the call only.
-  virtual Sent send(ByteSpan frame) = 0;
-  // Moves the next waiting frame into out and returns its size, 0 when there is none. What is larger than out is lost.
-  virtual size_t receive(MutableByteSpan out) = 0;
+  // A frame and what is left to do to it, which has been settled; its bytes are there during the call only. A port
+  // whose far end does not know offloads cuts and completes it.
+  virtual Sent send(ByteSpan frame, const frame::Offload& offload) = 0;
+  Sent send(ByteSpan frame) { return send(frame, {}); }
+  // Moves the next waiting frame into out and returns its size, 0 when there is none; offload says what is left to do,
+  // settled too. What is larger than out is lost.
+  virtual size_t receive(MutableByteSpan out, frame::Offload& offload) = 0;
   [[nodiscard]] virtual bool link_up() const = 0;
 
   // on_ready is called when a frame has come, when there is room after kNoRoom, and when the link changed; from any

@@ -72,6 +72,8 @@ inline constexpr unsigned kMsixMaximumVectors = 2048;
 
 inline constexpr uint32_t kClassHostBridge = 0x060000;
 inline constexpr uint32_t kClassIsaBridge = 0x060100;
+inline constexpr uint32_t kClassStorageSata = 0x010601;  // AHCI
+inline constexpr uint32_t kClassStorageNvme = 0x010802;
 inline constexpr uint32_t kClassStorageOther = 0x018000;
 inline constexpr uint32_t kClassNetworkEthernet = 0x020000;
 inline constexpr uint32_t kClassCommunicationOther = 0x078000;

@@ -127,14 +127,62 @@ inline constexpr uint16_t kDeviceEntropy = 4;
 // ---- 5.1 Network device ----
 inline constexpr uint64_t kNetChecksum = 1ull << 0;       // the driver may leave checksums open
 inline constexpr uint64_t kNetGuestChecksum = 1ull << 1;  // the device may
+inline constexpr uint64_t kNetControlGuestOffloads = 1ull << 2;
 inline constexpr uint64_t kNetMtu = 1ull << 3;
 inline constexpr uint64_t kNetMac = 1ull << 5;
+inline constexpr uint64_t kNetGuestTcp4 = 1ull << 7;  // the device may leave streams uncut
+inline constexpr uint64_t kNetGuestTcp6 = 1ull << 8;
+inline constexpr uint64_t kNetHostTcp4 = 1ull << 11;  // the driver may
+inline constexpr uint64_t kNetHostTcp6 = 1ull << 12;
 inline constexpr uint64_t kNetMergeableBuffers = 1ull << 15;
 inline constexpr uint64_t kNetStatus = 1ull << 16;
+inline constexpr uint64_t kNetControlQueue = 1ull << 17;
+inline constexpr uint64_t kNetControlReceive = 1ull << 18;
+inline constexpr uint64_t kNetControlVlan = 1ull << 19;
+inline constexpr uint64_t kNetControlReceiveExtra = 1ull << 20;
+inline constexpr uint64_t kNetGuestAnnounce = 1ull << 21;
+inline constexpr uint64_t kNetMultiqueue = 1ull << 22;
+inline constexpr uint64_t kNetControlMac = 1ull << 23;
+inline constexpr uint64_t kNetGuestUdp4 = 1ull << 54;
+inline constexpr uint64_t kNetGuestUdp6 = 1ull << 55;
+inline constexpr uint64_t kNetHostUdp = 1ull << 56;
+inline constexpr uint64_t kNetScaling = 1ull << 60;  // RSS
 
 inline constexpr uint16_t kNetLinkUp = 1;
+inline constexpr uint16_t kNetAnnounce = 2;
 inline constexpr uint8_t kNetNeedsChecksum = 1;
+inline constexpr uint8_t kNetDataValid = 2;
 inline constexpr uint8_t kNetGsoNone = 0;
+inline constexpr uint8_t kNetGsoTcp4 = 1;
+inline constexpr uint8_t kNetGsoTcp6 = 4;
+inline constexpr uint8_t kNetGsoUdp = 5;
+
+// 5.1.6.5 Control: a class, a command, its data, and an answer.
+inline constexpr uint8_t kNetControlOk = 0;
+inline constexpr uint8_t kNetControlError = 1;
+inline constexpr uint8_t kNetClassReceive = 0;
+inline constexpr uint8_t kNetClassMac = 1;
+inline constexpr uint8_t kNetControlMacTable = 0;
+inline constexpr uint8_t kNetControlMacAddress = 1;
+inline constexpr uint8_t kNetClassVlan = 2;
+inline constexpr uint8_t kNetControlVlanAdd = 0;
+inline constexpr uint8_t kNetControlVlanDelete = 1;
+inline constexpr uint8_t kNetClassAnnounce = 3;
+inline constexpr uint8_t kNetControlAnnounceDone = 0;
+inline constexpr uint8_t kNetClassMultiqueue = 4;
+inline constexpr uint8_t kNetControlPairs = 0;
+inline constexpr uint8_t kNetControlScaling = 1;
+inline constexpr uint8_t kNetClassGuestOffloads = 5;
+inline constexpr uint8_t kNetControlOffloadsSet = 0;
+
+// 5.1.6.4.3.1 What a hash is made of.
+inline constexpr uint32_t kNetHashIpv4 = 1 << 0;
+inline constexpr uint32_t kNetHashTcpIpv4 = 1 << 1;
+inline constexpr uint32_t kNetHashUdpIpv4 = 1 << 2;
+inline constexpr uint32_t kNetHashIpv6 = 1 << 3;
+inline constexpr uint32_t kNetHashTcpIpv6 = 1 << 4;
+inline constexpr uint32_t kNetHashUdpIpv6 = 1 << 5;
+inline constexpr uint32_t kNetHashTypes = 0x3F;
 
 struct NetHeader {
   uint8_t flags;
@@ -152,8 +200,13 @@ struct __attribute__((packed)) NetConfig {
   uint16_t status;
   uint16_t max_queue_pairs;
   uint16_t mtu;
+  uint32_t speed;
+  uint8_t duplex;
+  uint8_t rss_max_key_size;
+  uint16_t rss_max_indirection_table_length;
+  uint32_t supported_hash_types;
 };
-static_assert(sizeof(NetConfig) == 12);
+static_assert(sizeof(NetConfig) == 24);
 
 // ---- 5.2 Block device ----
 inline constexpr uint64_t kBlockSizeMax = 1ull << 1;

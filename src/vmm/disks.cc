@@ -1,37 +1,80 @@
 #include "vmm/disks.h"
 
+#include <algorithm>
+
 #include "block/filter/write_through_disk.h"
+#include "block/format/disk_opener.h"
 #include "block/format/image.h"
 #include "block/format/image_disk.h"
-#include "block/store/file/file_store.h"
 
 namespace bulkhead::vmm {
 namespace {
 
-Result<std::unique_ptr<block::Disk>> open_raw(const DiskConfig& disk, block::Access access, unsigned thread_count) {
+Result<std::string> format_of(const DiskConfig& disk) {
   // An image taken for raw would be destroyed by the first write, and the guest sees rubbish.
   if (disk.format.empty()) {
     if (const std::string_view like = TRY(block::probe_format(disk.path)); like != "raw") {
       return fail("begins like a {} image; state format={} or format=raw", like, like);
     }
   }
-  return TRY(block::file::FileStore::open(disk.path, access, thread_count));
+  return disk.format.empty() ? "raw" : disk.format;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<block::Disk>> open_disk(const DiskConfig& disk, unsigned thread_count) {
-  const auto access = disk.read_only ? block::Access::kReadOnly : block::Access::kReadWrite;
-  std::unique_ptr<block::Disk> opened;
-  if (disk.format.empty() || disk.format == "raw") {
-    opened = TRY(open_raw(disk, access, thread_count));
-  } else {
-    auto image = TRY(block::open_image(disk.path, disk.format, access));
-    if (image->geometry().size == 0) return fail("open '{}': the disk has no bytes", disk.path);
-    opened = std::make_unique<block::ImageDisk>(std::move(image), thread_count);
+Result<std::unique_ptr<Disks>> Disks::open(const VmConfig& config, const block::ErrorPolicyDisk::Listener& on_pause) {
+  std::unique_ptr<Disks> disks(new Disks());
+  const bool limited = std::ranges::any_of(config.disks, [](const Setting<DiskConfig>& disk) {
+    return disk.value.limits.any() || !disk.value.group.empty();
+  });
+  if (limited) {
+    disks->clock_ = std::make_unique<HostClock>(HostClock::Source::kMonotonic);
+    disks->clock_->resume();
+    for (const auto& group : config.disk_groups) {
+      disks->groups_[group.value.name] = std::make_shared<block::ThrottleGroup>(group.value.limits, *disks->clock_);
+    }
   }
-  if (disk.cache == DiskCache::kWriteback) return opened;
-  return std::make_unique<block::WriteThroughDisk>(std::move(opened));
+  const unsigned thread_count = config.deterministic.value ? 0 : block::ImageDisk::kDefaultThreadCount;
+  for (const auto& disk : config.disks) {
+    auto opened = disks->open_one(disk.value, thread_count, on_pause);
+    if (!opened) return fail("{}: {}", disk.label(disk.value.path), opened.error().message);
+    disks->disks_.push_back(std::move(*opened));
+  }
+  return disks;
+}
+
+block::HostCache host_cache_of(const DiskConfig& disk) {
+  const bool bypasses = disk.cache == DiskCache::kNone || disk.cache == DiskCache::kDirectsync;
+  return bypasses ? block::HostCache::kBypassed : block::HostCache::kUsed;
+}
+
+Result<Disks::One> Disks::open_one(const DiskConfig& disk, unsigned thread_count,
+                                   const block::ErrorPolicyDisk::Listener& on_pause) {
+  const auto access = disk.read_only ? block::Access::kReadOnly : block::Access::kReadWrite;
+  const std::string format = TRY(format_of(disk));
+  block::OpenedDisk storage = TRY(block::open_disk(disk.path, format, access, host_cache_of(disk), thread_count));
+  std::unique_ptr<block::Disk> opened;
+  One one;
+  if (disk.read_only || thread_count == 0) {
+    opened = std::move(storage.disk);
+  } else {
+    auto live = std::make_unique<block::LiveDisk>(block::Storage{disk.path, format, std::move(storage)});
+    one.live = live.get();
+    opened = std::move(live);
+  }
+  if (disk.cache == DiskCache::kWritethrough || disk.cache == DiskCache::kDirectsync) {
+    opened = std::make_unique<block::WriteThroughDisk>(std::move(opened));
+  }
+  if (disk.limits.any()) {
+    opened = std::make_unique<block::ThrottleDisk>(std::move(opened),
+                                                   std::make_shared<block::ThrottleGroup>(disk.limits, *clock_));
+  }
+  if (!disk.group.empty()) {
+    opened = std::make_unique<block::ThrottleDisk>(std::move(opened), groups_.at(disk.group));
+  }
+  opened = std::make_unique<block::ErrorPolicyDisk>(std::move(opened), disk.path, disk.on_error, on_pause);
+  one.top = std::make_unique<block::MeteredDisk>(std::move(opened));
+  return one;
 }
 
 }  // namespace bulkhead::vmm

@@ -106,6 +106,11 @@ bool StateDriver::ended() {
   return outcome_.has_value();
 }
 
+bool StateDriver::held_by(Holder holder) {
+  LockGuard guard(mutex_);
+  return (holders_seen_ & bit(holder)) != 0;
+}
+
 void StateDriver::body() {
   while (true) {
     uint32_t events = 0;
@@ -126,8 +131,9 @@ void StateDriver::body() {
       call->work();
     }
     apply_holds();
-    if (call == nullptr) continue;
     LockGuard guard(mutex_);
+    holders_seen_ = holders_;
+    if (call == nullptr) continue;
     call->done = !outcome_.has_value();
     done_.notify_all();
   }
@@ -141,6 +147,9 @@ void StateDriver::body() {
 void StateDriver::handle_events(uint32_t events) {
   using Kind = Outcome::Kind;
   if (ended()) return;
+  if ((events & kUserPause) != 0) holders_ |= bit(Holder::kUser);
+  if ((events & kUserResume) != 0) holders_ &= ~(bit(Holder::kUser) | bit(Holder::kDisk));
+  if ((events & kDiskPause) != 0) holders_ |= bit(Holder::kDisk);
   if ((events & kStop) != 0) return end({.kind = Kind::kStopped});
   if ((events & kQuit) != 0) return end({.kind = Kind::kQuit});
   if ((events & kDebugExit) != 0) {
@@ -199,10 +208,12 @@ std::string StateDriver::describe_fault(uint32_t index) {
 
 void StateDriver::do_reset() {
   come_to_rest();
+  // What waits for the disk is of the life that ends here.
+  holders_ &= ~bit(Holder::kDisk);
   {
     // Events of the life that ends here are not of the next one; the user's requests are kept.
     LockGuard guard(mutex_);
-    events_ &= ~static_cast<uint32_t>(kPowerOff | kGuestReset | kDebugExit | kVcpuStopped);
+    events_ &= ~static_cast<uint32_t>(kPowerOff | kGuestReset | kDebugExit | kVcpuStopped | kDiskPause);
     for (auto& stop : vcpu_stops_) stop.reset();
     debug_status_.reset();
     asked_to_shut_down_ = false;

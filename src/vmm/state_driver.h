@@ -50,7 +50,7 @@ struct VcpuSlot {
 class StateDriver final : public device::PowerControl {
  public:
   // The VM runs when nobody holds it. kStart is held from the beginning.
-  enum class Holder : uint8_t { kStart, kUser, kDebugger };
+  enum class Holder : uint8_t { kStart, kUser, kDebugger, kDisk };
 
   struct Policy {
     bool reboot = true;  // after the guest's reset
@@ -72,11 +72,18 @@ class StateDriver final : public device::PowerControl {
   void press_power_button() { post(kButton); }
   void reset() { post(kUserReset); }
   void quit() { post(kQuit); }
+  // The user's; resume() releases what a disk holds too.
+  void pause() { post(kUserPause); }
+  void resume() { post(kUserResume); }
+  // A disk of the host cannot go on.
+  void pause_for_disk() { post(kDiskPause); }
   // The first time the power button, the second time the end: what SIGTERM means.
   void shut_down();
 
   Outcome wait();
   [[nodiscard]] bool ended();
+  // As of the last change that the driver's thread has made.
+  [[nodiscard]] bool held_by(Holder holder);
 
   // Called on the driver's thread after a vCPU met a debug event; the debugger holds the VM then.
   void set_debug_listener(std::function<void(uint32_t vcpu_index)> on_debug_stop);
@@ -98,6 +105,9 @@ class StateDriver final : public device::PowerControl {
     kStop = 64,
     kVcpuStopped = 128,
     kEndThread = 256,
+    kUserPause = 512,
+    kUserResume = 1024,
+    kDiskPause = 2048,
   };
   struct Call {
     std::function<void()> work;
@@ -135,6 +145,7 @@ class StateDriver final : public device::PowerControl {
   ConditionVariable work_;
   ConditionVariable done_;
   uint32_t events_ GUARDED_BY(mutex_) = 0;
+  uint32_t holders_seen_ GUARDED_BY(mutex_) = 1u << static_cast<unsigned>(Holder::kStart);  // holders_, for others
   // The first that this life of the guest asked for: it runs on until it is parked and may write to the port again.
   std::optional<uint8_t> debug_status_ GUARDED_BY(mutex_);
   bool asked_to_shut_down_ GUARDED_BY(mutex_) = false;

@@ -1,6 +1,9 @@
 #include "vmm/state_driver.h"
 
 #include <atomic>
+#include <chrono>
+#include <functional>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -60,6 +63,16 @@ class StateDriverTest : public testing::Test {
     for (auto& vcpu : vcpus_) ASSERT_TRUE(vcpu->wait_until_running());
   }
 
+  // The driver does what it is asked in its own time.
+  static bool becomes_true(const std::function<bool()>& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
+
   NullCpuIo io_;
   std::vector<std::unique_ptr<FakeVcpu>> vcpus_;
   FakeBoard board_{vcpus_};
@@ -82,6 +95,34 @@ TEST_F(StateDriverTest, GuestPowerOffEndsTheVmWithZero) {
   EXPECT_EQ(outcome.exit_status(), 0);
   EXPECT_TRUE(board_.paused);
   EXPECT_FALSE(driver_->call_at_rest([] { FAIL() << "the VM has ended"; }));
+}
+
+TEST_F(StateDriverTest, AFullDiskHoldsUntilTheUserResumes) {
+  make();
+  start();
+  driver_->pause_for_disk();
+  ASSERT_TRUE(becomes_true([&] { return driver_->held_by(Holder::kDisk) && board_.paused; }));
+  driver_->pause();
+  ASSERT_TRUE(becomes_true([&] { return driver_->held_by(Holder::kUser); }));
+  EXPECT_FALSE(vcpus_[0]->is_running());
+  driver_->resume();
+  ASSERT_TRUE(becomes_true([&] { return !driver_->held_by(Holder::kDisk) && !driver_->held_by(Holder::kUser); }));
+  ASSERT_TRUE(becomes_true([&] { return !board_.paused; }));
+  for (auto& vcpu : vcpus_) ASSERT_TRUE(vcpu->wait_until_running());
+}
+
+TEST_F(StateDriverTest, AMachineThatWaitsForADiskCanBeResetAndEnded) {
+  make();
+  start();
+  driver_->pause_for_disk();
+  ASSERT_TRUE(becomes_true([&] { return driver_->held_by(Holder::kDisk) && board_.paused; }));
+  driver_->reset();
+  ASSERT_TRUE(becomes_true([&] { return board_.resets == 1 && !board_.paused; }));
+  for (auto& vcpu : vcpus_) ASSERT_TRUE(vcpu->wait_until_running());
+  driver_->pause_for_disk();
+  ASSERT_TRUE(becomes_true([&] { return driver_->held_by(Holder::kDisk) && board_.paused; }));
+  driver_->quit();
+  EXPECT_EQ(driver_->wait().kind, Kind::kQuit);
 }
 
 TEST_F(StateDriverTest, ParksAllVcpusWhileAnyoneHolds) {

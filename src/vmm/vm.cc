@@ -2,11 +2,10 @@
 
 #include <algorithm>
 
-#include "block/format/image_disk.h"
 #include "support/log.h"
 #include "support/os/fd.h"
+#include "support/os/unused_memory.h"
 #include "support/sha256.h"
-#include "vmm/disks.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -117,22 +116,34 @@ Result<> Vm::make_engine(const EngineSources& sources) {
     clock_ = host_clock_.get();
     random_ = std::make_unique<HostRandom>();
   }
+  TRY(make_tracer());
   engine_ = TRY(choice_.backend->create({.memory = *memory_,
                                          .clock = *clock_,
                                          .random = *random_,
                                          .model = *model_,
                                          .vcpu_count = config_.cpus.value,
                                          .counted = deterministic(),
-                                         .translate = config_.jit.value}));
+                                         .translate = config_.jit.value,
+                                         .watcher = translation_log_.get()}));
+  return {};
+}
+
+Result<> Vm::make_tracer() {
+  const TraceConfig& trace = config_.trace.value;
+  if (trace.any()) {
+    tracer_ =
+        TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, *clock_));
+  }
+  if (!trace.blocks && !config_.perf_map) return {};
+  translation_log_ =
+      TRY_IN("--perf-map", TranslationLog::create(trace.blocks ? tracer_.get() : nullptr,
+                                                  config_.perf_map ? TranslationLog::perf_map_path() : std::string()));
   return {};
 }
 
 Result<> Vm::open_disks() {
-  for (const auto& disk : config_.disks) {
-    auto opened = open_disk(disk.value, deterministic() ? 0 : block::ImageDisk::kDefaultThreadCount);
-    if (!opened) return fail("{}: {}", disk.label(disk.value.path), opened.error().message);
-    disks_.push_back(std::make_unique<block::MeteredDisk>(std::move(*opened)));
-  }
+  disks_ = TRY(Disks::open(config_, [this](const std::string& message) { on_disk_error(message); }));
+  disk_jobs_ = std::make_unique<DiskJobs>(config_, *disks_);
   return {};
 }
 
@@ -147,7 +158,7 @@ Result<> Vm::open_links() {
     const auto& nic = config_.nics[i];
     auto link = net::link::open_link(nic.value.link, mac_of_card(i), *fabrics_);
     if (!link) return fail("{}: {}", nic.label(nic.value.text), link.error().message);
-    links_.push_back(std::move(*link));
+    links_.push_back(std::make_unique<net::link::Cable>(std::move(*link)));
   }
   return {};
 }
@@ -181,13 +192,15 @@ Result<> Vm::make_machine() {
   machine::Wires wires{.memory = *memory_, .clock = *clock_, .random = *random_, .power = power_};
   for (size_t i = 0; i < serial_.size(); ++i) wires.serial[i] = panic_watches_[i].get();
   wires.virtio_console = guest_end(virtio_console_.get());
-  for (size_t i = 0; i < disks_.size(); ++i) {
-    const std::string& serial = config_.disks[i].value.serial;
-    wires.disks.push_back({*disks_[i], serial.empty() ? fmt::format("disk{}", i) : serial});
+  for (size_t i = 0; i < disks_->size(); ++i) {
+    const DiskConfig& disk = config_.disks[i].value;
+    wires.disks.push_back(
+        {(*disks_)[i], disk.serial.empty() ? fmt::format("disk{}", i) : disk.serial, disk.bus, disk.medium});
   }
   for (size_t i = 0; i < links_.size(); ++i) {
     const NicConfig& nic = config_.nics[i].value;
-    wires.nics.push_back({*links_[i], mac_of_card(i), nic.mtu});
+    wires.nics.push_back(
+        {*links_[i], mac_of_card(i), {.mtu = nic.mtu, .queue_pairs = nic.queue_pairs, .offloads = nic.offloads}});
   }
   machine_ = TRY(machine::Machine::create(std::move(machine_config), wires));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->connect_vcpu(i, engine_->vcpu(i));
@@ -196,16 +209,11 @@ Result<> Vm::make_machine() {
 }
 
 Result<> Vm::make_driver() {
-  const TraceConfig& trace = config_.trace.value;
-  if (trace.any()) {
-    tracer_ =
-        TRY_IN(config_.trace_file.label(config_.trace_file.value), Tracer::create(config_.trace_file.value, *clock_));
-  }
   std::vector<VcpuSlot> slots;
   for (uint32_t i = 0; i < config_.cpus.value; ++i) {
     cpu::CpuIo* io = &machine_->cpu_io(i);
     if (tracer_) {
-      tracing_.push_back(std::make_unique<TracingCpuIo>(*io, *tracer_, trace, i));
+      tracing_.push_back(std::make_unique<TracingCpuIo>(*io, *tracer_, config_.trace.value, i));
       io = tracing_.back().get();
     }
     slots.push_back({engine_->vcpu(i), *io});
@@ -224,6 +232,12 @@ Result<> Vm::make_driver() {
 
 // The files are read again at every reset: RAM is the guest's, and what they need until then is not kept.
 Result<> Vm::power_on() {
+  TRY(load_guest());
+  give_back_unused_memory();
+  return {};
+}
+
+Result<> Vm::load_guest() {
   const auto read = [this](const Setting<std::string>& setting) -> Result<std::string> {
     auto bytes = read_file(setting.value, memory_->size());
     if (!bytes) return fail("{}: {}", setting.label(setting.value), bytes.error().message);
@@ -268,8 +282,42 @@ void Vm::pause() {
 }
 
 void Vm::resume() {
+  {
+    const LockGuard lock(disk_error_mutex_);
+    disk_error_.clear();
+  }
   machine_->resume();
   if (host_clock_) host_clock_->resume();
+}
+
+// From a disk's thread, as often as there are requests that fail.
+void Vm::on_disk_error(const std::string& message) {
+  bool first = false;
+  {
+    const LockGuard lock(disk_error_mutex_);
+    first = disk_error_.empty();
+    if (first) disk_error_ = message;
+  }
+  if (first) log::error("paused: {}; it goes on after 'bulkhead resume' or ^] c", message);
+  driver_->pause_for_disk();
+}
+
+bool Vm::plug_card(size_t index, bool plugged) {
+  if (index >= links_.size()) return false;
+  links_[index]->set_plugged(plugged);
+  return true;
+}
+
+std::string Vm::status() {
+  using Holder = StateDriver::Holder;
+  if (driver_->ended()) return "ended";
+  if (driver_->held_by(Holder::kDisk)) {
+    const LockGuard lock(disk_error_mutex_);
+    if (!disk_error_.empty()) return "paused: " + disk_error_;
+  }
+  const bool held = driver_->held_by(Holder::kUser) || driver_->held_by(Holder::kDebugger) ||
+                    driver_->held_by(Holder::kStart) || driver_->held_by(Holder::kDisk);
+  return held ? "paused" : "running";
 }
 
 std::optional<std::string> Vm::panic_message() {
@@ -283,6 +331,9 @@ std::optional<std::string> Vm::panic_message() {
 std::vector<std::string> Vm::notices() const {
   std::vector<std::string> lines;
   if (!choice_.reason.empty()) lines.push_back(choice_.reason);
+  const bool translates = engine_name() == "soft" && config_.jit.value;
+  if (config_.perf_map && translates) lines.push_back(fmt::format("perf map: {}", TranslationLog::perf_map_path()));
+  if (translation_log_ && !translates) lines.emplace_back("--trace blocks, --perf-map: this engine translates nothing");
   for (size_t i = 0; i < serial_.size(); ++i) {
     if (serial_[i] && !serial_[i]->notice().empty())
       lines.push_back(fmt::format("COM{}: {}", i + 1, serial_[i]->notice()));
@@ -306,6 +357,9 @@ void Vm::on_terminal_command(console::TerminalCommand command) {
       break;
     case console::TerminalCommand::kReset:
       driver_->reset();
+      break;
+    case console::TerminalCommand::kContinue:
+      driver_->resume();
       break;
   }
 }
@@ -333,8 +387,8 @@ std::string Vm::statistics() {
   };
   for (size_t i = 0; i < serial_.size(); ++i) add_console(fmt::format("COM{}", i + 1), serial_[i].get());
   add_console("virtio console", virtio_console_.get());
-  for (size_t i = 0; i < disks_.size(); ++i) {
-    const block::MeteredDisk::Counts counts = disks_[i]->counts();
+  for (size_t i = 0; i < disks_->size(); ++i) {
+    const block::MeteredDisk::Counts counts = (*disks_)[i].counts();
     StatisticsSection& section = others.emplace_back(fmt::format("disk {}", i), cpu::Statistics{});
     for (size_t operation = 0; operation < counts.requests.size(); ++operation) {
       const auto name = block::to_string(static_cast<block::Operation>(operation));
@@ -367,12 +421,12 @@ Result<std::string> Vm::state_hash() {
   TRY(save(writer));
   hash.update(writer.encode());
   std::vector<uint8_t> piece(1 << 20);
-  for (size_t i = 0; i < disks_.size(); ++i) {
-    const uint64_t size = disks_[i]->geometry().size;
+  for (size_t i = 0; i < disks_->size(); ++i) {
+    const uint64_t size = (*disks_)[i].geometry().size;
     for (uint64_t offset = 0; offset < size; offset += piece.size()) {
       const MutableByteSpan bytes(piece.data(), std::min<uint64_t>(piece.size(), size - offset));
       std::optional<block::Status> status;
-      disks_[i]->submit(block::Request::read(offset, {bytes}, [&](block::Status result) { status = result; }));
+      (*disks_)[i].submit(block::Request::read(offset, {bytes}, [&](block::Status result) { status = result; }));
       CHECK(status.has_value(), "the disks of a deterministic VM answer at once");
       if (*status != block::Status::kOk) {
         return fail("{}: {} at byte {}", config_.disks[i].label(config_.disks[i].value.path), to_string(*status),
@@ -385,6 +439,11 @@ Result<std::string> Vm::state_hash() {
 }
 
 Result<> Vm::save(StateWriter& writer) {
+  {
+    const LockGuard lock(disk_error_mutex_);
+    // A request that is to be repeated is in nobody's state.
+    if (!disk_error_.empty()) return fail("the machine waits for a disk: {}", disk_error_);
+  }
   writer.put("vcpu_count", config_.cpus.value).put("memory_bytes", memory_->size()).put("now_ns", clock_->now_ns());
   writer.put("tsc", clock_->tsc());
   writer.put_bytes("cpu_model", bytes_of(config_.cpu_model.value));

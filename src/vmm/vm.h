@@ -11,14 +11,14 @@
 #include <string>
 #include <vector>
 
-#include "block/filter/metered_disk.h"
 #include "console/backends.h"
 #include "cpu/model.h"
 #include "machine/board/machine.h"
 #include "memory/guest_memory.h"
+#include "net/link/cable.h"
 #include "net/link/fabric.h"
-#include "net/link/link.h"
 #include "support/loop/event_loop.h"
+#include "support/os/mutex.h"
 #include "support/os/thread.h"
 #include "support/random.h"
 #include "support/time/counted_clock.h"
@@ -26,11 +26,14 @@
 #include "vmm/config/config.h"
 #include "vmm/counted/output_only.h"
 #include "vmm/counted/turns.h"
+#include "vmm/disk_jobs.h"
+#include "vmm/disks.h"
 #include "vmm/engine/engine_choice.h"
 #include "vmm/panic_watch.h"
 #include "vmm/state_driver.h"
 #include "vmm/statistics.h"
 #include "vmm/trace.h"
+#include "vmm/translation_log.h"
 
 namespace bulkhead::vmm {
 
@@ -49,6 +52,8 @@ class Vm final : public Board {
   [[nodiscard]] StateDriver& driver() { return *driver_; }
   // Of the consoles; runs from start() to finish(). What does not block may use it too.
   [[nodiscard]] EventLoop& loop() { return *loop_; }
+  // On the loop's thread.
+  [[nodiscard]] DiskJobs& disk_jobs() { return *disk_jobs_; }
   [[nodiscard]] memory::GuestMemory& memory() { return *memory_; }
   [[nodiscard]] uint32_t vcpu_count() const { return config_.cpus.value; }
   // Its state may be read and set only from StateDriver::call_at_rest().
@@ -83,6 +88,11 @@ class Vm final : public Board {
   void press_power_button() override { machine_->press_power_button(); }
   std::optional<std::string> panic_message() override;
 
+  // "running", "paused" or "paused: " and why, in one line.
+  [[nodiscard]] std::string status();
+  // Pulls a card's cable or puts it back; false when there is no such card.
+  [[nodiscard]] bool plug_card(size_t index, bool plugged);
+
  private:
   // The board is made before the driver that takes its requests.
   class PowerRelay final : public device::PowerControl {
@@ -114,6 +124,7 @@ class Vm final : public Board {
   };
 
   explicit Vm(const VmConfig& config) : config_(config) {}
+  Result<> make_tracer();
   Result<> make_engine(const EngineSources& sources);
   Result<> open_consoles();
   Result<> open_disks();
@@ -124,6 +135,8 @@ class Vm final : public Board {
   [[nodiscard]] bool deterministic() const { return config_.deterministic.value; }
   [[nodiscard]] console::ByteStream* guest_end(console::Backend* backend);
   Result<> power_on();
+  Result<> load_guest();
+  void on_disk_error(const std::string& message);
   void on_terminal_command(console::TerminalCommand command);
 
   const VmConfig config_;
@@ -136,17 +149,21 @@ class Vm final : public Board {
   std::unique_ptr<memory::GuestMemory> memory_;
   EngineChoice choice_;
   std::unique_ptr<cpu::CpuModel> model_;
+  std::unique_ptr<Tracer> tracer_;
+  std::unique_ptr<TranslationLog> translation_log_;
   std::unique_ptr<VmEngine> engine_;
   std::unique_ptr<EventLoop> loop_;
   std::array<std::unique_ptr<console::Backend>, machine::kSerialPortCount> serial_;
   std::array<std::unique_ptr<PanicWatch>, machine::kSerialPortCount> panic_watches_;
   std::unique_ptr<console::Backend> virtio_console_;
   std::vector<std::unique_ptr<OutputOnly>> output_only_;  // in front of the above in a deterministic run
-  std::vector<std::unique_ptr<block::MeteredDisk>> disks_;
+  std::unique_ptr<Disks> disks_;
+  std::unique_ptr<DiskJobs> disk_jobs_;
+  Mutex disk_error_mutex_;
+  std::string disk_error_ GUARDED_BY(disk_error_mutex_);  // for which the machine waits; empty when it does not
   std::unique_ptr<net::link::Fabrics> fabrics_;
-  std::vector<std::unique_ptr<net::link::Link>> links_;  // of the network cards
+  std::vector<std::unique_ptr<net::link::Cable>> links_;  // of the network cards
   std::unique_ptr<machine::Machine> machine_;
-  std::unique_ptr<Tracer> tracer_;
   std::vector<std::unique_ptr<TracingCpuIo>> tracing_;
   std::unique_ptr<Turns> turns_;
   std::unique_ptr<StateDriver> driver_;

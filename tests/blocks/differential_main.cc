@@ -65,7 +65,8 @@ Case make_case(uint64_t seed, uint64_t number, const engine::decoder::DecodeOpti
   SeededRandom random(seed * 0x9E37'79B9'7F4A'7C15 + number);
   generator.reseed(random.next());
   // Modes change seldom, because that builds the worlds anew.
-  Case test{.mode = Pair::kModes[number / 500 % Pair::kModes.size()], .seed = random.next(), .program = {}};
+  Case test{
+      .mode = Pair::kModes[Pair::kOrder[number / 500 % Pair::kOrder.size()]], .seed = random.next(), .program = {}};
   const Ring ring = test.mode.ends_with("user") ? Ring::kUser : Ring::kKernel;
   test.program = test.mode.starts_with("long") ? generator.next(ring) : generator.next_32(ring);
   return test;
@@ -80,14 +81,14 @@ Result<int> run(const Options& options) {
     return fail("--inject '{}': allowed: register, flag, vector, memory or count", options.inject);
   }
   auto pair = TRY(Pair::create({.translate = true, .translate_after = 1}, {}));
-  uint64_t different = 0, injected = 0, blocks = 0, number = options.first;
+  uint64_t different = 0, injected = 0, runs = 0, number = options.first;
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(options.seconds);
   for (; options.seconds != 0 ? std::chrono::steady_clock::now() < end : number < options.first + options.count;
        ++number) {
     const Case test = make_case(options.seed, number, pair->decode_options());
     const bool falsify = injection != Injection::kNone && number % kInjectionPeriod == 0;
     injected += falsify ? 1 : 0;
-    blocks += Pair::kRounds;
+    runs += Pair::kRounds;
     const auto differences = pair->run(test, falsify ? injection : Injection::kNone);
     if (differences.empty()) continue;
     if (++different > options.report_limit) continue;
@@ -95,8 +96,11 @@ Result<int> run(const Options& options) {
                list(test, pair->decode_options()));
     for (const std::string& line : differences) fmt::print("    {}\n", line);
   }
-  fmt::print("{} programs, {} runs of them, {} instructions, seed {}: {} differences, {} left to the TLB\n",
-             number - options.first, blocks, pair->instructions(), options.seed, different, pair->left_to_tlb());
+  fmt::print(
+      "{} programs, {} runs of them, {} blocks translated, {} instructions, seed {}: {} differences, {} left to the "
+      "TLB\n",
+      number - options.first, runs, pair->translated(), pair->instructions(), options.seed, different,
+      pair->left_to_tlb());
   if (injection == Injection::kNone) return different == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
   fmt::print("{} of {} falsified results were found\n", different, injected);
   return injected != 0 && different == injected ? EXIT_SUCCESS : EXIT_FAILURE;

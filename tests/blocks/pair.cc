@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/interpreter/cpu.h"
 #include "instructions/environment.h"
 #include "instructions/host_cpu.h"
 #include "instructions/registers.h"
@@ -35,6 +36,20 @@ cpu::State first_state(std::string_view mode, uint64_t start, SeededRandom& rand
   if (chance(8)) state.rflags |= 1 << 10;                             // DF
   if (mode.ends_with("user") && chance(20)) state.rflags |= 3 << 12;  // IOPL
   state.segments[cpu::kGs].base = instructions::Generator::kGsBase;
+  state.msr_star = uint64_t{0x0023'0018} << 32;
+  state.msr_lstar = World::kSystemCall;
+  state.msr_sfmask = chance(50) ? 0 : random.next() & 0x700;
+  state.cr4 |= uint64_t{engine::kCr4De};
+  if (mode == "long64" && chance(15)) {
+    state.cr4 |= uint64_t{engine::kCr4Smap};
+    if (chance(60)) state.rflags |= uint64_t{engine::kFlagAlignmentCheck};
+  }
+  if (chance(4)) {  // a watchpoint, or a breakpoint somewhere in the code
+    const uint64_t kind = random.below(2) * 3, number = random.below(4);
+    state.dr[number] = kind == 0 ? instructions::kCodeAddress + start + random.below(64)
+                                 : instructions::kScratchAddress + random.below(kScratchPages * kPageSize);
+    state.dr7 |= uint64_t{1} << (2 * number) | (kind | (kind == 0 ? 0 : random.below(4) << 2)) << (16 + 4 * number);
+  }
   auto field = [&](size_t offset, auto value) { std::memcpy(state.xsave.data() + offset, &value, sizeof value); };
   random.fill(MutableByteSpan(state.xsave).subspan(instructions::kXmmRegisters, 256));
   random.fill(MutableByteSpan(state.xsave).subspan(instructions::kYmmHighHalves, 256));
@@ -133,20 +148,33 @@ std::vector<std::string> Pair::run_round(const Case& test, uint64_t seed, Inject
   }
   auto in_memory = compare_memory();
   differences.insert(differences.end(), in_memory.begin(), in_memory.end());
-  if (!differences.empty() && page_tables_changed()) {
+  if (!differences.empty() && left_to_tlb(test.program)) {
     ++left_to_tlb_;
     differences.clear();
   }
   return differences;
 }
 
-// Otherwise than by the processor, which sets the accessed and dirty bits.
-bool Pair::page_tables_changed() const {
+// Page tables have changed otherwise than by the processor, which sets the accessed and dirty bits, and by the program
+// where it was made to and drops the TLB's entry.
+bool Pair::left_to_tlb(const Program& program) const {
   constexpr uint64_t kAccessedAndDirty = 0x60;
   for (World* world : {checked_.get(), reference_.get()}) {
+    const uint8_t* ram = world->memory().host_base();
     for (uint64_t at = environment::kPageTables; at < environment::kPageTablesEnd; at += sizeof(uint64_t)) {
-      const auto before = load<uint64_t>(image_.data() + at);
-      if (((load<uint64_t>(world->memory().host_base() + at) ^ before) & ~kAccessedAndDirty) != 0) return true;
+      const auto now = load<uint64_t>(ram + at);
+      if (((now ^ load<uint64_t>(image_.data() + at)) & ~kAccessedAndDirty) == 0) continue;
+      const bool meant = std::ranges::any_of(program.table_changes, [&](const Program::TableChange& change) {
+        return change.address == at && ((now ^ change.value) & ~kAccessedAndDirty) == 0;
+      });
+      if (!meant) return true;
+    }
+    // It may have rewritten those instructions.
+    for (const Program::TableChange& change : program.table_changes) {
+      if (std::memcmp(ram + environment::kHighCodePhysical + program.start + change.offset,
+                      program.code.data() + change.offset, change.length) != 0) {
+        return true;
+      }
     }
   }
   return false;

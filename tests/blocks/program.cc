@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "instructions/environment.h"
 #include "instructions/host_cpu.h"
 #include "memory/guest_address.h"
 
@@ -13,6 +14,13 @@ using engine::decoder::Mnemonic;
 using instructions::kCodeAddress;
 using instructions::kScratchAddress;
 using instructions::Sample;
+
+namespace {
+
+// ADD, OR, ADC, SBB, AND, SUB, XOR and CMP of a register to ModRM.rm.
+constexpr std::array<unsigned, 8> kArithmetic = {0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31, 0x39};
+
+}  // namespace
 
 Program ProgramGenerator::next(Ring ring) {
   code64_ = true;
@@ -72,6 +80,12 @@ void ProgramGenerator::load(unsigned reg, uint64_t value) {
 }
 
 uint64_t ProgramGenerator::pointer() {
+  if (chance(6)) {  // by a large page
+    const uint64_t page = kPageSize * below(2);
+    const uint64_t offset = chance(33) ? (kPageSize - below(32)) % kPageSize : below(kPageSize);
+    return chance(70) ? kLargeAddress + page + offset
+                      : kLargeCodeAddress + instructions::environment::kHighCodePhysical + page + offset;
+  }
   constexpr std::array<uint64_t, 16> kPages = {kPlain,      kPlain,     kPlain,  kPlain,    kPlain,    kPlain,
                                                kPlain,      kPlain + 1, kAbsent, kDevice,   kReadOnly, kCodeAlias,
                                                kSupervisor, kFresh,     kFresh,  kPlain + 1};
@@ -88,8 +102,10 @@ void ProgramGenerator::add_instruction(Ring ring) {
     add_sample();
   } else if (kind < 50) {
     add_vector(ring);
-  } else if (kind < 70) {
+  } else if (kind < 62) {
     add_simple();
+  } else if (kind < 70) {
+    add_structure();
   } else if (kind < 80) {
     add_branch();
   } else if (kind < 85) {
@@ -98,6 +114,13 @@ void ProgramGenerator::add_instruction(Ring ring) {
     add_loop();
   } else if (kind < 92) {
     add_self_modification();
+  } else if (kind < 94) {
+    if (code64_) return chance(50) ? add_table_change(ring) : add_table_loop(ring);
+    add_simple();
+  } else if (kind < 95) {
+    add_debug_registers();
+  } else if (kind < 96) {
+    add_ring_change(ring);
   } else {
     add_system(ring);
   }
@@ -157,8 +180,7 @@ void ProgramGenerator::add_simple() {
   const unsigned reg = static_cast<unsigned>(below(8)), rm = static_cast<unsigned>(below(8));
   const unsigned wide = code64_ ? 0x48 : 0x3E;  // REX.W, or a DS prefix that changes nothing
   const unsigned direct = 0xC0 | reg << 3 | rm;
-  constexpr std::array<unsigned, 8> kArithmetic = {0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31, 0x39};
-  switch (below(12)) {
+  switch (below(13)) {
     case 0:  // op rm, reg
       mark();
       if (rm == cpu::kRsp) return emit({0x90});
@@ -196,7 +218,13 @@ void ProgramGenerator::add_simple() {
     case 9:  // movups xmm, [rbx + disp8] or back
       mark();
       return emit({0x0F, chance(50) ? 0x10u : 0x11u, 0x43 | reg << 3, static_cast<unsigned>(below(256))});
-    case 10:  // shift by an immediate, perhaps 0
+    case 10: {  // adc, adcx or adox reg, [rbx + 8 * n]: chains whose carries outlive accesses
+      mark();
+      const unsigned modrm = 0x43 | (reg == cpu::kRsp ? 0u : reg) << 3, offset = 8 * static_cast<unsigned>(below(16));
+      if (chance(40)) return emit({wide, 0x13, modrm, offset});
+      return emit({chance(50) ? 0x66u : 0xF3u, wide, 0x0F, 0x38, 0xF6, modrm, offset});
+    }
+    case 11:  // shift by an immediate, perhaps 0
       mark();
       return emit({wide, 0xC1, 0xC0 | static_cast<unsigned>(below(8)) << 3 | (rm == cpu::kRsp ? 2u : rm),
                    static_cast<unsigned>(below(70))});
@@ -236,6 +264,79 @@ void ProgramGenerator::add_call() {
   emit_value(0, 4);
 }
 
+// Several accesses around one register, which moves on in between: what a look-up for a whole group can stand for.
+void ProgramGenerator::add_structure() {
+  const auto base = static_cast<unsigned>(code64_ && chance(40) ? 12u + static_cast<unsigned>(below(4))
+                                          : chance(20)          ? +cpu::kRsp
+                                                                : +cpu::kRbx);
+  const unsigned number = base & 7;
+  if (base != cpu::kRsp) load(base, pointer());
+  const bool has_index = base != cpu::kRsp && chance(25);
+  if (has_index) load(cpu::kRcx, below(4));
+  for (uint64_t count = 2 + below(7); count != 0; --count) {
+    const unsigned reg = static_cast<unsigned>(below(2)) * 2;  // AX or DX
+    const unsigned wide = 0x48 | base >> 3;                    // REX.B where the base needs it
+    const auto displacement = static_cast<unsigned>(below(256));
+    // REX in front of an opcode, and the address behind it.
+    const auto access = [&](std::initializer_list<unsigned> opcode, bool is_64 = true) {
+      mark();
+      if (code64_ && (is_64 || base >= 8)) emit({is_64 ? wide : wide & 0x47});
+      emit(opcode);
+      if (has_index)
+        emit({0x44 | reg << 3, 0xC8 | number, displacement});  // [base + RCX * 8 + disp8]
+      else if (number == cpu::kRsp)
+        emit({0x44 | reg << 3, 0x24, displacement});
+      else
+        emit({0x40 | reg << 3 | number, displacement});
+    };
+    switch (below(12)) {
+      case 0:
+      case 1:
+      case 2:
+        access({0x8B});
+        break;
+      case 3:
+        access({0x89});
+        break;
+      case 4:
+        access({kArithmetic[below(8)]});  // also ADC and SBB
+        break;
+      case 5:
+        access({0x0F, chance(50) ? 0x10u : 0x11u}, false);  // movups
+        break;
+      case 6:
+        access({0x0F, 0x58}, false);  // addps, aligned
+        break;
+      case 7:
+        access({0x8A}, false);
+        break;
+      case 8: {  // push and pop
+        mark();
+        emit({0x50});
+        if (chance(50)) break;
+        mark();
+        emit({0x58});
+        break;
+      }
+      case 9:  // add base, imm8
+        if (base == cpu::kRsp) break;
+        mark();
+        if (code64_) emit({wide});
+        emit({0x83, 0xC0 | number, static_cast<unsigned>(below(256))});
+        break;
+      case 10:  // lea base, [base + disp8]
+        if (number == cpu::kRsp) break;
+        mark();
+        if (code64_) emit({base >= 8 ? wide | 4u : wide});
+        emit({0x8D, 0x40 | number << 3 | number, displacement});
+        break;
+      default:
+        add_simple();
+    }
+    if (chance(10)) add_branch();
+  }
+}
+
 // A few rounds over what was emitted last: mov ecx, n ... dec ecx; jnz.
 void ProgramGenerator::add_loop() {
   load(cpu::kRcx, 1 + below(6));
@@ -262,55 +363,13 @@ void ProgramGenerator::add_self_modification() {
     immediates_.push_back(program_.code.size());
     return emit_value(random_.next(), 4);
   }
-  const uint64_t target = kCodeAddress + program_.start + immediates_[below(immediates_.size())];
-  load(cpu::kRdi, chance(70) ? target : target - kCodeAddress + kScratchAddress + kCodeAlias * kPageSize);
+  const uint64_t offset = program_.start + immediates_[below(immediates_.size())];
+  load(cpu::kRdi, chance(60)   ? kCodeAddress + offset
+                  : chance(60) ? kScratchAddress + kCodeAlias * kPageSize + offset
+                               : kLargeCodeAddress + instructions::environment::kHighCodePhysical + offset);
   mark();
   emit({0xC7, 0x07});
   emit_value(random_.next(), 4);
-}
-
-// Devices, flags of the system, time and randomness; in user mode most of it faults.
-void ProgramGenerator::add_system(Ring ring) {
-  mark();
-  switch (below(ring == Ring::kKernel ? 15 : 7)) {
-    case 0:
-      return emit({0x0F, 0x31});  // rdtsc
-    case 1:
-      return emit({0x0F, 0xC7, 0xF0 | static_cast<unsigned>(below(4))});  // rdrand
-    case 2:
-      return emit({0x0F, 0xA2});  // cpuid
-    case 3:
-      return emit({chance(50) ? 0xFCu : 0xFDu});  // cld, std
-    case 4:
-      return emit({0xF3, 0x90});  // pause
-    case 5:
-      return chance(20) ? emit({0xCC}) : emit({0x0F, 0x0B});  // int3, ud2
-    case 6:
-      return chance(20) ? emit({0xFA}) : emit({0x90});  // cli
-    case 7:
-    case 8:
-      return emit({0xFB});  // sti
-    case 9:
-      return emit({0xE6, kInterruptPort});  // out: an interrupt
-    case 10:
-      return emit({0xE5, 0x70});  // in eax, 0x70
-    case 11:
-      load(cpu::kRdi, kScratchAddress + kDevice * kPageSize + below(0x1000));
-      mark();
-      return emit({chance(50) ? 0x8Bu : 0x89u, 0x07});  // mov between eax and a device
-    case 12:
-      load(cpu::kRdi, pointer());
-      mark();
-      return emit({0x0F, 0x01, 0x3F});  // invlpg [rdi]
-    case 13:
-      emit({0x0F, 0x20, 0xD8});  // mov rax, cr3
-      mark();
-      return emit({0x0F, 0x22, 0xD8});  // mov cr3, rax
-    default:
-      emit({0x9C});  // pushf
-      mark();
-      return emit({0x9D});  // popf
-  }
 }
 
 void ProgramGenerator::resolve_branches() {

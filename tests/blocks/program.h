@@ -28,6 +28,14 @@ enum ScratchPage : uint64_t {
 // Two pages: a program may cross the border.
 inline constexpr uint64_t kCodePages = 2;
 inline constexpr uint16_t kInterruptPort = 0x81;  // a write raises an interrupt
+// RAM from 2 MiB on, where the scratch pages are, and RAM from 0 on, where the code is, each once more by a page of
+// 2 MiB.
+inline constexpr uint64_t kLargeAddress = 0x3000'0000, kLargeCodeAddress = 0x3020'0000;
+inline constexpr uint64_t kLargePageSize = 2ull << 20;
+// The page tables that programs rewrite, at their linear addresses: of the scratch pages, and the directory.
+inline constexpr uint64_t kScratchTable = 0xD000, kDirectory = 0xA000;
+// What a user program calls by INT to have the TLB flushed by a new CR3 (RAX is lost), or of the first scratch page.
+inline constexpr uint8_t kFlushVector = 0x82, kFlushPageVector = 0x84;
 
 enum class Ring : uint8_t { kKernel, kUser };
 
@@ -35,6 +43,12 @@ struct Program {
   std::vector<uint8_t> code;
   uint64_t start = 0;                // offset of the code within its pages
   std::vector<uint16_t> boundaries;  // offsets of the instructions in `code`
+  // Where `code` writes a page table entry and drops what the TLB knows of it.
+  struct TableChange {
+    uint64_t address, value;
+    uint16_t offset, length;  // of the instructions that do so
+  };
+  std::vector<TableChange> table_changes;
 };
 
 class ProgramGenerator {
@@ -65,8 +79,15 @@ class ProgramGenerator {
   void add_branch();
   void add_call();
   void add_loop();
+  void add_structure();
   void add_self_modification();
   void add_system(Ring ring);
+  void add_table_change(Ring ring);
+  void add_table_change_of(Ring ring, uint64_t page);
+  void add_table_loop(Ring ring);
+  void add_access();
+  void add_debug_registers();
+  void add_ring_change(Ring ring);
   void load(unsigned reg, uint64_t value);
   void emit(std::initializer_list<unsigned> bytes);
   void emit_value(uint64_t value, unsigned size);
@@ -85,6 +106,7 @@ class ProgramGenerator {
   instructions::Generator samples_;
   SeededRandom random_;
   std::array<uint8_t, instructions::kScratchSize> unused_scratch_{};
+  bool crosses_ = false;  // memory operands of vector instructions lie on two pages, mostly
   bool code64_ = true;
   Program program_;
   std::vector<Branch> branches_;

@@ -94,7 +94,8 @@ void ProgramGenerator::add_vector_operation() {
   }
   emit({operation.opcode, (memory ? 0x40u : 0xC0u) | (safe_reg & 7) << 3 | (rm & 7)});
   // Mostly aligned, where RBX is.
-  if (memory) emit({static_cast<unsigned>(below(256)) & (chance(70) ? 0xE0u : 0xFFu)});
+  if (memory && crosses_) emit({(static_cast<unsigned>(below(32)) - 16) & 0xFF});
+  if (memory && !crosses_) emit({static_cast<unsigned>(below(256)) & (chance(70) ? 0xE0u : 0xFFu)});
   if ((operation.form & kImmediate) != 0) emit({static_cast<unsigned>(below(256))});
 }
 
@@ -160,6 +161,9 @@ void ProgramGenerator::add_x87_operation() {
 void ProgramGenerator::add_vector(Ring ring) {
   if (!code64_) return add_simple();
   if (chance(60)) load(cpu::kRbx, chance(80) ? pointer() & ~uint64_t{31} : pointer());
+  // Where two pages meet that are both there, again and again.
+  crosses_ = chance(15);
+  if (crosses_) load(cpu::kRbx, instructions::kScratchAddress + (kPlain + 1) * kPageSize - below(32));
   const bool with_x87 = chance(30);
   for (uint64_t count = 1 + below(8); count != 0; --count) {
     const uint64_t kind = below(100);
@@ -173,6 +177,7 @@ void ProgramGenerator::add_vector(Ring ring) {
       add_vector_control(ring);
     }
   }
+  crosses_ = false;
 }
 
 }  // namespace bulkhead::blocks

@@ -15,11 +15,13 @@ namespace {
 
 using namespace instructions::environment;
 
-constexpr uint64_t kCodeTable = 0xC000, kScratchTable = 0xD000;  // environment.cc
+constexpr uint64_t kLowTable = 0xB000, kCodeTable = 0xC000;  // environment.cc
+constexpr uint64_t kLarge = 0x80;
 constexpr uint64_t kDevicePhysical = 0xFEB0'0000, kOtherPhysical = 0x30'0000;
 constexpr uint64_t kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 0x20, kDirty = 0x40;
 constexpr uint64_t kAll = kPresent | kWritable | kUser | kAccessed | kDirty;
 constexpr uint16_t kExitPort = 0xF4;
+constexpr uint64_t kPagesOfTheKernel = 0x40;
 constexpr size_t kMaximumAccesses = 4096;
 
 }  // namespace
@@ -52,10 +54,22 @@ void World::build(std::string_view mode) {
   map(kCodeAlias, kHighCodePhysical | kAll);
   map(kSupervisor, (kOtherPhysical + kPageSize) | (kAll & ~kUser));
   map(kFresh, (kOtherPhysical + 2 * kPageSize) | kPresent | kWritable | kUser);
-  // Interrupts and single-step traps come back; all other vectors end the program.
-  for (const uint64_t vector : {uint64_t{1}, uint64_t{kInterruptVector}}) {
+  put(kDirectory + 8 * (kLargeAddress >> 21), uint64_t{kHighScratchPhysical} | kAll | kLarge);
+  put(kDirectory + 8 * (kLargeCodeAddress >> 21), uint64_t{kAll | kLarge});
+  // So that SMAP lets the kernel have its stack and tables.
+  for (uint64_t page = 0; page < kPagesOfTheKernel && mode == "long64"; ++page) {
+    put(kLowTable + 8 * page, page << kPageShift | (kAll & ~kUser));
+  }
+  // Interrupts, debug exceptions and the system calls come back; all other vectors end the program.
+  for (const uint64_t vector : {uint64_t{1}, uint64_t{kInterruptVector}, uint64_t{0x80}}) {
     put(kHandlers + vector * kHandlerSize, uint16_t{0xCF48});  // iretq
   }
+  put(kSystemCall, uint32_t{0xF407'0F48});  // sysretq
+  for (const uint8_t vector : {kFlushVector, kFlushPageVector}) put(kIdt + 16 * vector + 5, uint8_t{0xEE});
+  put(kHandlers + kFlushVector * kHandlerSize, uint64_t{0xCF48'D822'0FD8'200F});  // mov rax, cr3; mov cr3, rax; iretq
+  put(kHandlers + kFlushPageVector * kHandlerSize, uint32_t{0x253C'010F});        // invlpg [kScratchAddress]; iretq
+  put(kHandlers + kFlushPageVector * kHandlerSize + 4, static_cast<uint32_t>(instructions::kScratchAddress));
+  put(kHandlers + kFlushPageVector * kHandlerSize + 8, uint16_t{0xCF48});
 }
 
 void World::put(const Program& program) {
@@ -86,6 +100,13 @@ cpu::StopReason World::step_to(uint64_t count) {
 void World::raise_interrupt() {
   interrupt_ = true;
   vcpu_->set_interrupt_request(true);
+}
+
+uint64_t World::translated() const {
+  for (const auto& [name, value] : vcpu_->statistics()) {
+    if (name == "jit.blocks") return value;
+  }
+  return 0;
 }
 
 std::vector<uint64_t> World::take_written() {
@@ -147,6 +168,7 @@ std::vector<std::string> compare_states(const cpu::State& expected, const cpu::S
   check("cr3", expected.cr3, actual.cr3);
   check("cr4", expected.cr4, actual.cr4);
   check("dr6", expected.dr6, actual.dr6);
+  check("dr7", expected.dr7, actual.dr7);
   check("instruction count", expected.instruction_count, actual.instruction_count);
   check("activity", static_cast<uint64_t>(expected.activity), static_cast<uint64_t>(actual.activity));
   check("interrupt shadow", expected.interrupt_shadow, actual.interrupt_shadow);

@@ -12,6 +12,7 @@
 #include "blocks/program.h"
 #include "cpu/vcpu.h"
 #include "engine/engine.h"
+#include "instructions/environment.h"
 #include "memory/guest_memory.h"
 #include "support/random.h"
 #include "support/time/fake_clock.h"
@@ -30,6 +31,9 @@ class World final : private cpu::CpuIo {
  public:
   static constexpr uint64_t kImageSize = 4ull << 20;  // all that a program can reach without trying
   static constexpr uint8_t kInterruptVector = 0x21;
+  // Where SYSCALL leads: a SYSRET, in the place of a vector that nobody uses.
+  static constexpr uint64_t kSystemCall =
+      instructions::environment::kHandlers + 0x30 * instructions::environment::kHandlerSize;
 
   static Result<std::unique_ptr<World>> create(engine::EngineOptions options);
   ~World() override;
@@ -45,6 +49,8 @@ class World final : private cpu::CpuIo {
   void raise_interrupt();
 
   [[nodiscard]] cpu::State state() { return vcpu_->get_state(); }
+  // Blocks that the engine has translated.
+  [[nodiscard]] uint64_t translated() const;
   Result<> set_state(const cpu::State& state) { return vcpu_->set_state(state); }
   [[nodiscard]] memory::GuestMemory& memory() { return *memory_; }
   [[nodiscard]] const std::vector<BoardAccess>& accesses() const { return accesses_; }

@@ -28,15 +28,25 @@ void compare_page(vmm::Vm& checked, vmm::Vm& reference, uint64_t page, std::vect
 
 }  // namespace
 
+void FirstRuns::on_translated(const engine::TranslatedBlock& block) {
+  ++blocks_;
+  if (turns_ != nullptr) turns_->end_after(block.instructions.size());
+}
+
 Lockstep::Lockstep(MakeVm make_checked, MakeVm make_reference, Options options)
     : make_checked_(std::move(make_checked)), make_reference_(std::move(make_reference)), options_(options) {}
 
 Result<Lockstep::Pair> Lockstep::make_pair() {
-  Pair pair{
-      .checked = TRY(make_checked_()), .reference = TRY(make_reference_()), .next_memory_ns = options_.memory_every};
+  auto first_runs = std::make_unique<FirstRuns>();
+  auto checked = TRY(make_checked_(first_runs.get()));
+  Pair pair{.first_runs = std::move(first_runs),
+            .checked = std::move(checked),
+            .reference = TRY(make_reference_(nullptr)),
+            .next_memory_ns = options_.memory_every};
   if (pair.checked->turns() == nullptr || pair.reference->turns() == nullptr) {
     return fail("both VMs have to be deterministic");
   }
+  pair.first_runs->watch(pair.checked->turns());
   return pair;
 }
 
@@ -49,12 +59,15 @@ Result<std::vector<std::string>> Lockstep::advance(Pair& pair, uint64_t end_ns) 
   std::vector<std::string> lines;
   const auto falsify_at = options_.falsify_at_ns;
   if (falsify_at && pair.checked->guest_ns() < *falsify_at && *falsify_at <= end_ns) {
-    run_one(*pair.checked, *falsify_at, lines, "checked");
+    while (lines.empty() && pair.checked->guest_ns() < *falsify_at)
+      run_one(*pair.checked, *falsify_at, lines, "checked");
     cpu::State state = pair.checked->vcpu(0).get_state();
     state.gpr[cpu::kR15] ^= 1;
     CHECK(pair.checked->vcpu(0).set_state(state).has_value(), "a state that was taken can be set");
   }
   run_one(*pair.checked, end_ns, lines, "checked");
+  // It may have stopped earlier, behind a block that was translated.
+  if (!pair.checked->turns()->frozen()) end_ns = std::min(end_ns, pair.checked->guest_ns());
   while (lines.empty() && pair.reference->guest_ns() < end_ns) {
     const uint64_t at = pair.reference->guest_ns();
     run_one(*pair.reference, at + std::min(options_.reference_step, end_ns - at), lines, "reference");
@@ -113,8 +126,9 @@ Result<Report> Lockstep::run(const std::function<void(uint64_t)>& progress) {
     const uint64_t end = std::min(report.guest_ns + options_.every, options_.end_ns);
     report.differences = TRY(advance(pair, end));
     ++report.comparisons;
+    report.blocks = pair.first_runs->blocks();
     // A triple fault does not let time go on either.
-    report.ended = pair.reference->turns()->frozen() || pair.reference->guest_ns() < end;
+    report.ended = pair.reference->turns()->frozen() || pair.reference->guest_ns() == report.guest_ns;
     report.guest_ns = pair.reference->guest_ns();
     if (report.equal_ns != pair.equal_ns) progress(pair.equal_ns);
     report.equal_ns = pair.equal_ns;
@@ -160,8 +174,9 @@ std::string Lockstep::instruction_at(vmm::Vm& vm) {
 Result<std::vector<std::string>> Lockstep::narrow_down(const Report& report) {
   const auto run_to = [&](Pair& pair, uint64_t end_ns) -> Result<std::vector<std::string>> {
     for (uint64_t at = 0; at < end_ns;) {
-      at = std::min(at + options_.every, end_ns);
-      if (auto lines = TRY(advance(pair, at)); !lines.empty()) return lines;
+      if (auto lines = TRY(advance(pair, std::min(at + options_.every, end_ns))); !lines.empty()) return lines;
+      if (pair.reference->guest_ns() == at) break;
+      at = pair.reference->guest_ns();
     }
     return TRY(compare_rest(pair));
   };

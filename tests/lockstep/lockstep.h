@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/translation_watcher.h"
 #include "vmm/vm.h"
 
 namespace bulkhead::lockstep {
@@ -29,15 +30,30 @@ struct Report {
   uint64_t equal_ns = 0;  // the last time at which everything was compared and equal
   uint64_t comparisons = 0;
   bool ended = false;                    // the guest ended itself
+  uint64_t blocks = 0;                   // translated, each compared behind its first run
   std::string hash;                      // of the reference, when the guest ended
   std::vector<std::string> differences;  // empty: none
 };
 
+// Lets the VM that it watches stop behind the first run of each block that is translated.
+class FirstRuns final : public engine::TranslationWatcher {
+ public:
+  void watch(vmm::Turns* turns) { turns_ = turns; }
+  void on_translated(const engine::TranslatedBlock& block) override;
+  void on_common_code(uint32_t, ByteSpan) override {}
+  [[nodiscard]] uint64_t blocks() const { return blocks_; }
+
+ private:
+  vmm::Turns* turns_ = nullptr;
+  uint64_t blocks_ = 0;
+};
+
 class Lockstep {
  public:
-  using MakeVm = std::function<Result<std::unique_ptr<vmm::Vm>>()>;
+  using MakeVm = std::function<Result<std::unique_ptr<vmm::Vm>>(engine::TranslationWatcher*)>;
 
-  // Both make a VM at its first instruction; called again for each attempt to find the first instruction that differs.
+  // Both make a VM at its first instruction, which tells the watcher, if there is one, what it translates; called again
+  // for each attempt to find the first instruction that differs.
   Lockstep(MakeVm make_checked, MakeVm make_reference, Options options);
 
   // To the end or the first difference. progress is called now and then with the guest's time.
@@ -47,6 +63,7 @@ class Lockstep {
 
  private:
   struct Pair {
+    std::unique_ptr<FirstRuns> first_runs;
     std::unique_ptr<vmm::Vm> checked, reference;
     uint64_t equal_ns = 0, next_memory_ns = 0;
   };

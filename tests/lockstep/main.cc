@@ -83,13 +83,36 @@ Result<Arguments> parse(int count, char** arguments) {
   return result;
 }
 
+// An engine as it was, with somebody who is told what it translates.
+class WatchedBackend final : public vmm::EngineBackend {
+ public:
+  WatchedBackend(std::unique_ptr<vmm::EngineBackend> backend, engine::TranslationWatcher* watcher)
+      : backend_(std::move(backend)), watcher_(watcher) {}
+  [[nodiscard]] std::string_view name() const override { return backend_->name(); }
+  [[nodiscard]] cpu::FeatureSet available_features() const override { return backend_->available_features(); }
+  [[nodiscard]] HostClock::Source clock_source() const override { return backend_->clock_source(); }
+  Result<std::unique_ptr<vmm::VmEngine>> create(const vmm::EngineParts& parts) override {
+    vmm::EngineParts watched = parts;
+    watched.watcher = watcher_;
+    return backend_->create(watched);
+  }
+
+ private:
+  std::unique_ptr<vmm::EngineBackend> backend_;
+  engine::TranslationWatcher* watcher_;
+};
+
 Result<int> run(const Arguments& arguments) {
-  const auto make_checked = [&] {
+  const auto make_checked = [&](engine::TranslationWatcher* watcher) {
     vmm::VmConfig config = arguments.config;
     config.jit = {true, "lockstep"};
-    return vmm::Vm::create(config, vmm::EngineSources::of_this_host());
+    auto sources = vmm::EngineSources::of_this_host();
+    sources.make_soft = [make = sources.make_soft, watcher] {
+      return std::make_unique<WatchedBackend>(make(), watcher);
+    };
+    return vmm::Vm::create(config, sources);
   };
-  const auto make_reference = [&]() -> Result<std::unique_ptr<vmm::Vm>> {
+  const auto make_reference = [&](engine::TranslationWatcher*) -> Result<std::unique_ptr<vmm::Vm>> {
     vmm::VmConfig config = arguments.config;
     config.jit = {false, "lockstep"};
     if (!arguments.output.empty()) {
@@ -104,6 +127,7 @@ Result<int> run(const Arguments& arguments) {
   const Report report = TRY(lockstep.run([shows_progress](uint64_t ns) {
     if (shows_progress) fmt::print(stderr, "\r{} ms", ns / 1'000'000);
   }));
+  fmt::print("{} blocks translated, each compared behind its first run\n", report.blocks);
   fmt::print("{} comparisons up to guest time {} ns{}: {}\n", report.comparisons, report.guest_ns,
              report.ended ? ", where the guest ended" : "", report.differences.empty() ? "no difference" : "differs");
   if (!report.hash.empty()) fmt::print("final hash: {}\n", report.hash);

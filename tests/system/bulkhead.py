@@ -37,11 +37,13 @@ class Run:
         return f"status {self.status} after {self.seconds:.1f} s\n--- errors\n{self.errors[-3000:]}\n--- output\n{self.output[-6000:]}"
 
 
-def run(arguments, timeout=120, program=None, stdin=subprocess.DEVNULL):
-    """Runs a program (bulkhead when not given) to its end; status None means that it was killed at the time limit."""
-    before = time.monotonic()
+def run(arguments, timeout=120, program=None, stdin=subprocess.DEVNULL, before=None):
+    """Runs a program (bulkhead when not given) to its end; status None means that it was killed at the time limit. before: called in its
+    process before it begins."""
+    started = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen([str(program or BULKHEAD), *map(str, arguments)], stdin=stdin, stdout=out, stderr=err)
+        process = subprocess.Popen([str(program or BULKHEAD), *map(str, arguments)], stdin=stdin, stdout=out, stderr=err,
+                                   preexec_fn=before)
         try:
             _, wait_status, usage = wait4(process, timeout)
             status = os.waitstatus_to_exitcode(wait_status)
@@ -50,7 +52,7 @@ def run(arguments, timeout=120, program=None, stdin=subprocess.DEVNULL):
             _, _, usage = os.wait4(process.pid, 0)
             status = None
         process.returncode = status if status is not None else -9
-        seconds = time.monotonic() - before
+        seconds = time.monotonic() - started
         out.seek(0)
         err.seek(0)
         return Run(status, out.read().decode(errors="replace"), err.read().decode(errors="replace"), seconds, usage.ru_maxrss)
@@ -75,3 +77,16 @@ def debian_arguments(flavour="cloud", task="boot", cpus=1, engine="soft", memory
 
 def run_debian(timeout=180, **options):
     return run(debian_arguments(**options), timeout=timeout)
+
+
+def wait_until_listening(path, limit=60):
+    """Until somebody listens at the Unix socket, without connecting to it."""
+    accepts_connections = 1 << 16
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        for line in pathlib.Path("/proc/net/unix").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[-1] == str(path) and int(words[3], 16) & accepts_connections:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"nobody listens at {path} after {limit} s")

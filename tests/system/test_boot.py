@@ -46,11 +46,12 @@ def test_the_guest_uses_the_disk(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
-@pytest.mark.parametrize("cache", ["writeback", "writethrough"])
+@pytest.mark.parametrize("cache", ["writeback", "writethrough", "none", "writeback,iops=400,bps=4M,bps-burst=1M,group=all"])
 def test_the_guest_uses_a_qcow2_disk(tmp_path, cache):
     disk, ours, theirs = tmp_path / "disk.qcow2", tmp_path / "ours.raw", tmp_path / "theirs.raw"
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", GUESTS / "disk.img", disk], check=True)
-    result = run_debian(task="demo", cpus=2, extra=["--disk", f"file={disk},format=qcow2,serial=QCOW,cache={cache}"])
+    result = run_debian(task="demo", cpus=2, extra=["--disk", f"file={disk},format=qcow2,serial=QCOW,cache={cache}",
+                                                        "--disk-group", "all,iops=300"])
     assert "disk: read back what was written" in result.output, result.describe()
     assert result.status == 0 and not result.complaints(), result.describe()
     subprocess.run(["qemu-img", "check", "-f", "qcow2", disk], check=True)

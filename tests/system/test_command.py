@@ -134,6 +134,6 @@ def test_help_and_the_manual_page_name_every_option():
     result = run(["run", "--help"], timeout=10)
     manual = "".join(path.read_text() for path in ROOT.glob("**/bulkhead.1") if "build" not in path.parts)
     for option in ["--kernel", "--initrd", "--cmdline", "--cpus", "--cpu-model", "--memory", "--disk", "--serial", "--engine",
-                   "--debug-exit", "--gdb", "--no-reboot", "--trace", "--stats"]:
+                   "--debug-exit", "--gdb", "--no-reboot", "--trace", "--perf-map", "--stats"]:
         assert option in result.output, result.describe()
         assert option in manual.replace("\\-", "-"), f"{option} is not in the manual page"

@@ -1,4 +1,4 @@
-"""Deterministic runs: one hash over RAM, vCPUs, devices and disks, whatever the host does meanwhile."""
+"""Deterministic runs: one hash over RAM, vCPUs, devices and disks, whatever the host does meanwhile and whoever runs the instructions."""
 import re
 import shutil
 import subprocess
@@ -9,7 +9,8 @@ import pytest
 
 from bulkhead import GUESTS, SLOW, debian_arguments, run, run_debian
 
-RUNS = 20 if SLOW else 3
+# --jit of each run.
+ENGINES = ["on"] * 20 + ["off"] * 20 if SLOW else ["on", "on", "off"]
 DETERMINISTIC = ["--deterministic", "--final-hash"]
 
 
@@ -19,13 +20,14 @@ def final_hash(result):
     return match.group(1)
 
 
-def hashes_under_differing_load(start):
-    """One run alone, the others beside each other and beside programs that compute: start(n) gives a Run."""
-    results = [start(0)]
+def runs_under_differing_load(start):
+    """One run alone, the others beside each other and beside programs that compute: start(n, options) gives a Run."""
+    runs = [(n, [*DETERMINISTIC, "--jit", jit]) for n, jit in enumerate(ENGINES)]
+    results = [start(*runs[0])]
     load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
         with ThreadPoolExecutor(2) as pool:
-            results += pool.map(start, range(1, RUNS))
+            results += pool.map(lambda one: start(*one), runs[1:])
     finally:
         for process in load:
             process.kill()
@@ -35,7 +37,7 @@ def hashes_under_differing_load(start):
 
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_a_debian_boot_ends_with_one_hash(cpus):
-    results = hashes_under_differing_load(lambda _: run_debian(cpus=cpus, extra=DETERMINISTIC, timeout=300))
+    results = runs_under_differing_load(lambda _, options: run_debian(cpus=cpus, extra=options, timeout=300))
     for result in results:
         assert "USER SPACE REACHED" in result.output, result.describe()
         assert result.status == 0 and not result.complaints(), result.describe()
@@ -45,20 +47,20 @@ def test_a_debian_boot_ends_with_one_hash(cpus):
 
 def test_four_threads_on_two_vcpus_end_with_one_hash():
     arguments = "selftest.args=--thread-seconds,1" if SLOW else "selftest.args=--thread-seconds,0.2,threads"
-    results = hashes_under_differing_load(
-        lambda _: run_debian(task="selftest", cpus=2, extra_command_line=arguments, extra=DETERMINISTIC, timeout=480))
+    results = runs_under_differing_load(
+        lambda _, options: run_debian(task="selftest", cpus=2, extra_command_line=arguments, extra=options, timeout=480))
     for result in results:
         assert "SELFTEST STATUS 0" in result.output, result.describe()
     assert len({final_hash(result) for result in results}) == 1
 
 
 def test_disks_are_part_of_it(tmp_path):
-    def start(n):
+    def start(n, options):
         disk = tmp_path / f"disk{n}.img"
         shutil.copy(GUESTS / "disk.img", disk)
-        return run_debian(task="demo", cpus=2, extra=[*DETERMINISTIC, "--disk", disk], timeout=300)
+        return run_debian(task="demo", cpus=2, extra=[*options, "--disk", disk], timeout=300)
 
-    results = hashes_under_differing_load(start)
+    results = runs_under_differing_load(start)
     for result in results:
         assert "disk: read back what was written" in result.output, result.describe()
     assert len({final_hash(result) for result in results}) == 1

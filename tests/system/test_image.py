@@ -113,6 +113,18 @@ def test_qemu_reads_what_we_compress(tmp_path, seed):
     assert (tmp_path / "a.raw").read_bytes() == (tmp_path / "b.raw").read_bytes()
 
 
+@pytest.mark.parametrize("format_", ["raw", "qcow2", "vhd", "vhdx", "vmdk"])
+def test_a_file_that_is_left_to_the_cache_is_the_same(tmp_path, format_):
+    rng = random.Random(3000)
+    random_raw(tmp_path / "a.raw", rng, 6 * MIB)
+    ours("convert", "-O", format_, tmp_path / "a.raw", tmp_path / "synced")
+    ours("convert", "--no-sync", "-O", format_, tmp_path / "a.raw", tmp_path / "cached")
+    for made in ("synced", "cached"):
+        if format_ != "raw":
+            ours("check", "-f", format_, tmp_path / made)
+        ours("compare", "-f", "raw", "-F", format_, tmp_path / "a.raw", tmp_path / made)
+
+
 @pytest.mark.parametrize("words", [(), ("--set", "cluster_size=4096"), ("-b", "base.raw", "-F", "raw")])
 def test_a_grown_disk_keeps_its_data_and_reads_as_zeroes_behind(tmp_path, words):
     rng = random.Random(7)

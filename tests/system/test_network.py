@@ -116,7 +116,7 @@ def test_cards_of_one_vlan_reach_each_other_on_a_switch_and_no_others():
 @pytest.mark.parametrize("card,complaint", [
     ("nat,forward=tcp:127.0.0.1:99999:80", "a port is 1 to 65535"),
     ("nat,mac=53:54:00:00:00:01", "no card's address"),
-    ("cable", "allowed: nat, tap=NAME, switch=NAME or none"),
+    ("cable", "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none"),
     ("tap=does-not-exist-anywhere", "tap"),
     ("none,host=on", "allowed: nat"),
 ])

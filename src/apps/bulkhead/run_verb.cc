@@ -5,8 +5,10 @@
 
 #include <CLI/CLI.hpp>
 
+#include "support/os/hardening.h"
 #include "support/os/thread.h"
 #include "vmm/checkpoint.h"
+#include "vmm/control_socket.h"
 #include "vmm/gdb/server.h"
 #include "vmm/signals.h"
 #include "vmm/vm.h"
@@ -38,10 +40,14 @@ constexpr ValueFlag kValueFlags[] = {
     {"--module", "spec.boot.modules", true, "'FILE [TEXT]'", "Boot", "Multiboot module; may be given several times"},
     {"--boot-protocol", "spec.boot.protocol", false, "NAME", "Boot", "auto, linux64, linux32, pvh or multiboot (auto)"},
     {"--disk", "spec.disks", true, "FILE[,ro]|file=FILE,...", "Devices",
-     "Disk image, with format=qcow2, readonly, serial=, cache=; raw by default"},
+     "Disk image, with bus=nvme or bus=sata, format=qcow2, readonly, serial=, cache=, on-error=, iops=, bps=, group=; "
+     "raw by default"},
+    {"--disk-group", "spec.disk-groups", true, "NAME,iops=N,bps=SIZE", "Devices", "Limits that its disks share"},
+    {"--cdrom", "spec.cdroms", true, "FILE.iso", "Devices", "A CD or DVD image in a drive on SATA"},
     {"--nic", "spec.nics", true, "WHERE", "Devices",
-     "A network card: nat[,forward=tcp:127.0.0.1:8080:80][,host=on], tap=NAME, switch=NAME[,vlan=N] or none; then "
-     "[,mac=ADDR][,mtu=N]"},
+     "A network card: nat[,forward=tcp:127.0.0.1:8080:80][,host=on], tap=NAME, switch=NAME[,vlan=N], "
+     "switch=DIR,port=NAME or switch=DIR,group=NAME (of 'bulkhead switch'), isolated, or none; then "
+     "[,mac=ADDR][,mtu=N][,queues=N][,offloads=on|off]"},
     {"--serial", "spec.serial", true, "WHERE", "Devices",
      "COM1, then COM2 to COM4: stdio, pty, null, file:PATH or socket:PATH (stdio)"},
     {"--console", "spec.console", false, "WHERE", "Devices", "A virtio console; WHERE as for --serial"},
@@ -49,7 +55,8 @@ constexpr ValueFlag kValueFlags[] = {
 
 constexpr const char* kFooter =
     "Flags win over the file. At a terminal ^] (Ctrl and ]) begins a command: q ends the VM, p presses its power\n"
-    "button, r resets it. SIGTERM and SIGINT press the power button, the second time they end the VM.\n"
+    "button, r resets it, c continues it when paused. SIGTERM and SIGINT press the power button, the second time they "
+    "end the VM.\n"
     "\n"
     "Exit status: 0 power-off (or ended at the console), 2 wrong option, file or value, 4 host error,\n"
     "6 engine error, 10 reset with --no-reboot, 12 triple fault, 14 guest panic, 16 stopped by a second\n"
@@ -104,6 +111,9 @@ void RunVerb::add_options(CLI::App& options) {
       ->group("Machine");
   options.add_flag("--debug-exit", debug_exit_, "A port 0xf4 that ends the VM with status 2 x value + 1")
       ->group("Devices");
+  options.add_option("--control", control_, "Listen there for 'bulkhead pause' and 'bulkhead resume'; see docs/run.md")
+      ->type_name("SOCKET")
+      ->group("Insight");
   options.add_option("--restore", restore_, "Go on from a checkpoint instead of booting")
       ->type_name("FILE")
       ->group("Boot");
@@ -114,13 +124,15 @@ void RunVerb::add_options(CLI::App& options) {
       .add_option("--gdb", gdb_, "Wait for gdb at HOST:PORT or a socket's PATH, stopped before the first instruction")
       ->type_name("ADDR")
       ->group("Insight");
-  options.add_option("--trace", trace_, "Lines for exits, mmio or irq (several with commas) to standard error")
+  options.add_option("--trace", trace_, "Lines for exits, mmio, irq or blocks (several with commas) to standard error")
       ->type_name("WHAT")
       ->group("Insight");
   options.add_option("--trace-file", trace_file_, "Write the trace there instead")->type_name("FILE")->group("Insight");
   options
       .add_flag("--final-hash", final_hash_,
                 "SHA-256 of RAM, vCPUs, devices and disks of a deterministic run at its end")
+      ->group("Insight");
+  options.add_flag("--perf-map", perf_map_, "Name translated code for Linux's perf in /tmp/perf-PID.map")
       ->group("Insight");
   options.add_flag("--stats", statistics_, "Counters of vCPUs, engine and consoles at the end")->group("Insight");
 }
@@ -145,6 +157,7 @@ Result<vmm::VmConfig> RunVerb::read_config() const {
     config.trace = {TRY_IN(fmt::format("--trace '{}'", trace_), vmm::parse_trace(trace_)), "--trace"};
   if (!trace_file_.empty()) config.trace_file = {trace_file_, "--trace-file"};
   config.statistics = statistics_;
+  config.perf_map = perf_map_;
   config.final_hash = final_hash_;
   const bool terminal_taken = config.virtio_console.value.kind == console::Spec::Kind::kStdio;
   if (config.serial_lines.empty() && !terminal_taken) {
@@ -161,6 +174,10 @@ Result<vmm::Outcome> RunVerb::run_vm(const vmm::VmConfig& config, std::string& s
   if (config.gdb.given()) {
     debugger = TRY_IN(config.gdb.label(config.gdb.value), vmm::gdb::Server::create(config.gdb.value, *vm));
     cli::print_message(fmt::format("waiting for gdb: target remote {}", config.gdb.value));
+  }
+  std::unique_ptr<vmm::ControlSocket> control;
+  if (!control_.empty()) {
+    control = TRY_IN(fmt::format("--control '{}'", control_), vmm::ControlSocket::create(control_, *vm));
   }
   Checkpointer checkpointer(checkpoint_, *vm);
   const auto signals = TRY(vmm::Signals::create(vm->loop(), {.on_shut_down = [&vm] { vm->driver().shut_down(); },
@@ -183,6 +200,7 @@ int RunVerb::run() {
     cli::print_message(config.error().message);
     return cli::kUsageErrorStatus;
   }
+  (void)forbid_writable_code();  // kernels before 6.3 do not know it
   std::string statistics;
   const auto outcome = run_vm(*config, statistics);
   std::fputs(statistics.c_str(), stderr);

@@ -29,10 +29,11 @@ class RunVerb final : public cli::Verb {
   std::string file_;
   // Flags that set a value of vm.yaml, by flag; those that were given have results.
   std::map<std::string, const CLI::Option*> value_flags_;
-  std::string gdb_, trace_, trace_file_, restore_, checkpoint_;
+  std::string control_, gdb_, trace_, trace_file_, restore_, checkpoint_;
   bool no_reboot_ = false;
   bool debug_exit_ = false;
   bool statistics_ = false;
+  bool perf_map_ = false;
   bool deterministic_ = false;
   bool final_hash_ = false;
 };

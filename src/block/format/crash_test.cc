@@ -171,7 +171,11 @@ INSTANTIATE_TEST_SUITE_P(
     Formats, PowerCut,
     ::testing::Values(Shape{"Raw", "raw", {}}, Shape{"Qcow2Of512", "qcow2", {{"cluster_size", "512"}}},
                       Shape{"Qcow2Of512Wide", "qcow2", {{"cluster_size", "512"}, {"refcount_bits", "64"}}},
-                      Shape{"Qcow2Of4096", "qcow2", {{"cluster_size", "4096"}}}, Shape{"Qcow2Of65536", "qcow2", {}}),
+                      Shape{"Qcow2Of4096", "qcow2", {{"cluster_size", "4096"}}}, Shape{"Qcow2Of65536", "qcow2", {}},
+                      Shape{"VhdDynamic", "vhd", {{"block_size", "65536"}}},
+                      Shape{"VhdOfSmallBlocks", "vhd", {{"block_size", "4096"}}}, Shape{"VmdkSparse", "vmdk", {}},
+                      Shape{"Vhdx", "vhdx", {{"block_size", "1048576"}}},
+                      Shape{"VhdFixed", "vhd", {{"subformat", "fixed"}}}),
     [](const auto& shape) { return shape.param.name; });
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,6 +33,7 @@ struct ImageInfo {
   std::string format;
   uint64_t virtual_size = 0;
   std::string backing_name, backing_format;
+  std::string identity;  // what an image on top of this one remembers of it; empty when the format has no such thing
   std::vector<std::pair<std::string, std::string>> details;  // of the format: name, value
 };
 
@@ -47,6 +49,24 @@ struct CheckReport {
     if (messages.size() < kMessageLimit) messages.push_back(std::move(message));
   }
 };
+
+// States of the disk that an image keeps inside itself. Nothing else runs while one of these calls does.
+struct Snapshot {
+  std::string id, name;
+  uint64_t disk_size = 0;
+  uint64_t seconds = 0;  // since 1970
+};
+class Snapshots {
+ public:
+  virtual ~Snapshots() = default;
+  [[nodiscard]] virtual Result<std::vector<Snapshot>> list() = 0;
+  // By their name or their id.
+  [[nodiscard]] virtual Result<> create(const std::string& name, uint64_t seconds) = 0;
+  [[nodiscard]] virtual Result<> apply(const std::string& name) = 0;
+  [[nodiscard]] virtual Result<> remove(const std::string& name) = 0;
+};
+
+enum class FillOrder : uint8_t { kAny, kAscending };
 
 class Image {
  public:
@@ -65,10 +85,22 @@ class Image {
   [[nodiscard]] virtual Result<CheckReport> check(Repair repair) = 0;
   // Nothing else runs meanwhile. What is new reads as zeroes.
   [[nodiscard]] virtual Result<> grow(uint64_t new_size) = 0;
+  // Gives up what is behind the new end. Nothing else runs meanwhile.
+  [[nodiscard]] virtual Result<> shrink(uint64_t) { return fail("{} images cannot shrink", info().format); }
+  // What shows through where this image holds nothing; null when there is none.
+  [[nodiscard]] virtual Image* backing() { return nullptr; }
+  // Names another file, or none: the caller has seen to it that the disk's contents stay.
+  [[nodiscard]] virtual Result<> set_backing(const std::string&, const std::string&) {
+    return fail("the backing file of {} images cannot be changed", info().format);
+  }
+  // Null when the format has none.
+  [[nodiscard]] virtual Snapshots* snapshots() { return nullptr; }
   // As write(), for contents that will hardly change: smaller on the disk where the format can do that.
   [[nodiscard]] virtual Status write_compressed(uint64_t offset, ByteSpan bytes) { return write(offset, bytes); }
   // The unit in which compressed data is best written; 0 when the format cannot compress.
   [[nodiscard]] virtual uint64_t compression_unit() const { return 0; }
+  // In what order data must come; when ascending, in whole units of compression by write_compressed(), from one thread.
+  [[nodiscard]] virtual FillOrder fill_order() const { return FillOrder::kAny; }
 };
 
 // Opens the other files that an image names (backing, extents), only below one folder and never too deep.
@@ -82,6 +114,13 @@ class ImageOpener {
     opener.closed_ = true;
     return opener;
   }
+  // Lets the backing file be written, to commit to it; those below it are only read all the same.
+  void let_backing_be_written() { backing_access_ = Access::kReadWrite; }
+  // Takes files from somewhere else than the host's folder, for tests.
+  using Source = std::function<Result<std::unique_ptr<Store>>(const std::string& name, Access access)>;
+  void take_files_from(Source source) { source_ = std::move(source); }
+  // Of the files that it opens.
+  void use_cache(HostCache cache) { cache_ = cache; }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_backing(const std::string& name, const std::string& format) const;
   [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
 
@@ -90,13 +129,19 @@ class ImageOpener {
 
   std::string folder_;
   unsigned depth_;
+  Access backing_access_ = Access::kReadOnly;
+  HostCache cache_ = HostCache::kUsed;
+  Source source_;
   bool closed_ = false;
 };
 
 struct CreateOptions {
   uint64_t size = 0;
-  std::string backing_name, backing_format;
+  std::string backing_name, backing_format, backing_identity;
   std::map<std::string, std::string> settings;  // of the format; an unknown one is an error
+  // The store's name in its folder, and a way to more files there, for formats that need several.
+  std::string file_name;
+  std::function<Result<std::unique_ptr<Store>>(const std::string& name)> create_beside;
 };
 
 struct Format {
@@ -109,8 +154,9 @@ struct Format {
 // The format of this name; the error lists those that there are.
 [[nodiscard]] Result<const Format*> find_format(std::string_view name);
 // The image at a path that the user gave; its folder is where other files may lie. The format is stated, never guessed.
-[[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format,
-                                                        Access access);
+[[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access,
+                                                        Access backing_access = Access::kReadOnly,
+                                                        HostCache cache = HostCache::kUsed);
 // The same for a file at rest whose format nobody stated: by its first bytes, raw when they say nothing. Never for a
 // guest's disk. Since a guest may have written those bytes, the image may not name other files.
 [[nodiscard]] Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access);

@@ -3,6 +3,12 @@
 #include <fmt/format.h>
 
 namespace bulkhead::block {
+namespace {
+
+// Whose worker this thread is.
+thread_local const ImageDisk* working_for = nullptr;
+
+}  // namespace
 
 ImageDisk::ImageDisk(std::unique_ptr<Image> image, unsigned thread_count) : image_(std::move(image)) {
   for (unsigned i = 0; i < thread_count; ++i) threads_.emplace_back(fmt::format("image-{}", i), [this] { work(); });
@@ -24,17 +30,27 @@ void ImageDisk::submit(Request request) {
     const Status done = perform(request);
     return request.complete(done);
   }
+  bool wakes = false;
   {
     const LockGuard lock(mutex_);
     queue_.push_back(std::move(request));
+    // A worker that submits, in a completion, takes the first of the queue itself when that returns.
+    wakes = called_ < asleep_ && queue_.size() > called_ + (working_for == this ? 1 : 0);
+    if (wakes) ++called_;
   }
-  work_arrived_.notify_one();
+  if (wakes) work_arrived_.notify_one();
 }
 
 void ImageDisk::work() {
+  working_for = this;
   for (;;) {
     mutex_.lock();
-    while (queue_.empty() && !ending_) work_arrived_.wait(mutex_);
+    while (queue_.empty() && !ending_) {
+      ++asleep_;
+      work_arrived_.wait(mutex_);
+      --asleep_;
+      if (called_ != 0) --called_;
+    }
     if (queue_.empty()) {
       mutex_.unlock();
       return;

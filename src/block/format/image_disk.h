@@ -31,6 +31,7 @@ class ImageDisk final : public Disk {
   Mutex mutex_;
   ConditionVariable work_arrived_;
   std::deque<Request> queue_ GUARDED_BY(mutex_);
+  unsigned asleep_ GUARDED_BY(mutex_) = 0, called_ GUARDED_BY(mutex_) = 0;  // workers; and those on their way up
   bool ending_ GUARDED_BY(mutex_) = false;
   std::vector<Thread> threads_;
 };

@@ -8,6 +8,9 @@
 #include "block/format/image.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/raw/raw_image.h"
+#include "block/format/vhd/vhd_image.h"
+#include "block/format/vhdx/vhdx_image.h"
+#include "block/format/vmdk/vmdk_image.h"
 #include "block/store/file/plain_file.h"
 #include "support/os/fd.h"
 
@@ -15,8 +18,9 @@ namespace bulkhead::block {
 namespace {
 
 constexpr std::array kFormats{
-    Format{"raw", raw::open, raw::create, ""},
-    Format{"qcow2", qcow2::open, qcow2::create, "QFI\xFB"},
+    Format{"raw", raw::open, raw::create, ""},         Format{"qcow2", qcow2::open, qcow2::create, "QFI\xFB"},
+    Format{"vhd", vhd::open, vhd::create, "conectix"}, Format{"vhdx", vhdx::open, vhdx::create, "vhdxfile"},
+    Format{"vmdk", vmdk::open, vmdk::create, "KDMV"},
 };
 
 constexpr size_t kMagicSize = 16;
@@ -41,18 +45,26 @@ Result<const Format*> find_format(std::string_view name) {
   return fail("format '{}': unknown; there are {}", name, names);
 }
 
-Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access) {
+Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access,
+                                          Access backing_access, HostCache cache) {
   const Format* const found = TRY(find_format(format));
   std::string folder = std::filesystem::path(path).parent_path();
   if (folder.empty()) folder = ".";
-  return found->open(TRY(PlainFile::open(path, access)), access, ImageOpener(folder));
+  ImageOpener opener(folder);
+  if (backing_access == Access::kReadWrite) opener.let_backing_be_written();
+  opener.use_cache(cache);
+  return found->open(TRY(PlainFile::open(path, access, cache)), access, opener);
 }
 
 Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access) {
   auto store = TRY(PlainFile::open(path, access));
   std::array<uint8_t, kMagicSize> begin{};
   TRY(store->read_all(0, begin));
-  return format_like(begin).open(std::move(store), access, ImageOpener::of_nothing());
+  const Format* format = &format_like(begin);
+  // A fixed VHD begins with its guest's bytes; what names it is the user's name for the file.
+  const bool fixed_vhd = format->magic.empty() && path.ends_with(".vhd") && TRY(vhd::ends_with_footer(*store));
+  if (fixed_vhd) format = TRY(find_format("vhd"));
+  return format->open(std::move(store), access, ImageOpener::of_nothing());
 }
 
 // Without a lock: it may be in use, which whoever opens it for real finds out.
@@ -76,7 +88,8 @@ Result<std::string> ImageOpener::relative(const std::string& name) const {
 
 Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, Access access) const {
   if (closed_) return fail("file '{}': state the image's format to have it followed", name);
-  return TRY(PlainFile::open_below(folder_, TRY(relative(name)), access));
+  if (source_) return source_(name, access);
+  return TRY(PlainFile::open_below(folder_, TRY(relative(name)), access, cache_));
 }
 
 Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name, const std::string& format) const {
@@ -87,7 +100,10 @@ Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name
   // Further names are relative to the folder of the file that holds them, and stay below that.
   const std::string parent = std::filesystem::path(TRY(relative(name))).parent_path();
   const std::string folder = parent.empty() ? folder_ : folder_ + "/" + parent;
-  return found->open(TRY(open_store(name, Access::kReadOnly)), Access::kReadOnly, ImageOpener(folder, depth_ + 1));
+  ImageOpener opener(folder, depth_ + 1);
+  opener.use_cache(cache_);
+  opener.take_files_from(source_);
+  return found->open(TRY(open_store(name, backing_access_)), backing_access_, opener);
 }
 
 }  // namespace bulkhead::block

@@ -14,7 +14,16 @@ namespace bulkhead::block {
 enum class Access : uint8_t {
   kReadWrite,
   kReadOnly,
+  kFill,    // as kReadWrite, for a new image that is filled once: some can only be written from beginning to end
   kRepair,  // as kReadWrite, but an image may be damaged: nothing but check() may be called
+};
+
+// Whether data passes through the host's page cache.
+enum class HostCache : uint8_t {
+  kUsed,
+  kTrusted,  // as kUsed, and a flush does nothing: only for what may be lost with the host's power
+  kBypassed,
+  kBypassedIfPossible,
 };
 
 // A run of bytes that either may hold data or certainly reads as zeroes.

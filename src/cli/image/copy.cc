@@ -4,6 +4,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <optional>
 #include <thread>
 
@@ -13,7 +15,8 @@
 namespace bulkhead::cli {
 namespace {
 
-constexpr uint64_t kChunk = uint64_t{2} << 20, kPiece = 65536;
+// A thread takes a chunk at a time, and through the host's cache in parts that stay in a processor's own.
+constexpr uint64_t kChunk = uint64_t{2} << 20, kCachedPart = uint64_t{256} << 10, kPiece = 65536;
 
 bool is_zero(ByteSpan bytes) {
   return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
@@ -21,16 +24,18 @@ bool is_zero(ByteSpan bytes) {
 
 class Copy {
  public:
-  Copy(block::Image& from, block::Image& to, CopyMode mode)
+  Copy(block::Image& from, block::Image& to, CopyMode mode, block::HostCache cache)
       : from_(from),
         to_(to),
-        compress_(mode == CopyMode::kCompressed),
+        ascending_(to.fill_order() == block::FillOrder::kAscending),
+        compress_(mode == CopyMode::kCompressed || ascending_),
+        part_(cache == block::HostCache::kTrusted && !compress_ ? kCachedPart : kChunk),
         // Two chunks must never meet in one unit of compression.
         unit_(compress_ ? std::max(to.compression_unit(), uint64_t{512}) : kPiece),
         size_(from.geometry().size) {}
 
   Result<> run(bool show_progress) {
-    const unsigned count = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
+    const unsigned count = ascending_ ? 1 : thread_count();
     {
       const LockGuard lock(mutex_);
       running_ = count;
@@ -46,8 +51,17 @@ class Copy {
   }
 
  private:
+  // Compression takes a processor each; what only waits for the disk is more.
+  [[nodiscard]] unsigned thread_count() const {
+    const unsigned processors = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
+    return compress_ || part_ != kChunk ? processors : std::max(processors, 4u);
+  }
+
   void work() {
-    std::vector<uint8_t> buffer(kChunk);
+    // Aligned, so that it may go past the host's page cache.
+    const std::unique_ptr<uint8_t, void (*)(void*)> memory(static_cast<uint8_t*>(std::aligned_alloc(4096, kChunk)),
+                                                           &std::free);
+    const MutableByteSpan buffer(memory.get(), memory ? kChunk : 0);
     for (;;) {
       const uint64_t offset = next_.fetch_add(kChunk);
       if (offset >= size_ || failed_.load()) break;
@@ -63,15 +77,16 @@ class Copy {
     ended_.notify_all();
   }
 
-  Result<> chunk(uint64_t offset, uint64_t size, std::vector<uint8_t>& buffer) {
+  Result<> chunk(uint64_t offset, uint64_t size, MutableByteSpan buffer) {
+    if (buffer.size() < size) return fail("no memory for {} bytes", kChunk);
     // A unit that is compressed must come whole, whatever parts of it are holes.
-    if (compress_) return data(offset, MutableByteSpan(buffer).first(size));
+    if (compress_) return data(offset, buffer.first(size));
     const bool chained = !from_.info().backing_name.empty();
     while (size != 0) {
       const block::Extent extent = TRY(from_.map(offset));
-      const uint64_t part = std::min(size, extent.size);
+      const uint64_t part = std::min({size, extent.size, part_ - offset % part_});
       if (extent.kind == block::ExtentKind::kData || (extent.kind == block::ExtentKind::kAbsent && chained)) {
-        TRY(data(offset, MutableByteSpan(buffer).first(part)));
+        TRY(data(offset, buffer.first(part)));
       }
       offset += part;
       size -= part;
@@ -118,8 +133,8 @@ class Copy {
 
   block::Image& from_;
   block::Image& to_;
-  const bool compress_;
-  const uint64_t unit_;
+  const bool ascending_, compress_;
+  const uint64_t part_, unit_;
   const uint64_t size_;
   std::atomic<uint64_t> next_{0}, done_{0};
   std::atomic<bool> failed_{false};
@@ -131,8 +146,8 @@ class Copy {
 
 }  // namespace
 
-Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress) {
-  return Copy(from, to, mode).run(show_progress);
+Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, block::HostCache cache, bool show_progress) {
+  return Copy(from, to, mode, cache).run(show_progress);
 }
 
 }  // namespace bulkhead::cli

@@ -1,13 +1,16 @@
 #include "cli/image/image_verb.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
-#include "block/store/file/plain_file.h"
+#include "block/format/disk_opener.h"
+#include "block/format/image_disk.h"
+#include "block/format/new_files.h"
 #include "cli/image/copy.h"
 
 namespace bulkhead::cli {
@@ -18,8 +21,11 @@ constexpr int kFailed = 1, kFoundErrors = 2, kFoundLeaks = 3;
 // Of a file that is to be made: what the user stated, or else what its name ends in.
 Result<std::string> format_of_new(const std::string& path, const std::string& stated) {
   if (!stated.empty()) return stated;
-  if (path.ends_with(".qcow2")) return "qcow2";
-  if (path.ends_with(".raw") || path.ends_with(".img")) return "raw";
+  constexpr std::array kEndings{std::pair{".img", "raw"}, std::pair{".raw", "raw"},   std::pair{".qcow2", "qcow2"},
+                                std::pair{".vhd", "vhd"}, std::pair{".vhdx", "vhdx"}, std::pair{".vmdk", "vmdk"}};
+  for (const auto& [ending, format] : kEndings) {
+    if (path.ends_with(ending)) return format;
+  }
   return fail("'{}': the name does not say which format is wanted; state it", path);
 }
 
@@ -34,7 +40,20 @@ Result<uint64_t> parse_size(const std::string& text) {
   return value << (10 * power);
 }
 
-// Text as JSON; what is no printable ASCII is escaped byte by byte.
+std::string_view name_of(block::ExtentKind kind) {
+  switch (kind) {
+    case block::ExtentKind::kData:
+      return "data";
+    case block::ExtentKind::kZero:
+      return "zero";
+    case block::ExtentKind::kAbsent:
+      return "absent";
+  }
+  return "unknown";
+}
+
+}  // namespace
+
 std::string json_text(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
@@ -55,20 +74,6 @@ void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
-std::string_view name_of(block::ExtentKind kind) {
-  switch (kind) {
-    case block::ExtentKind::kData:
-      return "data";
-    case block::ExtentKind::kZero:
-      return "zero";
-    case block::ExtentKind::kAbsent:
-      return "absent";
-  }
-  return "unknown";
-}
-
-}  // namespace
-
 void ImageVerb::add_options(CLI::App& options) {
   app_ = &options;
   options.require_subcommand(1);
@@ -87,6 +92,7 @@ void ImageVerb::add_options(CLI::App& options) {
   const auto output = [&](CLI::App* verb) {
     verb->add_option("-o,--output", output_, "text or json")->check(CLI::IsMember({"text", "json"}));
   };
+  output(create);
   output(add("info", "Say what an image is"));
   CLI::App* const check = add("check", "Find what is wrong in an image");
   check->add_flag("--repair", repair_, "Set refcounts right");
@@ -96,12 +102,39 @@ void ImageVerb::add_options(CLI::App& options) {
   convert->add_option("-O,--target-format", second_format_, "Its format");
   convert->add_option("--set", settings_, "KEY=VALUE of the format");
   convert->add_flag("-c,--compress", compress_, "Compress the new file's data");
+  output(convert);
+  convert->add_flag("--no-sync", no_sync_,
+                    "Leave the new file to the host's cache, as cp does: a power cut may take it");
   convert->add_flag("-q,--quiet", quiet_, "No progress");
-  add("resize", "Make an image's disk larger")->add_option("SIZE", size_, "Its new size")->required();
+  CLI::App* const resize = add("resize", "Make an image's disk larger or smaller");
+  resize->add_option("SIZE", size_, "Its new size")->required();
+  resize->add_flag("--shrink", shrink_, "Give up what lies behind a smaller size");
+  output(resize);
   output(add("map", "List where an image holds data"));
   CLI::App* const compare = add("compare", "Compare the contents of two images");
   compare->add_option("OTHER", second_, "The other image")->required();
   compare->add_option("-F,--other-format", second_format_, "Its format");
+  output(compare);
+  CLI::App* const snapshot = add("snapshot", "Keep, list, restore and delete states of a disk inside its image");
+  snapshot->add_option("ACTION", action_, "create, list, apply or delete")
+      ->required()
+      ->check(CLI::IsMember({"create", "list", "apply", "delete"}));
+  snapshot->add_option("NAME", name_, "Of the snapshot");
+  output(snapshot);
+  output(add("commit", "Write what an image holds into its backing file"));
+  CLI::App* const rebase = add("rebase", "Put an image on another backing file, or on none");
+  rebase->add_option("-b,--backing", backing_, "The new one, named relative to FILE; without it, there is none");
+  rebase->add_option("-F,--backing-format", backing_format_, "Its format");
+  output(rebase);
+  CLI::App* const bench = add("bench", "Measure how many requests an image answers; writing destroys its contents");
+  bench->add_option("-c,--count", bench_plan_.count, "Requests (75000)")->check(CLI::Range(1, 1000000000));
+  bench->add_option("-d,--depth", bench_plan_.depth, "Requests under way at a time (64)")->check(CLI::Range(1, 4096));
+  bench->add_option("-s,--size", bench_plan_.size, "Bytes of one (4096)")->check(CLI::Range(512, 1 << 24));
+  bench->add_option("-S,--step", bench_plan_.step, "Bytes from one to the next (the size)");
+  bench->add_option("-t,--cache", cache_, "writeback, or none: past the host's page cache")
+      ->check(CLI::IsMember({"writeback", "none"}));
+  bench->add_flag("-w,--write", bench_writes_, "Write instead of reading");
+  output(bench);
 }
 
 int ImageVerb::run() {
@@ -119,6 +152,10 @@ Result<int> ImageVerb::dispatch() {
   if (verb == "convert") return convert();
   if (verb == "map") return map();
   if (verb == "resize") return resize();
+  if (verb == "snapshot") return snapshot();
+  if (verb == "commit") return commit();
+  if (verb == "rebase") return rebase();
+  if (verb == "bench") return bench();
   return compare();
 }
 
@@ -130,17 +167,6 @@ Result<std::unique_ptr<block::Image>> ImageVerb::open(const std::string& path, c
 
 namespace {
 
-// A file that could not be finished is removed again.
-Result<> create_file(const std::string& path, const std::string& format, const block::CreateOptions& options) {
-  const block::Format* const found = TRY(block::find_format(format));
-  const auto store = TRY(block::PlainFile::create(path));
-  if (auto made = found->create(*store, options); !made) {
-    ::unlink(path.c_str());
-    return std::unexpected(std::move(made).error().in(fmt::format("create '{}'", path)));
-  }
-  return {};
-}
-
 Result<std::map<std::string, std::string>> parse_settings(const std::vector<std::string>& words) {
   std::map<std::string, std::string> settings;
   for (const std::string& word : words) {
@@ -151,11 +177,6 @@ Result<std::map<std::string, std::string>> parse_settings(const std::vector<std:
   return settings;
 }
 
-std::string folder_of(const std::string& path) {
-  const size_t at = path.rfind('/');
-  return at == std::string::npos ? "." : path.substr(0, at + 1);
-}
-
 }  // namespace
 
 Result<int> ImageVerb::create() {
@@ -163,13 +184,17 @@ Result<int> ImageVerb::create() {
   if (!backing_.empty()) {
     if (backing_format_.empty()) return fail("create '{}': state the backing file's format", file_);
     options.backing_format = backing_format_;
-    const auto below = TRY(block::ImageOpener(folder_of(file_)).open_backing(backing_, options.backing_format));
+    const auto below = TRY(block::ImageOpener(block::folder_of(file_)).open_backing(backing_, options.backing_format));
     options.size = below->geometry().size;
+    options.backing_identity = below->info().identity;
   } else if (size_.empty()) {
     return fail("create '{}': a size is missing", file_);
   }
   if (!size_.empty()) options.size = TRY(parse_size(size_));
-  TRY(create_file(file_, TRY(format_of_new(file_, format_)), options));
+  block::NewFiles files;
+  TRY(block::create_files(files, file_, TRY(format_of_new(file_, format_)), options));
+  files.keep();
+  if (json()) print(fmt::format("{{\"file\": {}, \"virtual_size\": {}}}\n", json_text(file_), options.size));
   return 0;
 }
 
@@ -214,33 +239,55 @@ Result<int> ImageVerb::check() {
 Result<int> ImageVerb::convert() {
   const auto from = TRY(open(file_, format_, block::Access::kReadOnly));
   const std::string format = TRY(format_of_new(second_, second_format_));
-  TRY(create_file(second_, format, {.size = from->geometry().size, .settings = TRY(parse_settings(settings_))}));
+  block::NewFiles files;
+  TRY(block::create_files(files, second_, format,
+                          {.size = from->geometry().size, .settings = TRY(parse_settings(settings_))}));
   const auto copy = [&]() -> Result<> {
-    const auto to = TRY(open(second_, format, block::Access::kReadWrite));
+    // What must be on the disk at the end is not made to pass through the host's cache first.
+    const auto cache = no_sync_ ? block::HostCache::kTrusted : block::HostCache::kBypassedIfPossible;
+    const auto to = TRY(block::open_image(second_, format, block::Access::kFill, block::Access::kReadOnly, cache));
     if (compress_ && to->compression_unit() == 0) return fail("{} cannot compress", format);
-    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain,
+    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain, cache,
                    !quiet_ && ::isatty(STDERR_FILENO) != 0));
     if (const auto status = to->flush(); status != block::Status::kOk) {
       return fail("flush: {}", to_string(status));
     }
     return {};
   };
-  if (auto copied = copy(); !copied) {
-    ::unlink(second_.c_str());
-    return std::unexpected(std::move(copied).error().in(fmt::format("convert '{}' to '{}'", file_, second_)));
+  TRY_IN(fmt::format("convert '{}' to '{}'", file_, second_), copy());
+  files.keep();
+  if (json()) {
+    print(fmt::format("{{\"file\": {}, \"format\": {}, \"virtual_size\": {}}}\n", json_text(second_), json_text(format),
+                      from->geometry().size));
   }
+  return 0;
+}
+
+Result<int> ImageVerb::bench() {
+  TRY(must_state_format("bench"));
+  if (app_->get_subcommands().front()->count("--step") == 0) bench_plan_.step = bench_plan_.size;
+  bench_plan_.operation = bench_writes_ ? block::Operation::kWrite : block::Operation::kRead;
+  const block::OpenedDisk opened = TRY(block::open_disk(
+      file_, format_, bench_writes_ ? block::Access::kReadWrite : block::Access::kReadOnly,
+      cache_ == "none" ? block::HostCache::kBypassed : block::HostCache::kUsed, block::ImageDisk::kDefaultThreadCount));
+  const double seconds = TRY_IN(fmt::format("bench '{}'", file_), bench_disk(*opened.disk, bench_plan_));
+  const double rate = static_cast<double>(bench_plan_.count) / std::max(seconds, 1e-9);
+  print(json() ? fmt::format("{{\"seconds\": {:.6f}, \"requests\": {}, \"requests_a_second\": {:.0f}}}\n", seconds,
+                             bench_plan_.count, rate)
+               : fmt::format("completed in {:.6f} seconds, {:.0f} requests a second\n", seconds, rate));
   return 0;
 }
 
 Result<int> ImageVerb::resize() {
   const uint64_t size = TRY(parse_size(size_));
-  // A file whose format nobody stated may be raw with a guest's bytes, and must not be changed by a guess.
-  if (format_.empty()) return fail("resize '{}': state its format", file_);
+  TRY(must_state_format("resize"));
   const auto image = TRY(open(file_, format_, block::Access::kReadWrite));
-  if (size < image->geometry().size) {
-    return fail("resize '{}': from {} to {} bytes would lose data", file_, image->geometry().size, size);
+  if (size < image->geometry().size && !shrink_) {
+    return fail("resize '{}': from {} to {} bytes would lose data; --shrink allows it", file_, image->geometry().size,
+                size);
   }
-  TRY(image->grow(size));
+  TRY(size < image->geometry().size ? image->shrink(size) : image->grow(size));
+  if (json()) print(fmt::format("{{\"virtual_size\": {}}}\n", image->geometry().size));
   return 0;
 }
 
@@ -264,7 +311,8 @@ Result<int> ImageVerb::compare() {
   const auto a = TRY(open(file_, format_, block::Access::kReadOnly));
   const auto b = TRY(open(second_, second_format_, block::Access::kReadOnly));
   if (a->geometry().size != b->geometry().size) {
-    print(fmt::format("sizes differ: {} and {} bytes\n", a->geometry().size, b->geometry().size));
+    print(json() ? fmt::format("{{\"equal\": false, \"sizes\": [{}, {}]}}\n", a->geometry().size, b->geometry().size)
+                 : fmt::format("sizes differ: {} and {} bytes\n", a->geometry().size, b->geometry().size));
     return kFoundErrors;
   }
   std::vector<uint8_t> left(1 << 20), right(1 << 20);
@@ -278,10 +326,11 @@ Result<int> ImageVerb::compare() {
     const auto differ = std::ranges::mismatch(ByteSpan(left).first(size), ByteSpan(right).first(size)).in1;
     const auto at = static_cast<uint64_t>(differ - ByteSpan(left).first(size).begin());
     if (at == size) continue;
-    print(fmt::format("contents differ at byte {}\n", offset + at));
+    print(json() ? fmt::format("{{\"equal\": false, \"offset\": {}}}\n", offset + at)
+                 : fmt::format("contents differ at byte {}\n", offset + at));
     return kFoundErrors;
   }
-  print("equal\n");
+  print(json() ? "{\"equal\": true}\n" : "equal\n");
   return 0;
 }
 

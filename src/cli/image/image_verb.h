@@ -7,6 +7,7 @@
 
 #include "block/format/image.h"
 #include "cli/command_line.h"
+#include "cli/image/bench.h"
 
 namespace bulkhead::cli {
 
@@ -27,13 +28,29 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<int> map();
   [[nodiscard]] Result<int> resize();
   [[nodiscard]] Result<int> compare();
+  [[nodiscard]] Result<int> bench();
+  // change_verbs.cc
+  [[nodiscard]] Result<int> snapshot();
+  [[nodiscard]] Result<int> commit();
+  [[nodiscard]] Result<int> rebase();
+  // The format that the user stated, without which nothing is changed.
+  [[nodiscard]] Result<> must_state_format(std::string_view verb) const;
+  [[nodiscard]] bool json() const { return output_ == "json"; }
   [[nodiscard]] Result<std::unique_ptr<block::Image>> open(const std::string& path, const std::string& format,
                                                            block::Access access) const;
 
   CLI::App* app_ = nullptr;
   std::string file_, second_, format_, second_format_, size_, backing_, backing_format_, output_ = "text";
   std::vector<std::string> settings_;
-  bool repair_ = false, quiet_ = false, compress_ = false;
+  std::string action_, name_;
+  BenchPlan bench_plan_;
+  bool bench_writes_ = false;
+  std::string cache_ = "writeback";
+  bool shrink_ = false, repair_ = false, quiet_ = false, no_sync_ = false, compress_ = false;
 };
+
+// Text as JSON; what is no printable ASCII is escaped byte by byte.
+[[nodiscard]] std::string json_text(std::string_view text);
+void print(const std::string& text);
 
 }  // namespace bulkhead::cli

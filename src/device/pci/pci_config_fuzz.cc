@@ -2,6 +2,7 @@
 // read-only registers alone, decode nothing outside the address space, and survive saving and restoring.
 #include <cstdint>
 
+#include "device/fuzz_input.h"
 #include "device/pci/bus.h"
 #include "device/pci/host_bridge.h"
 #include "support/check.h"
@@ -45,21 +46,6 @@ class FuzzedFunction final : public Function {
   using Function::set_interrupt_pin_level;
 };
 
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : bytes_(data, size) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  uint64_t take(size_t size) {
-    const size_t count = size < bytes_.size() ? size : bytes_.size();
-    const uint64_t value = load_little(bytes_.first(count));
-    bytes_ = bytes_.subspan(count);
-    return value;
-  }
-
- private:
-  ByteSpan bytes_;
-};
-
 void save_and_restore(FuzzedFunction& function) {
   StateWriter writer;
   function.save_config(writer);
@@ -84,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bus.add(second, 1, 1);
   ConfigPorts ports(bus, nowhere);
   EcamWindow ecam(bus, 1);
-  Input input(data, size);
+  FuzzInput input(data, size);
   while (!input.empty()) {
     const uint64_t operation = input.take(1);
     const size_t width = 1 + operation / 16 % 8;

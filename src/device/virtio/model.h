@@ -60,7 +60,9 @@ class Model {
   [[nodiscard]] virtual bool process(unsigned queue) = 0;
   // After Transport::wake(), even while paused or being reset: give finished requests back and do nothing else.
   virtual void on_wake() {}
-  // Chains taken and not given back.
+  // The machine goes on after a pause: what could not be done before it is tried again.
+  virtual void resume() {}
+  // Chains taken and not given back, except for those that only wait for resume().
   [[nodiscard]] virtual size_t in_flight() const = 0;
   // The device was reset and nothing is in flight: forget the driver.
   virtual void stop() = 0;

@@ -33,43 +33,42 @@ bool same_bytes(const Cpu& cpu, uint64_t physical, const uint8_t* bytes, size_t 
   return std::memcmp(cpu.memory->host_base() + physical, bytes, size) == 0;
 }
 
+// Of a block that crosses a page: what it has of the first one.
+bool same_beginning(const Cpu& cpu, const Block& block) {
+  return same_bytes(cpu, block.physical, block.source(), kPageSize - (block.physical & (kPageSize - 1)));
+}
+
 uint64_t run_context_linear(const Cpu& cpu, uint64_t linear) {
   return cpu.mode.code64() ? linear : static_cast<uint32_t>(linear);
 }
 
 }  // namespace
 
-void* BlockCache::allocate(size_t bytes, size_t alignment) {
-  chunk_used_ = align_up(chunk_used_, alignment);
-  if (chunks_.empty() || chunk_used_ + bytes > kChunkSize) {
-    chunks_.push_back(std::make_unique<uint8_t[]>(kChunkSize));
-    chunk_used_ = 0;
-  }
-  void* result = chunks_.back().get() + chunk_used_;
-  chunk_used_ += bytes;
-  return result;
-}
+BlockCache::BlockCache(const decoder::DecodeOptions& options, size_t decoded_bytes)
+    : options_(options), memory_(std::make_unique_for_overwrite<uint8_t[]>(kCapacity)), decoded_(decoded_bytes) {}
 
 void BlockCache::flush() {
-  buckets_.fill(nullptr);
+  index_.clear();
   jumps_.fill({});
-  chunks_.clear();
-  chunk_used_ = kChunkSize;
+  used_ = 0;
+  decoded_.clear();
   ++flush_count_;
 }
 
-void BlockCache::insert(Block* block) {
-  Block*& bucket = buckets_[bucket_of(block->physical)];
-  block->next_in_bucket = bucket;
-  bucket = block;
+void BlockCache::drop_translations() {
+  for (size_t at = 0; at < used_;) {
+    auto* block = reinterpret_cast<Block*>(memory_.get() + at);
+    block->translation = {};
+    if (block->runs != Block::kNotTranslatable) block->runs = 0;
+    at += room_for(block->length);
+  }
 }
 
-void BlockCache::forget(Block* block) {
-  for (Block** link = &buckets_[bucket_of(block->physical)]; *link != nullptr; link = &(*link)->next_in_bucket) {
-    if (*link != block) continue;
-    *link = block->next_in_bucket;
-    return;
-  }
+void BlockCache::decode_from_source(Block& block) {
+  std::memcpy(draft_.source.data(), block.source(), block.length);
+  (void)decode(block.mode, block.length, block.op_count);
+  CHECK(draft_.op_count == block.op_count && draft_.length == block.length, "a block that decodes in another way");
+  decoded_.add(block, {draft_.ops.data(), draft_.op_count}, {draft_.instructions.data(), draft_.op_count});
 }
 
 bool BlockCache::is_current(Cpu& cpu, Block& block) {
@@ -99,50 +98,57 @@ bool BlockCache::is_current(Cpu& cpu, Block& block) {
   if (crosses) add_piece(block.second_page, block.length - in_first);
   shared = shared || !engine.write_flush_done(cpu, block.made_at_epoch);
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!same_bytes(cpu, block.physical, block.source, in_first)) return false;
-  if (crosses && !same_bytes(cpu, block.second_page, block.source + in_first, block.length - in_first)) return false;
+  if (!same_bytes(cpu, block.physical, block.source(), in_first)) return false;
+  if (crosses && !same_bytes(cpu, block.second_page, block.source() + in_first, block.length - in_first)) return false;
   block.is_shared = shared;
   block.first_version = first_version;
   block.second_version = second_version;
   block.made_at_version = shared || crosses ? Block::kAlwaysCheck : first_version;
-  if (block.translation.code != nullptr) cpu.jit->unlink(block);
+  if (block.translation.code != nullptr) cpu.jit->made_current(block);
   return true;
 }
 
 Block* BlockCache::find(Cpu& cpu, uint64_t linear) {
   BlockLink& jump = jumps_[jump_slot(linear)];
   ++cpu.counters.block_lookups;
-  const CheckedAccess access = check_access(cpu, cpu::kCs, linear, 1, MemoryAccess::kExecute);
-  const AccessPiece& piece = access.pieces[0];
-  if (piece.host == nullptr) return make_single(cpu, linear);
-  cpu.tlb.note_code_page(linear);
-
-  Block* found = nullptr;
-  for (Block* block = buckets_[bucket_of(piece.physical)]; block != nullptr; block = block->next_in_bucket) {
-    if (block->physical != piece.physical || block->mode != cpu.mode) continue;
-    if (block->second_page != Block::kNoPage) {
-      const uint64_t second = run_context_linear(cpu, (linear | kOffsetMask) + 1);
-      const CheckedAccess rest = check_access(cpu, cpu::kCs, second, 1, MemoryAccess::kExecute);
-      if (rest.pieces[0].host == nullptr || rest.pieces[0].physical != block->second_page) continue;
-      cpu.tlb.note_code_page(second);
-    }
-    found = block;
-    break;
+  BlockKey key = code_pages_.find(linear, cpu.run_context);
+  if (key == 0) {
+    if (is_page_fault(cpu, linear, 1, MemoryAccess::kExecute, cpu.jit_fault)) return nullptr;
+    const CheckedAccess access = check_access(cpu, cpu::kCs, linear, 1, MemoryAccess::kExecute);
+    const AccessPiece& piece = access.pieces[0];
+    if (piece.host == nullptr) return make_single(cpu, linear);
+    if (cpu.tlb.note_code_page(linear)) translations_changed(cpu);
+    key = block_key(piece.physical, cpu.mode.value);
+    code_pages_.remember(linear, cpu.run_context, block_key(piece.physical & ~kOffsetMask, cpu.mode.value));
+  }
+  Block* found = index_.find(key);
+  // What stands in the first page now may not reach into the second one, whose fault would be nobody's then.
+  if (found != nullptr && found->second_page != Block::kNoPage && !same_beginning(cpu, *found)) {
+    index_.remove(key);
+    found = nullptr;
+  }
+  if (found != nullptr && found->second_page != Block::kNoPage) {
+    const uint64_t second = run_context_linear(cpu, (linear | kOffsetMask) + 1);
+    const CheckedAccess rest = check_access(cpu, cpu::kCs, second, 1, MemoryAccess::kExecute);
+    if (rest.pieces[0].host == nullptr || rest.pieces[0].physical != found->second_page)
+      found = nullptr;
+    else if (cpu.tlb.note_code_page(second))
+      translations_changed(cpu);
   }
   if (found != nullptr && found->version->load(std::memory_order_acquire) != found->made_at_version &&
       !is_current(cpu, *found)) {
-    forget(found);
+    index_.remove(key);
     found = nullptr;
   }
   if (found == nullptr) {
-    found = build(cpu, linear, piece.physical);
+    found = build(cpu, linear, physical_of(key));
     if (found == &single_) return found;
   }
   jump = {.linear = linear, .run_context = cpu.run_context, .block = found};
   return found;
 }
 
-void BlockCache::add_op(Cpu& cpu, Handler handler, unsigned length) {
+void BlockCache::add_op(ModeBits mode, Handler handler, unsigned length) {
   Op& op = draft_.ops[draft_.op_count];
   decoder::Instruction& instruction = draft_.instructions[draft_.op_count];
   op = Op{};
@@ -154,28 +160,28 @@ void BlockCache::add_op(Cpu& cpu, Handler handler, unsigned length) {
     op.instruction = &instruction;
     op.ends_block = true;
   } else {
-    prepare(op, instruction, {.code64 = cpu.mode.code64(), .code32 = cpu.mode.code32()});
+    prepare(op, instruction, {.code64 = mode.code64(), .code32 = mode.code32()});
     op.ends_block = op.ends_block || system_ends_block(instruction);
   }
   draft_.length += length;
   ++draft_.op_count;
 }
 
-bool BlockCache::decode(Cpu& cpu, unsigned available, unsigned op_limit) {
+bool BlockCache::decode(ModeBits mode, unsigned available, unsigned op_limit) {
   draft_.op_count = 0;
   draft_.length = 0;
-  const decoder::DecodeMode mode = decode_mode(cpu.mode);
+  const decoder::DecodeMode decode_as = decode_mode(mode);
   while (draft_.op_count < op_limit && draft_.length < available) {
     const std::span<const uint8_t> bytes(draft_.source.data() + draft_.length, available - draft_.length);
     decoder::Instruction& instruction = draft_.instructions[draft_.op_count];
-    const decoder::DecodeStatus status = decoder::decode(bytes, mode, options_, instruction);
+    const decoder::DecodeStatus status = decoder::decode(bytes, decode_as, options_, instruction);
     if (status == decoder::DecodeStatus::kNeedsMoreBytes) return draft_.op_count != 0;
     if (status == decoder::DecodeStatus::kOk) {
-      add_op(cpu, nullptr, instruction.length);
+      add_op(mode, nullptr, instruction.length);
     } else {
       // Every byte that the decoder may have looked at belongs to the block, or a change of one would go unseen.
       const auto seen = static_cast<unsigned>(std::min(bytes.size(), decoder::kMaxInstructionLength));
-      add_op(cpu, status == decoder::DecodeStatus::kInvalid ? raise_invalid_opcode : raise_too_long, seen);
+      add_op(mode, status == decoder::DecodeStatus::kInvalid ? raise_invalid_opcode : raise_too_long, seen);
     }
     if (draft_.ops[draft_.op_count - 1].ends_block) break;
   }
@@ -183,23 +189,17 @@ bool BlockCache::decode(Cpu& cpu, unsigned available, unsigned op_limit) {
 }
 
 Block* BlockCache::keep(Cpu& cpu, uint64_t physical) {
-  if (chunks_.size() >= kMaximumChunks) flush();
-  auto* instructions = static_cast<decoder::Instruction*>(
-      allocate(draft_.op_count * sizeof(decoder::Instruction), alignof(decoder::Instruction)));
-  auto* ops = static_cast<Op*>(allocate(draft_.op_count * sizeof(Op), alignof(Op)));
-  auto* source = static_cast<uint8_t*>(allocate(draft_.length, 1));
-  std::uninitialized_copy_n(draft_.instructions.data(), draft_.op_count, instructions);
-  std::uninitialized_copy_n(draft_.ops.data(), draft_.op_count, ops);
-  std::memcpy(source, draft_.source.data(), draft_.length);
-  for (unsigned i = 0; i < draft_.op_count; ++i) ops[i].instruction = &instructions[i];
-  auto* block = new (allocate(sizeof(Block), alignof(Block))) Block;
+  const size_t room = room_for(draft_.length);
+  if (room > kCapacity - used_) flush();
+  auto* block = new (memory_.get() + used_) Block;
+  used_ += room;
   block->version = &cpu.engine->code_map().page(physical).version;
   block->length = static_cast<uint16_t>(draft_.length);
   block->op_count = static_cast<uint16_t>(draft_.op_count);
-  block->ops = ops;
   block->mode = cpu.mode;
   block->physical = physical;
-  block->source = source;
+  std::memcpy(const_cast<uint8_t*>(block->source()), draft_.source.data(), draft_.length);
+  decoded_.add(*block, {draft_.ops.data(), draft_.op_count}, {draft_.instructions.data(), draft_.op_count});
   ++cpu.counters.blocks_built;
   return block;
 }
@@ -207,7 +207,7 @@ Block* BlockCache::keep(Cpu& cpu, uint64_t physical) {
 Block* BlockCache::build(Cpu& cpu, uint64_t linear, uint64_t physical) {
   const auto in_page = static_cast<unsigned>(std::min<uint64_t>(kMaximumBytes, kPageSize - (physical & kOffsetMask)));
   std::memcpy(draft_.source.data(), cpu.memory->host_base() + physical, in_page);
-  if (!decode(cpu, in_page, kMaximumOps)) return build_crossing(cpu, linear, physical);
+  if (!decode(cpu.mode, in_page, kMaximumOps)) return build_crossing(cpu, linear, physical);
   Block* block = keep(cpu, physical);
   // The bytes were read before anybody was told: is_current() registers them and compares.
   block->first_version = ~cpu.engine->code_map().page(physical).version.load();
@@ -221,10 +221,10 @@ Block* BlockCache::build_crossing(Cpu& cpu, uint64_t linear, uint64_t physical) 
   const auto in_first = static_cast<unsigned>(kPageSize - (physical & kOffsetMask));
   const CheckedAccess rest = check_access(cpu, cpu::kCs, second, 1, MemoryAccess::kExecute);
   if (rest.pieces[0].host == nullptr) return make_single(cpu, linear);
-  cpu.tlb.note_code_page(second);
+  if (cpu.tlb.note_code_page(second)) translations_changed(cpu);
   std::memcpy(draft_.source.data() + in_first, cpu.memory->host_base() + rest.pieces[0].physical,
               decoder::kMaxInstructionLength);
-  (void)decode(cpu, in_first + decoder::kMaxInstructionLength, 1);
+  (void)decode(cpu.mode, in_first + decoder::kMaxInstructionLength, 1);
   if (draft_.length <= in_first) return make_single(cpu, linear);  // changed meanwhile, or invalid by its first bytes
   Block* block = keep(cpu, physical);
   block->second_page = rest.pieces[0].physical;
@@ -251,10 +251,10 @@ Block* BlockCache::make_single(Cpu& cpu, uint64_t linear) {
     perform_read(cpu, access, draft_.source.data() + at);
   };
   fetch(linear, 0, in_first);
-  bool complete = decode(cpu, in_first, 1);
+  bool complete = decode(cpu.mode, in_first, 1);
   if (!complete && in_first < available) {
     fetch(run_context_linear(cpu, linear + in_first), in_first, available - in_first);
-    complete = decode(cpu, available, 1);
+    complete = decode(cpu.mode, available, 1);
   }
   if (!complete) raise(kGeneralProtection, 0);  // the limit cuts it off
   draft_.ops[0].instruction = &draft_.instructions[0];
@@ -264,7 +264,6 @@ Block* BlockCache::make_single(Cpu& cpu, uint64_t linear) {
   single_.op_count = 1;
   single_.ops = draft_.ops.data();
   single_.mode = cpu.mode;
-  single_.source = draft_.source.data();
   return &single_;
 }
 

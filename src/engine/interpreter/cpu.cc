@@ -2,6 +2,7 @@
 
 #include "engine/interpreter/debug.h"
 #include "engine/interpreter/op.h"
+#include "engine/jit/jit.h"
 
 namespace bulkhead::engine {
 
@@ -70,20 +71,25 @@ ModeBits compute_mode(const Cpu& cpu) {
 
 void translations_changed(Cpu& cpu) {
   static_assert(ModeBits::kXsave == 1 << 15, "the mode has 16 bits of run_context");
-  cpu.run_context = cpu.tlb.code_generation() << 16 | cpu.mode.value;
+  cpu.run_context = cpu.tlb.code_generation(cpu.cpl != 3) << 16 | cpu.mode.value;
+  if (cpu.jit != nullptr) cpu.jit->choose_targets();
 }
 
 void update_mode(Cpu& cpu) {
   cpu.mode = compute_mode(cpu);
   cpu.code_base = cpu.mode.code64() ? 0 : cpu.segments[cpu::kCs].base;
   const bool smap = (cpu.cr4 & kCr4Smap) != 0;
-  cpu.system_rights = smap ? mmu::Rights::kSupervisorNoUserData : mmu::Rights::kSupervisor;
+  const mmu::Rights system_rights = smap ? mmu::Rights::kSupervisorNoUserData : mmu::Rights::kSupervisor;
+  if (system_rights != cpu.system_rights) cpu.tlb.slots().clear();
+  cpu.system_rights = system_rights;
   if (cpu.cpl == 3) {
     cpu.rights = mmu::Rights::kUser;
   } else {
     cpu.rights = smap && (cpu.system_flags & kFlagAlignmentCheck) == 0 ? mmu::Rights::kSupervisorNoUserData
                                                                        : mmu::Rights::kSupervisor;
   }
+  // What the kernel reaches while SMAP looks away must not be there for when it looks.
+  cpu.keeps_slots = cpu.cpl != 3 && cpu.rights != cpu.system_rights ? 1 : 0;
   cpu.attention_mask = ~0u;
   if ((cpu.system_flags & kFlagInterrupt) == 0) cpu.attention_mask &= ~uint32_t{kAttentionInterrupt};
   if (cpu.nmi_blocked) cpu.attention_mask &= ~uint32_t{kAttentionNmi};

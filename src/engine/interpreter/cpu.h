@@ -168,7 +168,8 @@ enum Attention : uint32_t {
   kAttentionSipi = 8,
   kAttentionStop = 16,
   kAttentionFlush = 32,   // another thread asks for TLB entries to be dropped, or for a pause
-  kAttentionCount = 128,  // count_limit is near
+  kAttentionCount = 128,  // count_limit is there
+  kAttentionSite = 256,   // Cpu::jit_site is to go without its slot
   kAttentionTrap = 64,  // single step, breakpoints armed, pending debug exception, or an interrupt shadow to count down
 };
 
@@ -181,17 +182,29 @@ struct alignas(64) Cpu {
   uint64_t rip =
       0;  // between blocks: the next instruction. Inside a block: what follows the block, until a transfer sets it.
   ArithmeticFlags flags;
+  uint16_t flags_note = 0;      // while translated code runs: see jit::DeferredFlags
+  int32_t flags_immediate = 0;  // and this one, too
   uint8_t cpl = 0;
   uint32_t system_flags = 0;  // RFLAGS without the arithmetic six and bit 1; change through set_system_flags()
+
+  // --- what translated code looks at all the time: from gpr[12] to here, all of it within reach of an 8-bit
+  // displacement from its register for the Cpu (jit/state_layout.h) ---
+  std::atomic<uint32_t> attention{0};
+  uint32_t attention_mask = ~0u;  // without kAttentionInterrupt while interrupts are held off
+  uint64_t run_context = 0;       // changes with the mode and with what code linear addresses reach; guards block links
+  // Instructions retired and faults delivered; correct between blocks, see current_instruction_count().
+  uint64_t instruction_count = 0;
+  uint64_t jit_page = 0;  // linear address of the page whose translated code runs; RIP is behind the times meanwhile
+  const void* jit_targets = nullptr;      // jit::Targets, the table in use
+  uint64_t jit_target_mask = 0;           // of offsets in there
+  std::array<uint64_t, 16> jit_groups{};  // mmu::TlbEntry::delta for the groups of accesses of the block under way
+  mmu::Tlb tlb;                           // Tlb::current() comes first
 
   // --- the block under way ---
   const Op* op = nullptr;         // the instruction being executed, for faults
   const Op* block_end = nullptr;  // one past the last operation to run; moved forward by leave_block()
   const Op* block_begin = nullptr;
-  std::atomic<uint32_t> attention{0};
-  uint32_t attention_mask = ~0u;  // without kAttentionInterrupt while interrupts are held off
-  uint64_t run_context = 0;       // changes with the mode and with what code linear addresses reach; guards block links
-  uint64_t code_base = 0;         // segments[kCs].base, 0 in 64-bit mode
+  uint64_t code_base = 0;  // segments[kCs].base, 0 in 64-bit mode
 
   // --- segments, tables, control ---
   std::array<cpu::Segment, cpu::kSegmentCount> segments{};
@@ -230,10 +243,7 @@ struct alignas(64) Cpu {
   alignas(64) std::array<uint8_t, 1024> xsave{};
 
   uint32_t pause_count = 0;  // PAUSEs ever: how long a spinning vCPU has kept its host core
-  // Instructions retired and faults delivered; correct between blocks, see current_instruction_count().
-  uint64_t instruction_count = 0;
-  // run() ends when instruction_count is there, exactly. A block that would go beyond is not begun; the instructions up
-  // to it are stepped. See README.md, "Counting".
+  // run() ends when instruction_count is there, exactly. See README.md, "Counting".
   uint64_t count_limit = ~0ull;
   bool counted = false;  // EngineOptions::counted
   // Values of instruction_count at which the shadow of STI or MOV SS, and RFLAGS.RF, still hold: both last one
@@ -242,6 +252,7 @@ struct alignas(64) Cpu {
 
   struct Counters {
     uint64_t mmio_exits = 0, port_exits = 0, exceptions = 0, interrupts = 0, halts = 0, msr_accesses = 0;
+    uint64_t interpreted = 0;  // instructions that no translation has run
     uint64_t blocks_built = 0, block_lookups = 0, blocks_stale = 0, code_writes = 0;
   } counters;
 
@@ -251,18 +262,21 @@ struct alignas(64) Cpu {
   cpu::CpuIo* io = nullptr;
   memory::GuestMemory* memory = nullptr;
   BlockCache* blocks = nullptr;
-  mmu::Tlb tlb;
 
   // --- translated code (engine/jit) ---
   jit::Jit* jit = nullptr;     // nullptr: the interpreter runs everything
   Block* jit_block = nullptr;  // the block that translated code left last by an edge
   uint32_t jit_edge = 0;       // and which one
-  uint64_t jit_page = 0;    // linear address of the page whose translated code runs; RIP is behind the times meanwhile
-  uint64_t jit_target = 0;  // scratch of an indirect call
-  const void* jit_targets = nullptr;  // jit::Jit::Target of indirect jumps
-  uint32_t x87_live = 0;              // jit::X87Live, the same
-  uint32_t simd_live = 0;             // jit::SimdLive: 0 whenever C++ runs
-  GuestFault jit_fault{};             // what a handler called from translated code has thrown
+  uint32_t jit_site = 0;  // jit::Jit::Site whose slot changes too often, or whose group is too seldom within a page
+  uint32_t jit_site_return = 0;  // the lower half of where the place's code is, when jit_site does not say
+  uint32_t keeps_slots = 0;      // not 0: no slot may be filled with what these rights reach
+  uint64_t jit_target = 0;       // scratch of an indirect call
+  std::array<uint64_t, 8> jit_crossing{};  // what a vector instruction reads from or writes to two pages
+  uint64_t jit_span = 0;         // where the group begins whose first access a handler carries out
+  const uint8_t* jit_target_chunks = nullptr;  // what of jit_targets has been filled
+  uint32_t x87_live = 0;                       // jit::X87Live, the same
+  uint32_t simd_live = 0;                      // jit::SimdLive: 0 whenever C++ runs
+  GuestFault jit_fault{};                      // what a handler called from translated code has thrown
 
   // Of the instruction under way, and behind it.
   [[nodiscard]] uint64_t instruction_rip() const;

@@ -32,12 +32,14 @@ void check_rip(const Cpu& cpu) {
   if (cpu.mode.code64() ? !is_canonical(cpu.rip) : cpu.rip > cpu.segments[cpu::kCs].limit) raise(kGeneralProtection, 0);
 }
 
-[[gnu::always_inline]] inline void execute(Cpu& cpu, const Block& block) {
+// The first `op_count` operations of a block, or fewer when one of them leaves it.
+[[gnu::always_inline]] inline void execute(Cpu& cpu, Block& block, uint64_t op_count) {
+  cpu.blocks->decode_again(block);
   const Op* op = block.ops;
   cpu.block_rip = cpu.rip;
   cpu.block_begin = op;
-  cpu.block_end = op + block.op_count;
-  cpu.rip += block.length;
+  cpu.block_end = op + op_count;
+  cpu.rip += cpu.block_end[-1].end_offset;
   if (!cpu.mode.code64()) [[unlikely]]
     cpu.rip = static_cast<uint32_t>(cpu.rip);
   do {
@@ -46,9 +48,10 @@ void check_rip(const Cpu& cpu) {
     ++op;
   } while (op != cpu.block_end);
   cpu.instruction_count += static_cast<uint64_t>(cpu.block_end - cpu.block_begin);
+  cpu.counters.interpreted += static_cast<uint64_t>(cpu.block_end - cpu.block_begin);
 }
 
-// The block at RIP, checked for CS's limit. Faults of the fetch leave op at nullptr.
+// The block at RIP, checked for CS's limit; or what BlockCache::find() says. Faults of the fetch leave op at nullptr.
 Block* next_block(Cpu& cpu, uint64_t linear) {
   cpu.op = nullptr;
   check_rip(cpu);
@@ -63,16 +66,19 @@ Block* next_block(Cpu& cpu, uint64_t linear) {
   return block.version->load(std::memory_order_acquire) == block.made_at_version || cpu.blocks->is_current(cpu, block);
 }
 
-void link(Block& from, const BlockLink& to) {
-  from.last_link ^= 1;
-  from.links[from.last_link] = to;
-}
-
 // Where translated code came back from, to be linked to what runs next.
 struct OpenEdge {
   Block* from = nullptr;
   unsigned number = 0;
 };
+
+// Translations live as long as the blocks that they were made from, or until there is no room for more.
+void forget_old_translations(Cpu& cpu) {
+  if (cpu.jit == nullptr) return;
+  if (cpu.jit->is_full()) cpu.blocks->drop_translations();
+  if (cpu.jit->is_full() || cpu.jit->flush_count() != cpu.blocks->flush_count())
+    cpu.jit->reset(cpu.blocks->flush_count());
+}
 
 // Runs the block's translation, made now if it is time. Nothing: the interpreter has to run it.
 std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) {
@@ -81,6 +87,11 @@ std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) 
   if (block.translation.code == nullptr) {
     if (!cpu.jit->is_hot(block)) return std::nullopt;
     cpu.jit->translate(block);
+    if (cpu.jit->is_full()) {
+      forget_old_translations(cpu);
+      edge = {};
+      cpu.jit->translate(block);
+    }
     if (block.translation.code == nullptr) return std::nullopt;
   }
   if (block.translation.needs_masked_simd && !jit::masks_all_simd_exceptions(cpu)) return std::nullopt;
@@ -92,77 +103,50 @@ std::optional<jit::Exit> run_translated(Cpu& cpu, Block& block, OpenEdge& edge) 
   return exit;
 }
 
-// Translations live as long as the blocks that they were made from.
-void forget_old_translations(Cpu& cpu) {
-  if (cpu.jit == nullptr) return;
-  if (cpu.jit->is_full()) cpu.blocks->flush();
-  if (cpu.jit->flush_count() != cpu.blocks->flush_count()) cpu.jit->reset(cpu.blocks->flush_count());
-}
-
-// Until something wants attention.
-void run_blocks(Cpu& cpu) {
+// Until something wants attention. True: there is a fault, Cpu::jit_fault, to be delivered.
+bool run_blocks(Cpu& cpu) {
   forget_old_translations(cpu);
-  Block* previous = nullptr;
   OpenEdge edge;
   uint64_t flush_count = cpu.blocks->flush_count();
   while (!wants_attention(cpu)) {
     const uint64_t linear = code_linear(cpu);
-    Block* block = nullptr;
-    if (previous != nullptr) [[likely]] {
-      if (previous->links[0].linear == linear && previous->links[0].run_context == cpu.run_context) {
-        block = previous->links[0].block;
-      } else if (previous->links[1].linear == linear && previous->links[1].run_context == cpu.run_context) {
-        block = previous->links[1].block;
-      }
-    }
-    if (block == nullptr) {
-      block = cpu.blocks->remembered(linear, cpu.run_context);
-      // A link that is of no use any more makes room; one that is stays, or returns would thrash them.
-      if (block != nullptr && previous != nullptr &&
-          previous->links[previous->last_link ^ 1].run_context != cpu.run_context) {
-        link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
-      }
-    }
+    Block* block = cpu.blocks->remembered(linear, cpu.run_context);
     if (block == nullptr || !is_current(cpu, *block)) [[unlikely]] {
       // Nothing is fetched, from a device perhaps, for an instruction that is not to run now.
       if (cpu.instruction_count >= cpu.count_limit) {
         cpu.attention.fetch_or(kAttentionCount);
-        return;
+        return false;
       }
       block = next_block(cpu, linear);
+      if (block == nullptr) return true;
       if (flush_count != cpu.blocks->flush_count()) {
         flush_count = cpu.blocks->flush_count();
         forget_old_translations(cpu);
-        previous = nullptr;
         edge = {};
       }
-      const bool is_kept = block->made_at_version != Block::kAlwaysCheck;
-      if (previous != nullptr && is_kept)
-        link(*previous, {.linear = linear, .run_context = cpu.run_context, .block = block});
-      previous = is_kept ? block : nullptr;
-    } else {
-      previous = block;
     }
     if (!cpu.mode.code64() && !fits_limit(cpu, *block)) [[unlikely]] {
       cpu.op = nullptr;
       check_rip(cpu);
       block = cpu.blocks->make_single(cpu, linear);
-      previous = nullptr;
     }
     if (cpu.instruction_count + block->op_count > cpu.count_limit) [[unlikely]] {
-      cpu.attention.fetch_or(kAttentionCount);
-      return;
+      if (cpu.instruction_count >= cpu.count_limit) {
+        cpu.attention.fetch_or(kAttentionCount);
+        return false;
+      }
+      execute(cpu, *block, cpu.count_limit - cpu.instruction_count);
+      edge = {};
+      continue;
     }
     if (const auto exit = run_translated(cpu, *block, edge)) {
-      if (*exit == jit::Exit::kFault) throw cpu.jit_fault;
-      const bool is_known = *exit == jit::Exit::kEdge;
-      previous = is_known ? cpu.jit_block : nullptr;
-      if (cpu.jit->is_full()) return;
+      if (*exit == jit::Exit::kFault) return true;
     } else {
       edge = {};
-      execute(cpu, *block);
+      execute(cpu, *block, block->op_count);
     }
   }
+  return false;
 }
 
 // Puts RIP back at the instruction that faulted and delivers the exception, which counts as an instruction: a handler
@@ -222,7 +206,7 @@ std::optional<StopReason> step(Cpu& cpu) {
   cpu.step_trap = (cpu.system_flags & kFlagTrap) != 0;
   try {
     check_rip(cpu);
-    execute(cpu, *cpu.blocks->make_single(cpu, linear));
+    execute(cpu, *cpu.blocks->make_single(cpu, linear), 1);
   } catch (const GuestFault& fault) {
     return take_fault(cpu, fault) ? stop_for_debugger(cpu) : std::optional(StopReason::kShutdown);
   }
@@ -304,10 +288,14 @@ std::optional<StopReason> wait_while_inactive(Cpu& cpu) {
 // Everything between two instructions but the instruction itself. Nothing: run on.
 std::optional<StopReason> attend(Cpu& cpu) {
   cpu.op = nullptr;
-  if (take(cpu, kAttentionFlush)) cpu.engine->attend_flush(cpu);
+  if (take(cpu, kAttentionFlush)) {
+    cpu.engine->attend_flush(cpu);
+    if (cpu.jit != nullptr) cpu.jit->look_at_code_changes(cpu.engine->code_changes());
+  }
   take_startup_requests(cpu);
+  if (take(cpu, kAttentionSite)) cpu.jit->drop_slot(cpu.jit_site);
   if (take(cpu, kAttentionStop)) return StopReason::kRequested;
-  const bool count_is_near = take(cpu, kAttentionCount);
+  (void)take(cpu, kAttentionCount);
   if (cpu.instruction_count >= cpu.count_limit) return StopReason::kCountReached;
   if (cpu.activity != Activity::kRunning) {
     if (const auto stop = wait_while_inactive(cpu)) return stop;
@@ -327,6 +315,7 @@ std::optional<StopReason> attend(Cpu& cpu) {
     if (const auto vector = cpu.io->acknowledge_interrupt()) {
       cpu.activity = Activity::kRunning;
       ++cpu.counters.interrupts;
+      cpu.tlb.slots().refresh();
       if (const auto stop = deliver_exception_or_stop(cpu, Event::external(*vector))) return stop;
     }
     // Else the request went away, and its line with it; HLT goes on.
@@ -335,7 +324,7 @@ std::optional<StopReason> attend(Cpu& cpu) {
   refresh_trap_attention(cpu);
   // One step where every step is looked at, in a shadow, and where a request cannot be met now: there is always
   // progress.
-  if (cpu.stepping || count_is_near || wants_attention(cpu)) return step(cpu);
+  if (cpu.stepping || wants_attention(cpu)) return step(cpu);
   return std::nullopt;
 }
 
@@ -356,7 +345,7 @@ cpu::StopReason run_loop(Cpu& cpu) {
         if (const auto stop = attend(cpu)) return *stop;
         if (cpu.activity != Activity::kRunning) continue;
       }
-      if (!cpu.stepping) run_blocks(cpu);
+      if (!cpu.stepping && run_blocks(cpu) && !take_fault(cpu, cpu.jit_fault)) return StopReason::kShutdown;
     } catch (const GuestFault& fault) {
       if (!take_fault(cpu, fault)) return StopReason::kShutdown;
     }

@@ -32,10 +32,17 @@ enum Host : uint8_t {
   kNoHost = 0xFF,
 };
 
-// A base register and a displacement.
+// As an immediate or a displacement, which the processor extends by its sign.
+[[nodiscard]] constexpr bool fits_32_bits(int64_t value) {
+  return value == static_cast<int32_t>(value);
+}
+
+// A base register, a displacement, and perhaps an index, which is not RSP.
 struct Memory {
   Host base;
   int32_t displacement = 0;
+  Host index = kNoHost;
+  [[nodiscard]] uint8_t index_number() const { return index == kNoHost ? uint8_t{0} : uint8_t{index}; }
 };
 
 class Assembler {
@@ -72,8 +79,12 @@ class Assembler {
   void modrm_register(uint8_t reg, Host rm) { byte(static_cast<uint8_t>(0xC0 | (reg & 7) << 3 | (rm & 7))); }
   void modrm_memory(uint8_t reg, Memory memory) {
     const bool small = memory.displacement >= -128 && memory.displacement <= 127;
-    byte(static_cast<uint8_t>((small ? 0x40 : 0x80) | (reg & 7) << 3 | (memory.base & 7)));
-    if ((memory.base & 7) == 4) byte(0x24);  // RSP and R12 need a SIB byte
+    const bool none = memory.displacement == 0 && (memory.base & 7) != 5;
+    const bool has_sib = memory.index != kNoHost || (memory.base & 7) == 4;  // RSP and R12 need one
+    const int mode = none ? 0 : small ? 0x40 : 0x80;
+    byte(static_cast<uint8_t>(mode | (reg & 7) << 3 | (has_sib ? 4 : memory.base & 7)));
+    if (has_sib) byte(static_cast<uint8_t>((memory.index == kNoHost ? 4 : memory.index & 7) << 3 | (memory.base & 7)));
+    if (none) return;
     if (small)
       byte(static_cast<uint8_t>(memory.displacement));
     else
@@ -82,7 +93,7 @@ class Assembler {
 
   // One-byte opcodes on 64-bit (or, with wide = false, 32-bit) operands.
   void op(uint8_t opcode, uint8_t reg, Memory memory, bool wide = true) {
-    rex(wide, reg, 0, memory.base);
+    rex(wide, reg, memory.index_number(), memory.base);
     byte(opcode);
     modrm_memory(reg, memory);
   }
@@ -92,6 +103,13 @@ class Assembler {
     modrm_register(reg, rm);
   }
   void load(Host to, Memory from, bool wide = true) { op(0x8B, to, from, wide); }
+  // movzx
+  void load_word(Host to, Memory from) {
+    rex(false, to, from.index_number(), from.base);
+    byte(0x0F);
+    byte(0xB7);
+    modrm_memory(to, from);
+  }
   void store(Memory to, Host from, bool wide = true) { op(0x89, from, to, wide); }
   void move(Host to, Host from) { op(0x89, from, to); }
   void move(Host to, uint64_t immediate) {
@@ -106,14 +124,21 @@ class Assembler {
     }
   }
   // to = base + displacement; no flag changes.
-  void lea(Host to, Memory from) { op(0x8D, to, from); }
+  void lea(Host to, Memory from) {
+    if (from.displacement != 0 || from.index != kNoHost) return op(0x8D, to, from);
+    if (to != from.base) move(to, from.base);
+  }
   // to = base + (index << scale) + displacement; index is not RSP.
-  void lea(Host to, Host base, Host index, uint8_t scale_log2, int32_t displacement) {
-    rex(true, to, index, base);
+  void lea(Host to, Host base, Host index, uint8_t scale_log2, int32_t displacement, bool wide = true) {
+    rex(wide, to, index, base);
     byte(0x8D);
-    byte(static_cast<uint8_t>(0x84 | (to & 7) << 3));
+    const bool small = displacement >= -128 && displacement <= 127;
+    byte(static_cast<uint8_t>((small ? 0x44 : 0x84) | (to & 7) << 3));
     byte(static_cast<uint8_t>(scale_log2 << 6 | (index & 7) << 3 | (base & 7)));
-    value(displacement);
+    if (small)
+      byte(static_cast<uint8_t>(displacement));
+    else
+      value(displacement);
   }
   // to = (index << scale) + displacement.
   void lea_scaled(Host to, Host index, uint8_t scale_log2, int32_t displacement) {
@@ -123,14 +148,12 @@ class Assembler {
     byte(static_cast<uint8_t>(scale_log2 << 6 | (index & 7) << 3 | 5));
     value(displacement);
   }
-  // add (digit 0), and (4), sub (5), cmp (7) with a 32-bit immediate.
+  // add (digit 0), or (1), and (4), sub (5), cmp (7) with an immediate.
   void immediate(uint8_t digit, Host to, int32_t operand, bool wide = true) {
-    op(0x81, digit, to, wide);
-    value(operand);
+    with_immediate(digit, to, operand, wide);
   }
   void immediate(uint8_t digit, Memory to, int32_t operand, bool wide = true) {
-    op(0x81, digit, to, wide);
-    value(operand);
+    with_immediate(digit, to, operand, wide);
   }
   void shift_left(Host to, uint8_t count) {
     op(0xC1, 4, to);
@@ -155,6 +178,22 @@ class Assembler {
     byte(count);
   }
 
+  // PEXT: to = the bits of `from` that the mask has, side by side; no flag changes.
+  void extract_bits(Host to, Host from, Memory mask) {
+    byte(0xC4);
+    byte(static_cast<uint8_t>((to < 8 ? 0x80 : 0) | 0x40 | (mask.base < 8 ? 0x20 : 0) | 2));
+    byte(static_cast<uint8_t>(0x80 | (~from & 15) << 3 | 2));  // W = 1, F3
+    byte(0xF5);
+    modrm_memory(to, mask);
+  }
+  // JRCXZ over a jump to be filled in: it is taken when RCX is not 0; no flag changes.
+  size_t jump_if_rcx() {
+    constexpr uint8_t kJumpLength = 5;
+    byte(0xE3);
+    byte(kJumpLength);
+    return jump();
+  }
+
   // Jumps with a 32-bit distance to be filled in; the result is the distance's place.
   size_t jump() {
     byte(0xE9);
@@ -177,6 +216,15 @@ class Assembler {
   }
 
  private:
+  template <typename To>
+  void with_immediate(uint8_t digit, To to, int32_t operand, bool wide) {
+    const bool is_small = operand >= -128 && operand <= 127;
+    op(is_small ? 0x83 : 0x81, digit, to, wide);
+    if (is_small)
+      byte(static_cast<uint8_t>(operand));
+    else
+      value(operand);
+  }
   size_t hole() {
     value(int32_t{0});
     return size_ - 4;

@@ -1,12 +1,14 @@
 #include "engine/jit/code_cache.h"
 
 #include <array>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 
 #include <gtest/gtest.h>
 
 #include "engine/jit/jit.h"
+#include "support/os/hardening.h"
 
 namespace bulkhead::engine::jit {
 namespace {
@@ -54,6 +56,22 @@ TEST(CodeCache, NoPageIsWritableAndExecutable) {
     EXPECT_FALSE(rights[1] == 'w' && rights[2] == 'x') << line;
   }
   EXPECT_EQ(views, 2);
+}
+
+// Exit status 0: a cache was made and run after that, and patched; else the step that failed.
+[[noreturn]] void run_where_writable_code_is_forbidden() {
+  (void)forbid_writable_code();
+  auto cache = CodeCache::create(4096);
+  if (!cache) std::_Exit(1);
+  const uint8_t* place = (*cache)->add(kFunction);
+  if (place == nullptr || run(place) != 42) std::_Exit(2);
+  (*cache)->patch(place + 1, 7);
+  std::_Exit(run(place) == 7 ? 0 : 3);
+}
+
+TEST(CodeCache, WorksWhereWritableCodeIsForbidden) {
+  if (!CodeCache::create(4096)) GTEST_SKIP() << "no executable memory";
+  EXPECT_EXIT(run_where_writable_code_is_forbidden(), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -34,8 +34,20 @@ bool is_bit_test(Mnemonic mnemonic) {
   return mnemonic == Mnemonic::kBt || mnemonic == Mnemonic::kBts || mnemonic == Mnemonic::kBtr ||
          mnemonic == Mnemonic::kBtc;
 }
-bool is_count(Mnemonic mnemonic) {
-  return mnemonic == Mnemonic::kPopcnt || mnemonic == Mnemonic::kTzcnt || mnemonic == Mnemonic::kLzcnt;
+uint8_t opcode_prefix(Mnemonic mnemonic) {
+  switch (mnemonic) {
+    case Mnemonic::kPopcnt:
+    case Mnemonic::kTzcnt:
+    case Mnemonic::kLzcnt:
+    case Mnemonic::kAdox:
+      return 0xF3;
+    case Mnemonic::kCrc32:
+      return 0xF2;
+    case Mnemonic::kAdcx:
+      return 0x66;
+    default:
+      return 0;
+  }
 }
 bool is_logic(Mnemonic mnemonic) {
   return mnemonic == Mnemonic::kAnd || mnemonic == Mnemonic::kOr || mnemonic == Mnemonic::kXor ||
@@ -71,6 +83,14 @@ uint16_t cleared_flags(const Instruction& instruction) {
     case Mnemonic::kTzcnt:
     case Mnemonic::kLzcnt:
       return F::kSign | F::kAdjust | F::kParity | F::kOverflow;
+    case Mnemonic::kAndn:
+    case Mnemonic::kBlsi:
+    case Mnemonic::kBlsmsk:
+    case Mnemonic::kBlsr:
+    case Mnemonic::kBzhi:
+      return F::kAdjust | F::kParity;
+    case Mnemonic::kBextr:
+      return F::kSign | F::kAdjust | F::kParity;
     default:
       return 0;
   }
@@ -119,12 +139,86 @@ bool is_copied(Mnemonic mnemonic) {
     case Mnemonic::kPopcnt:
       return __builtin_cpu_supports("popcnt") != 0;
     case Mnemonic::kTzcnt:
+    case Mnemonic::kAndn:
+    case Mnemonic::kBextr:
+    case Mnemonic::kBlsi:
+    case Mnemonic::kBlsmsk:
+    case Mnemonic::kBlsr:
       return __builtin_cpu_supports("bmi") != 0;
+    case Mnemonic::kBzhi:
+    case Mnemonic::kMulx:
+    case Mnemonic::kPdep:
+    case Mnemonic::kPext:
+    case Mnemonic::kRorx:
+    case Mnemonic::kSarx:
+    case Mnemonic::kShlx:
+    case Mnemonic::kShrx:
+      return __builtin_cpu_supports("bmi2") != 0;
+    case Mnemonic::kAdcx:
+    case Mnemonic::kAdox:
+      return __builtin_cpu_supports("adx") != 0;
+    case Mnemonic::kMovbe:
+      return __builtin_cpu_supports("movbe") != 0;
+    case Mnemonic::kCrc32:
+      return __builtin_cpu_supports("sse4.2") != 0;
     case Mnemonic::kLzcnt:
       return __builtin_cpu_supports("lzcnt") != 0;
     default:
       return false;
   }
+}
+
+namespace {
+
+bool is_register_or_constant(OperandKind kind) {
+  switch (kind) {
+    case OperandKind::kGprReg:
+    case OperandKind::kGprRm:
+    case OperandKind::kGprOpcode:
+    case OperandKind::kGprVvvv:
+    case OperandKind::kAccumulator:
+    case OperandKind::kImmediate:
+    case OperandKind::kUnsigned:
+    case OperandKind::kOne:
+    case OperandKind::kCl:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+bool is_native(const Instruction& instruction) {
+  if (instruction.info == nullptr || instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne))
+    return false;
+  if (instruction.info->state == decoder::StateComponent::kSse ||
+      instruction.info->state == decoder::StateComponent::kAvx)
+    return true;
+  if (instruction.info->state != decoder::StateComponent::kGeneral) return false;
+  switch (instruction.mnemonic) {
+    case Mnemonic::kNop:
+    case Mnemonic::kLea:
+    case Mnemonic::kPush:
+    case Mnemonic::kPop:
+    case Mnemonic::kCbw:
+    case Mnemonic::kCwd:
+      return true;
+    default:
+      break;
+  }
+  if (!is_copied(instruction.mnemonic)) return false;
+  for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
+    if (!is_register_or_constant(instruction.info->operands[i].kind)) return false;
+    const uint8_t number = operand_register(instruction, i);
+    if (number != decoder::kNoRegister && number >= 16) return false;  // a high byte
+  }
+  return true;
+}
+
+bool may_access_memory(const Instruction& instruction) {
+  return (instruction.has_memory() && instruction.info->memory_access != Access::kNone) ||
+         instruction.info->instruction_class == decoder::InstructionClass::kStack;
 }
 
 uint32_t written_registers(const Instruction& instruction) {

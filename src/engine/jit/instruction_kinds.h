@@ -20,8 +20,8 @@ namespace bulkhead::engine::jit {
 [[nodiscard]] bool is_rotate(decoder::Mnemonic mnemonic);
 [[nodiscard]] bool is_logic(decoder::Mnemonic mnemonic);
 [[nodiscard]] bool is_bit_test(decoder::Mnemonic mnemonic);
-// POPCNT, TZCNT, LZCNT: with an F3 that is part of the opcode.
-[[nodiscard]] bool is_count(decoder::Mnemonic mnemonic);
+// The prefix that is part of an opcode without VEX, or 0.
+[[nodiscard]] uint8_t opcode_prefix(decoder::Mnemonic mnemonic);
 [[nodiscard]] bool counts_by_cl(const decoder::Instruction& instruction);
 [[nodiscard]] uint8_t shift_mask(const decoder::Instruction& instruction);
 // Of a shift by an immediate, as the processor masks it.
@@ -29,6 +29,9 @@ namespace bulkhead::engine::jit {
 
 // The instructions that Translator::general() copies.
 [[nodiscard]] bool is_copied(decoder::Mnemonic mnemonic);
+// Carried out without a handler, but for its memory operand.
+[[nodiscard]] bool is_native(const decoder::Instruction& instruction);
+[[nodiscard]] bool may_access_memory(const decoder::Instruction& instruction);
 // General registers that it may write, bit n = register n.
 [[nodiscard]] uint32_t written_registers(const decoder::Instruction& instruction);
 

@@ -1,10 +1,13 @@
 #include "engine/jit/jit.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <thread>
 
 #include <gtest/gtest.h>
 
+#include "engine/jit/state_layout.h"
 #include "engine/soft_vcpu.h"
 #include "engine/testing.h"
 
@@ -32,6 +35,19 @@ class JitTest : public ::testing::Test {
   testing::Machine machine_;
 };
 
+TEST(StateLayout, WhatIsUsedMostIsWithinReachOfAByte) {
+  const auto cpu = std::make_unique<Cpu>();
+  const auto is_near = [](Memory memory) { return memory.displacement >= -128 && memory.displacement <= 127; };
+  for (uint8_t guest = 12; guest < 16; ++guest) EXPECT_TRUE(is_near(gpr(guest)));
+  for (const uint64_t& group : cpu->jit_groups) EXPECT_TRUE(is_near(field(*cpu, group)));
+  EXPECT_TRUE(is_near(field(*cpu, cpu->flags)));
+  EXPECT_TRUE(is_near(field(*cpu, cpu->attention)));
+  EXPECT_TRUE(is_near(field(*cpu, cpu->instruction_count)));
+  EXPECT_TRUE(is_near(field(*cpu, cpu->jit_page)));
+  EXPECT_TRUE(is_near(field(*cpu, cpu->jit_target_mask)));
+  EXPECT_TRUE(is_near(field(*cpu, cpu->tlb.current())));
+}
+
 TEST_F(JitTest, RunsALoopInTranslatedCodeAndCountsItsInstructions) {
   // mov ecx, 100000; xor eax, eax; loop: add rax, rcx; dec ecx; jnz loop; out 0xf4, al
   machine_.put(kCode, {0xB9, 0xA0, 0x86, 0x01, 0x00, 0x31, 0xC0, 0x48, 0x01, 0xC8, 0xFF, 0xC9, 0x75, 0xF9, 0xE6, 0xF4});
@@ -53,6 +69,40 @@ TEST_F(JitTest, CodeThatItChangesIsSeenAtOnce) {
   EXPECT_EQ(machine_.state().gpr[cpu::kRax], 1000u * 1001 / 2);
 }
 
+// What it calls stands in another page, and is known by its address.
+TEST_F(JitTest, AFunctionThatItChangesIsSeenByTheNextCall) {
+  // mov ecx, 1000; xor ebx, ebx; loop: call r8; add rbx, rax; inc dword [0x9001]; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0xE8, 0x03, 0x00, 0x00, 0x31, 0xDB, 0x41, 0xFF, 0xD0, 0x48, 0x01, 0xC3,
+                       0xFF, 0x04, 0x25, 0x01, 0x90, 0x00, 0x00, 0xFF, 0xC9, 0x75, 0xEF, 0xE6, 0xF4});
+  machine_.put(0x9000, {0xB8, 0x01, 0x00, 0x00, 0x00, 0xC3});  // mov eax, 1; ret
+  cpu::State state = machine_.long_mode();
+  state.gpr[8] = 0x9000;
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  EXPECT_EQ(machine_.state().gpr[cpu::kRbx], 1000u * 1001 / 2);
+  EXPECT_GE(statistic(vcpu(), "jit.blocks"), 2u);
+}
+
+TEST_F(JitTest, AFunctionThatADeviceChangesIsSeenByALoopThatNeverComesBack) {
+  // out 0x80, al; mov ecx, 2^30; loop: call r8; cmp eax, 2; je end; dec rcx; jnz loop; end: out 0xf4, al
+  machine_.put(kCode, {0xE6, 0x80, 0xB9, 0x00, 0x00, 0x00, 0x40, 0x41, 0xFF, 0xD0, 0x83,
+                       0xF8, 0x02, 0x74, 0x05, 0x48, 0xFF, 0xC9, 0x75, 0xF3, 0xE6, 0xF4});
+  machine_.put(0x9000, {0xB8, 0x01, 0x00, 0x00, 0x00, 0xC3});  // mov eax, 1; ret
+  std::thread device;
+  machine_.board().on_port_write = [&](uint16_t, uint32_t) {
+    device = std::thread([&] {
+      for (int i = 0; i < 20; ++i) std::this_thread::yield();
+      machine_.put(0x9001, {2});
+    });
+  };
+  cpu::State state = machine_.long_mode();
+  state.gpr[8] = 0x9000;
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  device.join();
+  EXPECT_EQ(machine_.state().gpr[cpu::kRax], 2u);
+}
+
 TEST_F(JitTest, AFaultInTheMiddleOfABlockIsPrecise) {
   // mov ecx, 100; loop: add rdi, 0x10000; add ebx, 5; mov rdx, [rdi]; dec ecx; jnz loop; out 0xf4, al
   machine_.put(kCode, {0xB9, 0x64, 0x00, 0x00, 0x00, 0x48, 0x81, 0xC7, 0x00, 0x00, 0x01, 0x00,
@@ -72,6 +122,30 @@ TEST_F(JitTest, AFaultInTheMiddleOfABlockIsPrecise) {
   EXPECT_EQ(after.gpr[cpu::kRbx], 4u);
   EXPECT_EQ(after.gpr[cpu::kRcx], 100u - 31);
   EXPECT_EQ(after.instruction_count, 1u + 31 * 5 + 2 + 2);  // and the delivery and the handler's OUT
+}
+
+TEST_F(JitTest, WhatKernelsRunAtEveryEntryNeedsNoHandler) {
+  // mov ecx, 1000; mov ebx, 67; loop: cli; swapgs; swapgs; pushf; pop rax; push [rsp - 8]; pop rdx; stac; clac;
+  // lock bts [rdi], rbx; mov rsi, cr3; mov r12d, ss; cld; sti; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode,
+               {0xB9, 0xE8, 0x03, 0x00, 0x00, 0xBB, 0x43, 0x00, 0x00, 0x00, 0xFA, 0x0F, 0x01, 0xF8, 0x0F, 0x01, 0xF8,
+                0x9C, 0x58, 0xFF, 0x74, 0x24, 0xF8, 0x5A, 0x0F, 0x01, 0xCB, 0x0F, 0x01, 0xCA, 0xF0, 0x48, 0x0F, 0xAB,
+                0x1F, 0x0F, 0x20, 0xDE, 0x41, 0x8C, 0xD4, 0xFC, 0xFB, 0xFF, 0xC9, 0x75, 0xDB, 0xE6, 0xF4});
+  cpu::State state = machine_.long_mode();
+  state.gpr[cpu::kRdi] = 0x5000;
+  machine_.put_object(0x5000, std::array<uint64_t, 2>{});
+  machine_.set(state);
+  EXPECT_EQ(machine_.run(), cpu::StopReason::kRequested);
+  const cpu::State after = machine_.state();
+  EXPECT_EQ(after.instruction_count, 2u + 1000 * 16 + 1);
+  EXPECT_EQ(after.gpr[cpu::kRax] & kFlagInterrupt, 0u);
+  EXPECT_EQ(after.gpr[cpu::kRdx], after.gpr[cpu::kRax]);
+  EXPECT_EQ(after.rflags & (kFlagInterrupt | kFlagAlignmentCheck), uint64_t{kFlagInterrupt});
+  EXPECT_EQ(machine_.get<uint64_t>(0x5000), 0u);
+  EXPECT_EQ(machine_.get<uint64_t>(0x5008), 8u);
+  EXPECT_EQ(after.gpr[cpu::kRsi], state.cr3);
+  EXPECT_EQ(after.gpr[12], state.segments[cpu::kSs].selector);
+  EXPECT_LT(statistic(vcpu(), "jit.handler"), 10u);
 }
 
 // --- vector instructions ---

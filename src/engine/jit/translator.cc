@@ -1,5 +1,8 @@
 #include "engine/jit/translator.h"
 
+#include <bit>
+
+#include "engine/jit/deferred_flags.h"
 #include "engine/jit/instruction_kinds.h"
 
 namespace bulkhead::engine::jit {
@@ -9,20 +12,14 @@ using decoder::Mnemonic;
 using decoder::OpcodeMap;
 using decoder::OperandKind;
 
-namespace {
-
-bool fits_32_bits(int64_t value) {
-  return value == static_cast<int32_t>(value);
-}
-
-}  // namespace
-
 struct Translator::Form {
   bool has_reg = false;
   uint8_t reg = 0;
   Access reg_access = Access::kNone;
   Access rm_access = Access::kNone;
   unsigned reg_size = 0, rm_size = 0;
+
+  [[nodiscard]] bool has_high_byte() const { return has_reg && reg >= decoder::kHighByte; }
 
   // False: an operand that the general way does not know.
   bool read(const Instruction& instruction) {
@@ -36,6 +33,7 @@ struct Translator::Form {
           reg_size = operand_size_bytes(instruction, i);
           break;
         case OperandKind::kGprRm:
+        case OperandKind::kMemory:
           rm_access = operand.access;
           rm_size = operand_size_bytes(instruction, i);
           break;
@@ -48,8 +46,9 @@ struct Translator::Form {
           return false;
       }
     }
-    const bool high_byte =
-        (has_reg && reg >= decoder::kHighByte) || (!instruction.has_memory() && instruction.rm >= decoder::kHighByte);
+    // With memory a high byte goes by way of R14.
+    const bool high_byte = instruction.has_memory() ? has_high_byte() && !__builtin_cpu_supports("bmi2")
+                                                    : has_high_byte() || instruction.rm >= decoder::kHighByte;
     return !high_byte && (!instruction.has_memory() || instruction.address_size == 8);
   }
 };
@@ -61,51 +60,73 @@ bool Translator::run() {
   prologue();
   plan_x87();
   if (last_simd_ != nullptr) load_simd();
-  for (const Op* op = block_.ops; op != end(); ++op) {
-    if (!code_.has_room()) return false;
-    if (native(*op)) {
-      ++native_count_;
-    } else {
-      by_handler(*op);
-      ended_ = op + 1 == end();
-    }
-  }
-  if (!ended_) {
-    flags_to_memory();
-    edge(block_.length, *(end() - 1));
-  }
+  if (!translate_from(block_.ops)) return false;
+  native_count_ = block_.op_count - static_cast<size_t>(std::popcount(by_handler_));
+  if (!crossings()) return false;
+  emit_sites();
   slow_paths();
   simd_slow_paths();
   x87_slow_paths();
   epilogue();
-  return native_count_ != 0;
+  return true;
 }
 
-// Three ways in: with RIP in the Cpu, from the same page with a look at what could keep the block from running, and
-// without. Nothing has happened yet when it turns away.
+// To the block's end.
+bool Translator::translate_from(const Op* first) {
+  ended_ = false;
+  for (const Op* op = first; op != end(); ++op) {
+    if (!code_.has_room()) return false;
+    current_ = op;
+    if (native(*op)) continue;
+    by_handler(*op);
+    by_handler_ |= uint64_t{1} << (op - block_.ops);
+    ended_ = op + 1 == end();
+  }
+  if (!ended_) {
+    const Left flags = leave_flags(block_.length, *(end() - 1));
+    edge(block_.length, *(end() - 1), flags);
+  }
+  return true;
+}
+
+// From the first of a group on that is often on two pages the block has its code twice: here without the group.
+bool Translator::crossings() {
+  constexpr size_t kMostEdges = 1 << kIndexBits, kMostBytes = 12 << 10;
+  const size_t count = slow_.size();
+  for (size_t i = 0; i < count; ++i) {
+    const Slow slow = slow_[i];
+    if (!slow.lead || has_x87_ || (block_.crosses_pages >> (slow.op - block_.ops) & 1) == 0) continue;
+    const auto ways_out = static_cast<size_t>(end() - slow.op) + 1;
+    if (edges_.size() + side_exits_.size() + ways_out > kMostEdges || code_.size() > kMostBytes) return true;
+    slow_[i].crossing = code_.size();
+    forget_groups();
+    group_without_look_ = slow.lead->group;
+    flags_ = slow.recipe ? Flags::kRecipe : Flags::kMemory;
+    recipe_ = slow.recipe;
+    producer_ = slow.producer;
+    simd_loaded_ = slow.simd_loaded;
+    if (!translate_from(slow.op)) return false;
+  }
+  return true;
+}
+
+// Three ways in: with RIP in R14, from the same page with a look at attention, and without. The count's limit holds for
+// all of them. Nothing has happened yet when it turns away. No way in stands open to a block whose page has changed:
+// who changes code asks for attention, or leaves its block, and then Jit::targets_ forgets all.
 void Translator::prologue() {
-  code_.load(kScratch, field(cpu_, cpu_.rip));
-  code_.lea(kScratch, {kScratch, -page_offset()});
+  code_.lea(kScratch, {kScratch2, -page_offset()});
   code_.store(field(cpu_, cpu_.jit_page), kScratch);
   checked_ = code_.size();
   code_.load(kScratch, field(cpu_, cpu_.attention), false);
   code_.op(0x85, kScratch, field(cpu_, cpu_.attention_mask), false);
   looks_.push_back(code_.jump_if(kIfNotZero));
+  body_ = code_.size();
   if (cpu_.counted) {
     code_.load(kScratch, field(cpu_, cpu_.instruction_count));
     code_.immediate(0, kScratch, block_.op_count);
     code_.op(0x3B, kScratch, field(cpu_, cpu_.count_limit));
     looks_.push_back(code_.jump_if(kIfAbove));
   }
-  const auto member = [&](const auto& of) {
-    return static_cast<int32_t>(reinterpret_cast<const char*>(&of) - reinterpret_cast<const char*>(&block_));
-  };
-  code_.move(kScratch2, reinterpret_cast<uint64_t>(&block_));
-  code_.load(kScratch, {kScratch2, member(block_.version)});
-  code_.load(kScratch, {kScratch, 0}, false);
-  code_.op(0x3B, kScratch, {kScratch2, member(block_.made_at_version)}, false);
-  looks_.push_back(code_.jump_if(kIfNotZero));
-  body_ = code_.size();
 }
 
 // What is seldom come to, behind the block.
@@ -113,31 +134,32 @@ void Translator::epilogue() {
   for (const SideExit& exit : side_exits_) {
     code_.bind_here(exit.jump);
     flags_ = exit.flags;
-    flags_to_memory();
-    edge(static_cast<int64_t>(exit.op->immediate), *exit.op);
+    producer_ = exit.producer;
+    const auto distance = static_cast<int64_t>(exit.op->immediate);
+    const Left flags = leave_flags(distance, *exit.op);
+    edge(distance, *exit.op, flags);
   }
   for (const size_t look : looks_) code_.bind_here(look);
-  set_rip(0);
-  jump_to(jit_.leave_look_);
+  code_.move(kScratch, static_cast<uint64_t>(page_offset()));
+  jump_to(jit_.leave_look_at_);
+  const uint32_t number = cpu_.blocks->number_of(block_);
   for (size_t i = 0; i < edges_.size(); ++i) {
     Edge& edge = edges_[i];
     code_.bind_here(edge.jump);
     edge.unlinked = code_.size();
-    set_rip(edge.distance);
-    code_.move(kScratch, reinterpret_cast<uint64_t>(&block_));
-    code_.store(field(cpu_, cpu_.jit_block), kScratch);
-    code_.op(0xC7, 0, field(cpu_, cpu_.jit_edge), false);
-    code_.value(static_cast<uint32_t>(i));
-    code_.move(kScratch2, uint64_t{static_cast<uint32_t>(Exit::kEdge)});
-    jump_to(jit_.leave_);
+    code_.move(kScratch, uint64_t{place_of(number, i)});
+    jump_to(jit_.leave_edge_);
   }
 }
 
 Translation Translator::translation(const uint8_t* place) const {
   return {.code = place,
-          .checked = place + checked_,
-          .body = place + body_,
-          .edges = {},
+          .checked_at = static_cast<uint16_t>(checked_),
+          .body_at = static_cast<uint16_t>(body_),
+          .by_handler = by_handler_,
+          .edge_count = static_cast<uint8_t>(edges_.size()),
+          .registers_before_flags = registers_before_flags({block_.ops, block_.op_count}, by_handler_),
+          .opens_interrupts = (end() - 1)->instruction->mnemonic == Mnemonic::kSti,
           .needs_masked_simd = last_simd_ != nullptr,
           .needs_masked_x87 = has_x87_};
 }
@@ -145,13 +167,14 @@ Translation Translator::translation(const uint8_t* place) const {
 bool Translator::native(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (simd(op) || x87(op)) return true;
-  if (instruction.info == nullptr || instruction.is_vex() ||
-      instruction.info->state != decoder::StateComponent::kGeneral) {
-    return false;
-  }
+  if (instruction.info == nullptr || instruction.info->state != decoder::StateComponent::kGeneral) return false;
+  if (instruction.is_vex()) return vex_integer(op);
   switch (instruction.mnemonic) {
     case Mnemonic::kNop:
       return true;
+    case Mnemonic::kJcxz:
+    case Mnemonic::kLoop:
+      return count_jump(op);
     case Mnemonic::kLfence:
     case Mnemonic::kSfence:
     case Mnemonic::kMfence:
@@ -179,8 +202,19 @@ bool Translator::native(const Op& op) {
       return leave_frame(op);
     case Mnemonic::kBswap:
       return swap_bytes(op);
+    case Mnemonic::kMovs:
+    case Mnemonic::kStos:
+      forget_groups();
+      return repeated_string(op);
+    case Mnemonic::kCmpxchg8b:
+    case Mnemonic::kCmpxchg16b:
+      return compare_exchange_pair(op);
     default:
       break;
+  }
+  if (system(op)) {
+    forget_groups();  // whose rights accesses have may be others now, or where a segment is
+    return true;
   }
   if (!is_copied(instruction.mnemonic)) return false;
   if (instruction.modrm_offset != 0) return general(op) || high_byte(op);
@@ -188,14 +222,18 @@ bool Translator::native(const Op& op) {
 }
 
 void Translator::call_handler(const Op& op) {
-  code_.move(kScratch, reinterpret_cast<uint64_t>(&op));
-  code_.move(kScratch2, reinterpret_cast<uint64_t>(&block_));
-  const size_t place = code_.call();
-  code_.set(place, jit_.call_handler_ - (jit_.cache_->end() + place + 4));
+  code_.move(kScratch, uint64_t{place_of(cpu_.blocks->number_of(block_), static_cast<size_t>(&op - block_.ops))});
+  call_common(jit_.call_handler_);
+}
+
+void Translator::call_common(const uint8_t* place) {
+  const size_t call = code_.call();
+  code_.set(call, place - (jit_.cache_->end() + call + 4));
 }
 
 void Translator::by_handler(const Op& op) {
   flags_to_memory();
+  forget_groups();
   call_handler(op);
   flags_ = Flags::kMemory;
   simd_loaded_ = false;
@@ -203,13 +241,28 @@ void Translator::by_handler(const Op& op) {
 
 void Translator::slow_paths() {
   for (const Slow& slow : slow_) {
-    code_.bind_here(slow.from);
-    if (slow.recipe != nullptr) {
-      follow_recipe(*slow.recipe);
-      save_flags();
+    if (slow.from == kNoMiss) continue;
+    code_.bind_here(slow.from >= kFirstSite ? sites_[slow.from - kFirstSite].miss : slow.from);
+    if (slow.lead) {
+      const Linear linear = linear_of(*slow.op);
+      code_.lea(kScratch, {linear.base, linear.displacement + slow.lead->begin});
+      code_.store(field(cpu_, cpu_.jit_span), kScratch);
+      if (slow.crossing != 0) {
+        code_.immediate(4, kScratch, kPageSize - 1, false);
+        code_.immediate(7, kScratch, static_cast<int32_t>(kPageSize - slow.lead->size), false);
+        code_.bind(code_.jump_if(kIfAbove), slow.crossing);
+      }
     }
+    if (slow.repeat != nullptr) {
+      call_common(slow.repeat);
+      code_.op(0x85, kRcx, kRcx);
+      code_.bind(code_.jump_if(kIfZero), slow.back);
+    }
+    if (!slow.lead) simd_across_pages(slow);
+    if (slow.recipe) note_flags(*slow.recipe);
     call_handler(*slow.op);
     if (slow.op + 1 == end() && slow.back == 0) continue;  // never comes back
+    if (slow.lead) resume_group(slow);
     reload_simd(*slow.op);
     if (slow.flags_to_host) {
       flags_ = Flags::kMemory;
@@ -225,12 +278,14 @@ void Translator::slow_paths() {
 void Translator::encode(const Instruction& instruction, uint8_t reg, Host rm, bool is_memory, bool force_rex) {
   if (instruction.has(decoder::kPrefixLock)) code_.byte(0xF0);
   if (instruction.has(decoder::kPrefixOperandSize)) code_.byte(0x66);
-  if (is_count(instruction.mnemonic)) code_.byte(0xF3);
-  code_.rex(instruction.has(decoder::kPrefixW), reg, 0, rm, force_rex);
+  if (const uint8_t prefix = opcode_prefix(instruction.mnemonic); prefix != 0) code_.byte(prefix);
+  code_.rex(instruction.has(decoder::kPrefixW), reg, is_memory ? place_.index_number() : uint8_t{0},
+            is_memory ? place_.base : rm, force_rex);
   if (instruction.opcode_map != OpcodeMap::kOneByte) code_.byte(0x0F);
+  if (instruction.opcode_map == OpcodeMap::k0F38) code_.byte(0x38);
   code_.byte(instruction.opcode);
   if (is_memory)
-    code_.modrm_memory(reg, {rm, 0});
+    code_.modrm_memory(reg, place_);
   else
     code_.modrm_register(reg, rm);
 }
@@ -245,8 +300,7 @@ void Translator::shift_by_cl(const Instruction& instruction, Copy&& copy) {
   const size_t done = code_.jump();
   code_.bind_here(counted);
   copy();
-  save_flags();
-  clear_flags(ArithmeticFlags::kAdjust);
+  save_flags(ArithmeticFlags::kAdjust);
   code_.op(0x89, kRcx, kScratch2, false);
   code_.immediate(4, kScratch2, shift_mask(instruction), false);
   code_.immediate(7, kScratch2, 1, false);
@@ -256,13 +310,58 @@ void Translator::shift_by_cl(const Instruction& instruction, Copy&& copy) {
   code_.bind_here(done);
 }
 
+// A register that lives in the Cpu, as ModRM's operand: the instruction can reach it there.
+bool Translator::stays_in_cpu(const Instruction& instruction, const Form& form) {
+  if (instruction.has_memory() || host_of(instruction.rm) != kNoHost) return false;
+  if (form.has_reg && form.reg == instruction.rm) return false;
+  if (is_bit_test(instruction.mnemonic) || counts_by_cl(instruction)) return false;  // mean something else, or are slow
+  switch (instruction.mnemonic) {
+    case Mnemonic::kXchg:  // would lock
+    case Mnemonic::kXadd:
+    case Mnemonic::kCmpxchg:
+      return false;
+    default:  // a 32-bit result has to clear the upper half
+      return form.rm_access == Access::kRead || form.rm_size == 8;
+  }
+}
+
+// OP rm, reg with a source that lives in the Cpu, the other way round: OP reg, memory.
+bool Translator::source_in_cpu(const Op& op, const Form& form) {
+  const Instruction& instruction = *op.instruction;
+  if (instruction.has_memory() || instruction.opcode_map != OpcodeMap::kOneByte || instruction.operand_size < 4)
+    return false;
+  if (!form.has_reg || form.reg_access != Access::kRead || host_of(form.reg) != kNoHost) return false;
+  const Host to = host_of(instruction.rm);
+  if (to == kNoHost) return false;
+  constexpr uint8_t kTest = 0x85, kMove = 0x89, kLastArithmetic = 0x39, kFromMemory = 2;
+  const uint8_t opcode = instruction.opcode;
+  const bool is_arithmetic = opcode <= kLastArithmetic && (opcode & 7) == 1;
+  if (opcode != kTest && opcode != kMove && !is_arithmetic) return false;
+  if (flags_read(instruction) != 0) flags_to_host();
+  code_.op(opcode == kTest ? opcode : static_cast<uint8_t>(opcode | kFromMemory), to, gpr(form.reg),
+           instruction.has(decoder::kPrefixW));
+  if (flags_changed(instruction) != 0) host_flags_of(op);
+  return true;
+}
+
+// Bits 15:8 of RAX, RCX, RDX or RBX become the lowest of `from`; no flag changes.
+void Translator::insert_high_byte(uint8_t number, Host from) {
+  const auto whole = static_cast<Host>(number & 3);
+  code_.rotate_right(whole, whole, 8);
+  code_.rex(false, from, 0, whole);
+  code_.byte(0x88);
+  code_.modrm_register(from, whole);
+  code_.rotate_right(whole, whole, 56);
+}
+
 bool Translator::general(const Op& op) {
   const Instruction& instruction = *op.instruction;
-  if (instruction.opcode_map != OpcodeMap::kOneByte && instruction.opcode_map != OpcodeMap::k0F) return false;
   if (instruction.has(decoder::kPrefixRep) || instruction.has(decoder::kPrefixRepne)) return false;
   Form form;
   if (!form.read(instruction)) return false;
+  if (source_in_cpu(op, form)) return true;
   const bool is_memory = instruction.has_memory();
+  const bool in_cpu = stays_in_cpu(instruction, form);
   const bool matters = flags_changed(instruction) != 0 && flags_matter_after(op);
   const bool shift = is_shift(instruction.mnemonic) || is_rotate(instruction.mnemonic);
   if (shift && shift_count(instruction) == 0) return false;
@@ -272,7 +371,7 @@ bool Translator::general(const Op& op) {
   const bool shifts_cl = !is_memory && instruction.rm == cpu::kRcx;  // the count is gone after it
   if (matters && by_cl && (is_memory || shifts_cl || is_rotate(instruction.mnemonic))) return false;
   const bool bit_test = is_bit_test(instruction.mnemonic);
-  if (bit_test && is_memory && form.has_reg) return false;  // it may be any word beyond the address
+  if (bit_test && is_memory && form.has_reg) return bit_in_memory(op);
   const bool keeps_some = flags_changed(instruction) != 0 && !changes_all_flags(instruction) &&
                           !is_shift(instruction.mnemonic) && !bit_test;
   // Only some of them are the host's; the others have to be in memory.
@@ -282,40 +381,43 @@ bool Translator::general(const Op& op) {
   }
   const bool needs_flags = flags_read(instruction) != 0 || (keeps_some && matters);
 
-  Slow slow{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
-  Host rm = kScratch;
-  if (is_memory) {
-    const Access access = instruction.info->memory_access;
-    if (instruction.memory_size == 0 || instruction.memory_size > 8 || access == Access::kNone) return false;
-    if (!can_address(op)) return false;
-    before_look_up(op);
-    address(op);
-    if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
-    slow = slow_for(op, look_up(instruction.memory_size, writes(access)));
-    after_look_up();
-  }
   // LOCK across two cache lines is the handler's business, which does not lock the host's bus.
   const bool is_locked =
       is_memory && (instruction.has(decoder::kPrefixLock) || instruction.mnemonic == Mnemonic::kXchg);
+  const bool tests_address = is_locked && instruction.memory_size > 1;
+  Slow slow{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
+  Host rm = kScratch;
+  if (is_memory) {
+    if (instruction.memory_size == 0 || instruction.memory_size > 8) return false;
+    if (instruction.info->memory_access == Access::kNone || !can_address(op)) return false;
+    slow = access(op, !tests_address && !needs_flags && (!form.has_reg || host_of(form.reg) != kNoHost), tests_address);
+  }
   size_t misaligned = 0;
-  if (is_locked && instruction.memory_size > 1) {
-    code_.op(0xF7, 0, kScratch);  // test r13, size - 1
-    code_.value(static_cast<int32_t>(instruction.memory_size - 1));
+  if (tests_address) {
+    test_address(static_cast<uint8_t>(instruction.memory_size - 1));
     misaligned = code_.jump_if(kIfNotZero);
   }
   if (needs_flags) flags_to_host();
-  if (!is_memory) {
+  if (in_cpu) {
+    place_ = gpr(instruction.rm);
+  } else if (!is_memory) {
     rm = host_of(instruction.rm);
     if (rm == kNoHost) {
       rm = kScratch;
       const bool is_both = form.has_reg && form.reg == instruction.rm;
-      if (is_both || reads(form.rm_access) || form.rm_size < 4) code_.load(rm, gpr(instruction.rm));
+      const bool is_zero = is_both && form.rm_size >= 4 &&
+                           (instruction.mnemonic == Mnemonic::kXor || instruction.mnemonic == Mnemonic::kSub);
+      const bool is_read = is_both || reads(form.rm_access) || form.rm_size < 4;
+      if (is_read && !is_zero) code_.load(rm, gpr(instruction.rm));
     }
   }
   uint8_t reg = instruction.reg;
   if (form.has_reg) {
     reg = host_of(form.reg);
-    if (reg == kNoHost && !is_memory && form.reg == instruction.rm) {
+    if (form.has_high_byte()) {
+      reg = kScratch2;
+      code_.rotate_right(kScratch2, static_cast<Host>(form.reg & 3), 8);
+    } else if (reg == kNoHost && !is_memory && form.reg == instruction.rm) {
       reg = rm;  // both operands are one register
     } else if (reg == kNoHost) {
       reg = kScratch2;
@@ -323,9 +425,9 @@ bool Translator::general(const Op& op) {
     }
   }
   const bool force_rex =
-      (form.has_reg && form.reg_size == 1 && reg >= 4) || (!is_memory && form.rm_size == 1 && rm >= 4);
+      (form.has_reg && form.reg_size == 1 && reg >= 4) || (!is_memory && !in_cpu && form.rm_size == 1 && rm >= 4);
   const auto copy = [&] {
-    encode(instruction, reg, rm, is_memory, force_rex);
+    encode(instruction, reg, rm, is_memory || in_cpu, force_rex);
     code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
   };
   if (matters && by_cl) {
@@ -333,27 +435,28 @@ bool Translator::general(const Op& op) {
   } else {
     copy();
   }
-  if (!is_memory && rm == kScratch && writes(form.rm_access)) code_.store(gpr(instruction.rm), rm);
+  if (!is_memory && !in_cpu && rm == kScratch && writes(form.rm_access)) code_.store(gpr(instruction.rm), rm);
   const bool reg_is_scratch = reg == kScratch2 || (!is_memory && reg == kScratch);
-  if (form.has_reg && reg_is_scratch && writes(form.reg_access)) code_.store(gpr(form.reg), static_cast<Host>(reg));
-  if (flags_changed(instruction) != 0 && !(matters && by_cl))
-    host_flags_of(op);
-  else if (is_memory && flags_ != Flags::kRecipe)
-    flags_ = Flags::kMemory;  // the slow way comes back without them
+  if (form.has_reg && reg_is_scratch && writes(form.reg_access)) {
+    if (form.has_high_byte())
+      insert_high_byte(form.reg, kScratch2);
+    else
+      code_.store(gpr(form.reg), static_cast<Host>(reg));
+  }
+  if (flags_changed(instruction) != 0 && !(matters && by_cl)) host_flags_of(op);
   if (is_memory) {
-    slow.back = code_.size();
-    slow.flags_to_host = matters;
-    slow_.push_back(slow);
-    if (misaligned != 0) {
+    come_back(slow, matters);
+    if (misaligned == 0) {
+      note_delta_in_scratch(slow);
+    } else {
       slow.from = misaligned;
-      slow_.push_back(slow);
+      come_back(slow, matters);
     }
   }
   if (matters && bit_test) {
     carry_to_memory();
   } else if (const uint16_t cleared = cleared_flags(instruction); matters && !by_cl && cleared != 0) {
-    save_flags();
-    clear_flags(cleared);
+    leave_cleared_flags(op, cleared);
   }
   return true;
 }
@@ -419,6 +522,11 @@ bool Translator::move_immediate(const Op& op) {
   }
   const uint64_t value = instruction.operand_size == 8 ? op.immediate : static_cast<uint32_t>(op.immediate);
   const Host to = host_of(instruction.rm);
+  if (to == kNoHost && fits_32_bits(static_cast<int64_t>(value))) {
+    code_.op(0xC7, 0, gpr(instruction.rm));
+    code_.value(static_cast<int32_t>(value));
+    return true;
+  }
   code_.move(to == kNoHost ? kScratch : to, value);
   if (to == kNoHost) code_.store(gpr(instruction.rm), kScratch);
   return true;
@@ -428,32 +536,47 @@ bool Translator::load_address(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (instruction.address_size != 8 || instruction.operand_size < 4) return false;
   if (!can_address(op)) return false;
-  address(op);
   const Host to = host_of(instruction.reg);
   const bool wide = instruction.operand_size == 8;
-  if (to == kNoHost) {
-    if (!wide) code_.op(0x89, kScratch, kScratch, false);
-    code_.store(gpr(instruction.reg), kScratch);
+  const Host result = to == kNoHost ? kScratch : to;
+  const Host base = instruction.base < 16 ? host_of(instruction.base) : kNoHost;
+  const Host index = instruction.index < 16 ? host_of(instruction.index) : kNoHost;
+  if (base != kNoHost && index != kNoHost) {
+    code_.lea(result, base, index, instruction.scale_log2, static_cast<int32_t>(instruction.displacement), wide);
   } else {
-    code_.op(0x89, kScratch, to, wide);
+    const Linear linear = address(op);
+    code_.op(0x8D, result, Memory{linear.base, linear.displacement}, wide);
   }
+  if (to == kNoHost) code_.store(gpr(instruction.reg), result);
   return true;
 }
 
 // --- the stack ---
 
+// Again, for a slow way: the same as address() or the stack's gave.
+Linear Translator::linear_of(const Op& op) {
+  switch (op.instruction->mnemonic) {
+    case Mnemonic::kPush:
+      return stack_address(-8);
+    case Mnemonic::kPop:
+      return stack_address(0);
+    case Mnemonic::kLeave:
+      return {.base = kRbp};
+    default:
+      return address(op);
+  }
+}
+
 bool Translator::push(const Op& op) {
   const Instruction& instruction = *op.instruction;
+  if (instruction.has_memory()) return push_memory(op);
   const OperandKind kind = instruction.info->operands[0].kind;
   if (instruction.operand_size != 8) return false;
   const bool immediate = kind == OperandKind::kImmediate;
   if (!immediate && kind != OperandKind::kGprOpcode) return false;
-  before_look_up(op);
-  code_.lea(kScratch, {kR12, -8});
-  Slow slow = slow_for(op, look_up(8, true));
-  after_look_up();
+  const Slow slow = stack_access(op, stack_address(-8), kPushed);
   if (immediate) {
-    code_.op(0xC7, 0, Memory{kScratch, 0});
+    code_.op(0xC7, 0, place_);
     code_.value(static_cast<int32_t>(op.immediate));
   } else {
     Host from = host_of(instruction.rm);
@@ -461,133 +584,24 @@ bool Translator::push(const Op& op) {
       from = kScratch2;
       code_.load(from, gpr(instruction.rm));
     }
-    code_.store({kScratch, 0}, from);
+    code_.store(place_, from);
   }
   code_.lea(kR12, {kR12, -8});
-  slow.back = code_.size();
-  slow_.push_back(slow);
+  come_back(slow, false);
+  note_delta_in_scratch(slow);
   return true;
 }
 
 bool Translator::pop(const Op& op) {
   const Instruction& instruction = *op.instruction;
   if (instruction.operand_size != 8 || instruction.info->operands[0].kind != OperandKind::kGprOpcode) return false;
-  before_look_up(op);
-  code_.move(kScratch, kR12);
-  Slow slow = slow_for(op, look_up(8, false));
-  after_look_up();
-  code_.load(kScratch2, {kScratch, 0});
-  code_.lea(kR12, {kR12, 8});
-  if (const Host to = host_of(instruction.rm); to != kNoHost)
-    code_.move(to, kScratch2);
-  else
-    code_.store(gpr(instruction.rm), kScratch2);
-  slow.back = code_.size();
-  slow_.push_back(slow);
-  return true;
-}
-
-// --- transfers of control ---
-
-bool Translator::control(const Op& op) {
-  const Instruction& instruction = *op.instruction;
-  const bool direct =
-      instruction.info->operand_count == 1 && instruction.info->operands[0].kind == OperandKind::kRelative;
-  bool done = false;
-  if (instruction.mnemonic == Mnemonic::kRet) {
-    done = ret(op);
-  } else if (direct) {
-    if (!fits_32_bits(static_cast<int64_t>(op.immediate))) return false;
-    if (instruction.mnemonic == Mnemonic::kJcc) {
-      conditional_jump(op);
-      return true;
-    } else if (instruction.mnemonic == Mnemonic::kJmp) {
-      flags_to_memory();
-      edge(static_cast<int64_t>(op.immediate), op);
-      done = true;
-    } else {
-      done = call(op);
-    }
-  } else {
-    done = jump_indirect(op);
-  }
-  ended_ = done;
-  return done;
-}
-
-// Not taken, the block goes on.
-void Translator::conditional_jump(const Op& op) {
-  flags_to_host();
-  side_exits_.push_back({.jump = code_.jump_if(op.instruction->condition()), .op = &op, .flags = flags_});
-}
-
-bool Translator::call(const Op& op) {
-  flags_to_memory();
-  code_.lea(kScratch, {kR12, -8});
-  slow_.push_back({.from = look_up(8, true), .back = 0, .op = &op, .flags_to_host = false});
-  code_.load(kScratch2, field(cpu_, cpu_.jit_page));
-  code_.lea(kScratch2, {kScratch2, page_offset() + op.end_offset});
-  code_.store({kScratch, 0}, kScratch2);
-  code_.lea(kR12, {kR12, -8});
-  edge(static_cast<int64_t>(op.immediate), op);
-  return true;
-}
-
-// R14 is where to go; one that is not canonical is the handler's.
-void Translator::checked_target(const Op& op, std::vector<size_t>& misses) {
-  (void)op;
-  code_.move(kScratch, kScratch2);
-  code_.shift_right_signed(kScratch, 47);
-  code_.immediate(0, kScratch, 1);
-  code_.immediate(7, kScratch, 1);
-  misses.push_back(code_.jump_if(kIfAbove));
-}
-
-bool Translator::ret(const Op& op) {
-  if (op.instruction->operand_size != 8) return false;
-  flags_to_memory();
-  code_.move(kScratch, kR12);
-  std::vector<size_t> misses = {look_up(8, false)};
-  code_.load(kScratch2, {kScratch, 0});
-  checked_target(op, misses);
-  code_.lea(kR12, {kR12, static_cast<int32_t>(8 + op.immediate)});
-  finish_indirect(op);
-  for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
-  return true;
-}
-
-bool Translator::jump_indirect(const Op& op) {
-  const Instruction& instruction = *op.instruction;
-  if (instruction.operand_size != 8 || instruction.info->operands[0].kind != OperandKind::kGprRm) return false;
-  std::vector<size_t> misses;
-  if (instruction.has_memory()) {
-    if (instruction.address_size != 8) return false;
-    if (!can_address(op)) return false;
-    flags_to_memory();
-    address(op);
-    if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
-    misses.push_back(look_up(8, false));
-    code_.load(kScratch2, {kScratch, 0});
-  } else {
-    flags_to_memory();
-    if (const Host from = host_of(instruction.rm); from != kNoHost)
-      code_.move(kScratch2, from);
-    else
-      code_.load(kScratch2, gpr(instruction.rm));
-  }
-  checked_target(op, misses);
-  if (instruction.mnemonic == Mnemonic::kCall) {
-    code_.store(field(cpu_, cpu_.jit_target), kScratch2);
-    code_.lea(kScratch, {kR12, -8});
-    misses.push_back(look_up(8, true));
-    code_.load(kScratch2, field(cpu_, cpu_.jit_page));
-    code_.lea(kScratch2, {kScratch2, page_offset() + op.end_offset});
-    code_.store({kScratch, 0}, kScratch2);
-    code_.lea(kR12, {kR12, -8});
-    code_.load(kScratch2, field(cpu_, cpu_.jit_target));
-  }
-  finish_indirect(op);
-  for (const size_t miss : misses) slow_.push_back({.from = miss, .back = 0, .op = &op, .flags_to_host = false});
+  const Slow slow = stack_access(op, stack_address(0), kPopped);
+  const Host to = host_of(instruction.rm);
+  code_.load(to == kNoHost ? kScratch2 : to, place_);
+  if (to != kR12) code_.lea(kR12, {kR12, 8});
+  if (to == kNoHost) code_.store(gpr(instruction.rm), kScratch2);
+  come_back(slow, false);
+  note_delta_in_scratch(slow);
   return true;
 }
 

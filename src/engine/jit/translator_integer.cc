@@ -12,15 +12,18 @@ using decoder::OperandKind;
 bool Translator::divide(const Op& op) {
   const Instruction& instruction = *op.instruction;
   const bool wide = instruction.operand_size == 8;
-  if (instruction.operand_size < 4 || instruction.has_memory()) return false;
+  const bool is_memory = instruction.has_memory();
+  if (instruction.operand_size < 4) return false;
+  if (is_memory && (instruction.address_size != 8 || !can_address(op))) return false;
   flags_to_memory();
   flags_ = Flags::kMemory;
-  Host divisor = host_of(instruction.rm);
+  Slow slow{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
+  Host divisor = is_memory ? kNoHost : host_of(instruction.rm);
+  if (is_memory) slow = access(op);
   if (divisor == kNoHost) {
     divisor = kScratch2;
-    code_.load(divisor, gpr(instruction.rm));
+    code_.load(divisor, is_memory ? place_ : gpr(instruction.rm), wide);
   }
-  Slow slow{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
   std::array<size_t, 2> misses{};
   const bool is_signed = instruction.mnemonic == Mnemonic::kIdiv;
   if (is_signed) {
@@ -41,6 +44,7 @@ bool Translator::divide(const Op& op) {
   }
   code_.op(0xF7, is_signed ? 7 : 6, divisor, wide);
   slow.back = code_.size();
+  if (is_memory) slow_.push_back(slow);
   for (const size_t miss : misses) {
     slow.from = miss;
     if (miss != 0) slow_.push_back(slow);
@@ -51,14 +55,10 @@ bool Translator::divide(const Op& op) {
 // LEAVE: RSP = RBP, then POP RBP.
 bool Translator::leave_frame(const Op& op) {
   if (op.instruction->operand_size != 8) return false;
-  before_look_up(op);
-  code_.move(kScratch, kRbp);
-  Slow slow = slow_for(op, look_up(8, false));
-  after_look_up();
+  const Slow slow = stack_access(op, {.base = kRbp}, kPopped);
   code_.lea(kR12, {kRbp, 8});
-  code_.load(kRbp, {kScratch, 0});
-  slow.back = code_.size();
-  slow_.push_back(slow);
+  code_.load(kRbp, place_);
+  come_back(slow, false);
   return true;
 }
 

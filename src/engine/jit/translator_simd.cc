@@ -49,6 +49,14 @@ bool has_copied_operands(const Instruction& instruction) {
   return has_vector;
 }
 
+bool has_general_operand(const Instruction& instruction) {
+  for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
+    const OperandKind kind = instruction.info->operands[i].kind;
+    if (kind == OperandKind::kGprReg || (kind == OperandKind::kGprRm && !instruction.has_memory())) return true;
+  }
+  return false;
+}
+
 // What has to be on the host's registers for the instruction to be copied; kSimdInCpu: it is not.
 SimdLive needs(const Instruction& instruction, ModeBits mode) {
   if (instruction.info == nullptr || mode.has(ModeBits::kTaskSwitched)) return kSimdInCpu;
@@ -81,18 +89,19 @@ uint8_t opcode_prefix(const Instruction& instruction, std::span<const uint8_t> s
   return repeat != 0 ? repeat : operand_size;
 }
 
-void put_opcode(Assembler& code, const Instruction& instruction, uint8_t prefix, uint8_t reg, uint8_t rm) {
+void put_opcode(Assembler& code, const Instruction& instruction, uint8_t prefix, uint8_t reg, uint8_t index,
+                uint8_t rm) {
   const bool wide = instruction.has(decoder::kPrefixW);
   const auto map = static_cast<uint8_t>(instruction.opcode_map);
   if (instruction.is_vex()) {
     code.byte(0xC4);
-    code.byte(static_cast<uint8_t>((reg < 8 ? 0x80 : 0) | 0x40 | (rm < 8 ? 0x20 : 0) | map));
+    code.byte(static_cast<uint8_t>((reg < 8 ? 0x80 : 0) | (index < 8 ? 0x40 : 0) | (rm < 8 ? 0x20 : 0) | map));
     code.byte(static_cast<uint8_t>((wide ? 0x80 : 0) | (~instruction.vvvv & 15) << 3 |
                                    (instruction.vector_size == 32 ? 4 : 0) | prefix));
   } else {
     static constexpr std::array<uint8_t, 4> kPrefixes = {0, 0x66, 0xF3, 0xF2};
     if (prefix != 0) code.byte(kPrefixes[prefix]);
-    code.rex(wide, reg, 0, rm);
+    code.rex(wide, reg, index, rm);
     code.byte(0x0F);
     if (instruction.opcode_map == OpcodeMap::k0F38) code.byte(0x38);
     if (instruction.opcode_map == OpcodeMap::k0F3A) code.byte(0x3A);
@@ -130,8 +139,35 @@ void Translator::load_simd() {
 }
 
 void Translator::call_simd_load() {
-  const size_t place = code_.call();
-  code_.set(place, jit_.load_simd_[simd_level_ - 1] - (jit_.cache_->end() + place + 4));
+  call_common(jit_.load_simd_[simd_level_ - 1]);
+}
+
+// In front of the handler: an access to two pages that the TLB knows, and then back.
+void Translator::simd_across_pages(const Slow& slow) {
+  const Op& op = *slow.op;
+  const Instruction& instruction = *op.instruction;
+  if (!is_simd(op) || is_vzero(instruction.mnemonic) || is_mxcsr_move(instruction.mnemonic)) return;
+  const Access access = instruction.info->memory_access;
+  if (access != Access::kRead && access != Access::kWrite) return;
+  if (simd::required_alignment(instruction) > 1 || has_general_operand(instruction)) return;
+  const auto copy = [&](Memory memory) {
+    put_opcode(code_, instruction, opcode_prefix(instruction, source(op)), instruction.reg, memory.index_number(),
+               memory.base);
+    code_.modrm_memory(instruction.reg, memory);
+    code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));
+  };
+  const bool writes = access == Access::kWrite;
+  if (instruction.mnemonic == Mnemonic::kVcvtps2ph) return;  // leaves flags in MXCSR, which a fault must not show
+  if (writes) copy(field(cpu_, cpu_.jit_crossing[0]));
+  const Linear linear = address(op);
+  code_.lea(kScratch, {linear.base, linear.displacement});
+  if (writes) code_.move(kScratch2, uint64_t{instruction.memory_size});
+  call_common(writes ? jit_.write_across_ : jit_.read_across_);
+  code_.op(0x85, kScratch2, kScratch2);
+  const size_t other = code_.jump_if(kIfZero);
+  if (!writes) copy({kScratch});
+  code_.bind(code_.jump(), slow.back);
+  code_.bind_here(other);
 }
 
 // Behind a handler that stood in for `op`, which has left nothing on the host's registers.
@@ -148,21 +184,21 @@ void Translator::simd_slow_paths() {
   }
 }
 
-// Between MXCSR and the memory at R13. What is loaded comes from there once; anything but a value that masks all
+// Between MXCSR and the memory at place_. What is loaded comes from there once; anything but a value that masks all
 // exceptions is the handler's, which then leaves the block; the result is the jump to it, 0 for a store.
 size_t Translator::move_mxcsr(bool store) {
   const auto mxcsr = [&](uint8_t digit, Memory memory) {
-    code_.rex(false, 0, 0, memory.base);
+    code_.rex(false, 0, memory.index_number(), memory.base);
     code_.byte(0x0F);
     code_.byte(0xAE);
     code_.modrm_memory(digit, memory);
   };
   if (store) {
-    mxcsr(3, {kScratch, 0});
+    mxcsr(3, place_);
     return 0;
   }
   constexpr Memory kBelowStack{kRsp, -8};
-  code_.load(kScratch2, {kScratch, 0}, false);
+  code_.load(kScratch2, place_, false);
   code_.op(0x89, kScratch2, kScratch, false);
   code_.immediate(4, kScratch, static_cast<int32_t>(~uint32_t{simd::kMxcsrWritable} | simd::kMxcsrMasks), false);
   code_.immediate(7, kScratch, simd::kMxcsrMasks, false);
@@ -187,21 +223,23 @@ bool Translator::simd(const Op& op) {
 
   Slow miss{.from = 0, .back = 0, .op = &op, .flags_to_host = false},
       second = miss;  // second: misaligned or not a plain MXCSR
-  const unsigned alignment = is_memory ? simd::required_alignment(instruction) : 1;
+  unsigned alignment = is_memory ? simd::required_alignment(instruction) : 1;
+  if (alignment > 1 && is_known_to_be_aligned(alignment)) alignment = 1;
   if (is_memory) {
     const Access access = instruction.info->memory_access;
-    before_look_up(op);
-    address(op);
-    if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
-    miss = second = slow_for(op, look_up(instruction.memory_size, access != Access::kRead));
-    if (alignment > 1) {  // the page offset is that of the guest's address
-      code_.rex(false, 0, 0, kScratch);
-      code_.byte(0xF6);  // test r13b, alignment - 1
-      code_.modrm_register(0, kScratch);
-      code_.byte(static_cast<uint8_t>(alignment - 1));
+    const bool keeps_flags = alignment == 1 && !is_mxcsr_move(instruction.mnemonic) && joins_group();
+    if (!keeps_flags) before_look_up(op);
+    miss = second =
+        slow_for(op, look_up(address(op), {.size = instruction.memory_size,
+                                           .write = access != Access::kRead,
+                                           .stack = instruction.base == cpu::kRsp,
+                                           .scratch2_is_free = alignment == 1 && !has_general_operand(instruction)}));
+    if (alignment > 1) {
+      test_address(static_cast<uint8_t>(alignment - 1));
       second.from = code_.jump_if(kIfNotZero);
+      note_alignment(alignment);
     }
-    after_look_up();
+    if (!keeps_flags) after_look_up();
   }
 
   if (is_mxcsr_move(instruction.mnemonic)) {
@@ -216,7 +254,7 @@ bool Translator::simd(const Op& op) {
   }
 
   // General registers; at most one operand is one.
-  uint8_t reg = instruction.reg, rm = is_memory ? uint8_t{kScratch} : instruction.rm;
+  uint8_t reg = instruction.reg, rm = is_memory ? uint8_t{place_.base} : instruction.rm;
   uint8_t written = decoder::kNoRegister;
   Host written_host = kNoHost;
   for (unsigned i = 0; i < instruction.info->operand_count; ++i) {
@@ -236,9 +274,10 @@ bool Translator::simd(const Op& op) {
     (in_rm ? rm : reg) = host;
   }
 
-  put_opcode(code_, instruction, opcode_prefix(instruction, source(op)), reg, rm);
+  put_opcode(code_, instruction, opcode_prefix(instruction, source(op)), reg,
+             is_memory ? place_.index_number() : uint8_t{0}, rm);
   if (is_memory)
-    code_.modrm_memory(reg, {kScratch, 0});
+    code_.modrm_memory(reg, place_);
   else
     code_.modrm_register(reg, static_cast<Host>(rm));
   code_.bytes(source(op).subspan(instruction.immediate_offset, instruction.immediate_length));

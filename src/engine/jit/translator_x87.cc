@@ -76,9 +76,8 @@ bool Translator::x87(const Op& op) {
   flags_to_memory();
   Slow miss{.from = 0, .back = 0, .op = &op, .flags_to_host = false};
   if (is_memory) {
-    address(op);
-    if (op.segment >= cpu::kFs) code_.op(0x03, kScratch, field(cpu_, cpu_.segments[op.segment].base));
-    miss.from = look_up(instruction.memory_size, instruction.info->memory_access != decoder::Access::kRead);
+    miss = slow_for(op, look_up(address(op), {.size = instruction.memory_size,
+                                              .write = instruction.info->memory_access != decoder::Access::kRead}));
   }
   load_x87(is_control(instruction.mnemonic) ? kX87Loaded : kX87Computed);
   flags_ = Flags::kMemory;
@@ -92,9 +91,7 @@ bool Translator::x87(const Op& op) {
     return true;
   }
   if (is_memory) {
-    code_.rex(false, 0, 0, kScratch);
-    code_.byte(instruction.opcode);
-    code_.modrm_memory(instruction.reg & 7, {kScratch, 0});
+    code_.op(instruction.opcode, instruction.reg & 7, place_, false);
     miss.back = code_.size();
     slow_.push_back(miss);
   } else {
@@ -105,14 +102,14 @@ bool Translator::x87(const Op& op) {
   return true;
 }
 
-// From the memory at R13, which is read once. A value that unmasks an exception is the handler's, which then leaves the
-// block; the result is the jump to it.
+// From the memory at place_, which is read once. A value that unmasks an exception is the handler's, which then leaves
+// the block; the result is the jump to it.
 size_t Translator::load_x87_control() {
   constexpr Memory kBelowStack{kRsp, -8};
-  code_.rex(false, kScratch2, 0, kScratch);
+  code_.rex(false, kScratch2, place_.index_number(), place_.base);
   code_.byte(0x0F);
-  code_.byte(0xB7);  // movzx r14d, word [r13]
-  code_.modrm_memory(kScratch2, {kScratch, 0});
+  code_.byte(0xB7);  // movzx r14d, word
+  code_.modrm_memory(kScratch2, place_);
   code_.op(0x89, kScratch2, kScratch, false);
   code_.immediate(4, kScratch, x87::kControlMasks, false);
   code_.immediate(7, kScratch, x87::kControlMasks, false);

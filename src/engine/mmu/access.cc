@@ -13,10 +13,9 @@ namespace {
   raise(segment == cpu::kSs ? kStackFault : kGeneralProtection, 0);
 }
 
-// One page's worth of an access. Fills the TLB when the page is RAM. What a page fault is thrown from is inlined into
-// the functions that handlers call: each frame between throw and catch costs some 300 ns.
-[[gnu::always_inline]] inline AccessPiece check_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access,
-                                                      mmu::Rights rights) {
+// One page's worth of an access. Fills the TLB when the page is RAM. False: a page fault, with this error code.
+[[gnu::always_inline]] inline bool try_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access,
+                                             mmu::Rights rights, AccessPiece& piece, uint32_t& error_code) {
   using mmu::WalkAccess;
   const bool writes = access == MemoryAccess::kWrite || access == MemoryAccess::kReadWrite;
   const uint64_t page = linear & ~(kPageSize - 1);
@@ -28,16 +27,23 @@ namespace {
                        : access == MemoryAccess::kRead ? entry.tag_read
                                                        : entry.tag_execute & ~0xFFFull;
   if (tag == page) {
-    auto* host = reinterpret_cast<uint8_t*>(entry.host + (linear & (kPageSize - 1)));
-    return {.host = host, .physical = static_cast<uint64_t>(host - memory.host_base()), .size = size};
+    auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
+    piece = {.host = host, .physical = static_cast<uint64_t>(host - memory.host_base()), .size = size};
+    return true;
   }
 
   const auto walk_access = writes                          ? WalkAccess::kWrite
                            : access == MemoryAccess::kRead ? WalkAccess::kRead
                                                            : WalkAccess::kExecute;
-  const mmu::PageMapping mapping = mmu::walk(cpu, linear, walk_access, rights);
-  AccessPiece piece{.physical = mapping.physical + page_offset, .size = size};
-  if (!memory.is_ram({mapping.physical}, kPageSize)) return piece;
+  const mmu::WalkResult walked = mmu::try_walk(cpu, linear, walk_access, rights);
+  if (walked.faulted) {
+    error_code = walked.error_code;
+    return false;
+  }
+  const mmu::PageMapping& mapping = walked.mapping;
+  piece = {.physical = mapping.physical + page_offset, .size = size};
+  if (!memory.is_ram({mapping.physical}, kPageSize)) return true;
+  memory.reach(mapping.physical);
   piece.host = memory.host_base() + piece.physical;
 
   std::atomic<uint8_t>& flags = memory.page_flags(mapping.physical >> kPageShift);
@@ -54,6 +60,17 @@ namespace {
                         .execute = allowed.execute,
                         .global = mapping.global,
                         .page_shift = mapping.page_shift});
+  return true;
+}
+
+// What a page fault is thrown from is inlined into the functions that handlers call: each frame between throw and
+// catch costs some 300 ns.
+[[gnu::always_inline]] inline AccessPiece check_piece(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access,
+                                                      mmu::Rights rights) {
+  AccessPiece piece;
+  uint32_t error_code = 0;
+  if (!try_piece(cpu, linear, size, access, rights, piece, error_code)) [[unlikely]]
+    throw GuestFault{.vector = kPageFault, .has_error_code = true, .error_code = error_code, .cr2 = linear};
   return piece;
 }
 
@@ -164,6 +181,15 @@ namespace {
 CheckedAccess check_access(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size,
                            MemoryAccess access) {
   return check_here(cpu, segment, linear, size, access);
+}
+
+bool is_page_fault(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access, GuestFault& fault) {
+  if (cpu.checks_every_access || !is_canonical(linear) || (linear & (kPageSize - 1)) > kPageSize - size) return false;
+  AccessPiece piece;
+  uint32_t error_code = 0;
+  if (try_piece(cpu, linear, size, access, cpu.rights, piece, error_code)) return false;
+  fault = {.vector = kPageFault, .has_error_code = true, .error_code = error_code, .cr2 = linear};
+  return true;
 }
 
 CheckedAccess check_system_access(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access) {

@@ -56,6 +56,9 @@ struct CheckedAccess {
 // Checks everything and fills the TLB; throws, or the access cannot fail any more. rights: normally cpu's own.
 CheckedAccess check_access(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, unsigned size, MemoryAccess access);
 CheckedAccess check_system_access(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access);
+// In 64-bit mode: whether an access that is about to be made is a page fault, found without throwing. If it is not, the
+// access may fail in other ways, but what check_access() does to the TLB and the page tables may be done already.
+[[nodiscard]] bool is_page_fault(Cpu& cpu, uint64_t linear, unsigned size, MemoryAccess access, GuestFault& fault);
 // With the rights of another CPL, and no check but paging: for stack switches.
 CheckedAccess check_access_with(Cpu& cpu, mmu::Rights rights, uint64_t linear, unsigned size, MemoryAccess access);
 void perform_read(Cpu& cpu, const CheckedAccess& access, void* out);
@@ -68,7 +71,7 @@ void write_slow(Cpu& cpu, cpu::SegmentRegister segment, uint64_t linear, const v
 // Never null: spares the callers the question that they have just asked the tag.
 [[nodiscard, gnu::always_inline, gnu::returns_nonnull]] inline uint8_t* host_of(uint64_t linear,
                                                                                 const mmu::TlbEntry& entry) {
-  auto* host = reinterpret_cast<uint8_t*>(entry.host + (linear & (kPageSize - 1)));
+  auto* host = reinterpret_cast<uint8_t*>(linear + entry.delta);
   if (host == nullptr) __builtin_unreachable();
   return host;
 }
@@ -229,7 +232,7 @@ template <typename T>
 [[nodiscard]] inline T read_system(Cpu& cpu, uint64_t linear) {
   const mmu::TlbEntry& entry = cpu.tlb.entry(linear, cpu.system_rights);
   if (linear - entry.tag_read <= kPageSize - sizeof(T) && !cpu.checks_every_access) [[likely]] {
-    return load_word<T>(reinterpret_cast<const uint8_t*>(entry.host + (linear & (kPageSize - 1))));
+    return load_word<T>(reinterpret_cast<const uint8_t*>(linear + entry.delta));
   }
   T value;
   read_system_bytes(cpu, linear, &value, sizeof value);

@@ -11,30 +11,48 @@ constexpr uint64_t unreachable_tag(size_t slot) {
   return static_cast<uint64_t>(slot ^ 1) << kPageShift;
 }
 
+constexpr std::array<TlbEntry, Tlb::kEntries> make_unreachable() {
+  std::array<TlbEntry, Tlb::kEntries> entries;
+  for (size_t slot = 0; slot < Tlb::kEntries; ++slot) {
+    const uint64_t tag = unreachable_tag(slot);
+    entries[slot] = {.tag_read = tag, .tag_write = tag, .tag_execute = tag};
+  }
+  return entries;
+}
+
 }  // namespace
 
+constinit const std::array<TlbEntry, Tlb::kEntries> Tlb::kNothing = make_unreachable();
+
+void Tlb::Entries::make() {
+  filled_ = std::make_unique_for_overwrite<TlbEntry[]>(kEntries);
+  std::copy(kNothing.begin(), kNothing.end(), filled_.get());
+  data_ = filled_.get();
+}
+
 Tlb::Tlb() : sets_(std::make_unique<std::array<Set, kSets>>()) {
-  for (Set& set : *sets_) {
-    for (Array& array : set.arrays) {
-      for (size_t slot = 0; slot < kEntries; ++slot) clear(array.entries[slot], slot);
-    }
-    set.code_generation = ++generation_;
-  }
-  for (size_t slot = 0; slot < kEntries; ++slot) clear(empty_.entries[slot], slot);
+  for (Set& set : *sets_) set.code_generation = ++generation_;
+  kernel_generation_ = ++generation_;
   // PCID 0 lives in the first set; the others hold PCIDs that cannot be asked for until they are taken.
   for (size_t i = 1; i < kSets; ++i) (*sets_)[i].pcid = 0xFFFF;
   set_ = &(*sets_)[0];
+  choose();
   use(Rights::kSupervisor, false);
 }
 
 void Tlb::clear(TlbEntry& entry, size_t slot) {
+  if ((entry.tag_execute & kEntryInSlot) != 0) slots_.clear();
   const uint64_t tag = unreachable_tag(slot);
-  entry = {.tag_read = tag, .tag_write = tag, .tag_execute = tag | (entry.tag_execute & kEntryUsed), .host = 0};
+  entry = {.tag_read = tag, .tag_write = tag, .tag_execute = tag | (entry.tag_execute & kEntryUsed), .delta = 0};
+}
+
+void Tlb::choose() {
+  for (size_t i = 0; i < kRights; ++i) choices_[i] = is_empty_ ? kNothing.data() : set_->arrays[i].entries.data();
 }
 
 void Tlb::reset(Array& array) {
   for (const uint16_t slot : array.used) {
-    array.entries[slot].tag_execute = 0;
+    array.entries[slot].tag_execute &= kEntryInSlot;
     clear(array.entries[slot], slot);
   }
   array.used.clear();
@@ -43,7 +61,13 @@ void Tlb::reset(Array& array) {
 void Tlb::fill(Rights rights, const Fill& fill) {
   Array& array = set_->arrays[static_cast<size_t>(rights)];
   const size_t slot = slot_of(fill.linear);
+  if (!array.entries.exists()) [[unlikely]] {
+    array.entries.make();
+    choose();
+    use(rights_, is_empty_);
+  }
   TlbEntry& entry = array.entries[slot];
+  if ((entry.tag_execute & kEntryInSlot) != 0) slots_.clear();
   if ((entry.tag_execute & kEntryUsed) == 0) array.used.push_back(static_cast<uint16_t>(slot));
   const uint64_t unreachable = unreachable_tag(slot);
   entry.tag_read = fill.read ? fill.linear : unreachable;
@@ -51,11 +75,11 @@ void Tlb::fill(Rights rights, const Fill& fill) {
   entry.tag_execute = (fill.execute ? fill.linear : unreachable) | kEntryUsed |
                       (fill.global ? uint64_t{kEntryGlobal} : 0) |
                       (fill.page_shift > kPageShift ? uint64_t{kEntryLarge} : 0);
-  entry.host = fill.host;
+  entry.delta = fill.host - fill.linear;
   if (fill.page_shift == 30) {
-    gigabyte_pages_[filter_slot(fill.linear >> 30)] = true;
+    gigabyte_pages_[filter_slot(fill.linear, 30)] = true;
   } else if (fill.page_shift > kPageShift) {
-    large_pages_[filter_slot(fill.linear >> 22)] = true;
+    large_pages_[filter_slot(fill.linear, 22)] = true;
   }
   ++counters.fills;
 }
@@ -72,7 +96,9 @@ void Tlb::switch_pcid(uint16_t pcid) {
     chosen->pcid = pcid;
   }
   chosen->last_use = ++use_count_;
+  if (chosen != set_) slots_.clear();
   set_ = chosen;
+  choose();
   use(rights_, is_empty_);
 }
 
@@ -85,7 +111,7 @@ void Tlb::flush(Set& set, bool keep_global) {
     const auto is_dropped = [&](uint16_t slot) {
       TlbEntry& entry = array.entries[slot];
       if ((entry.tag_execute & kEntryGlobal) != 0) return false;
-      entry.tag_execute = 0;
+      entry.tag_execute &= kEntryInSlot;
       clear(entry, slot);
       return true;
     };
@@ -97,13 +123,17 @@ void Tlb::flush(Set& set, bool keep_global) {
 
 void Tlb::flush_all() {
   for (Set& set : *sets_) flush(set, false);
-  code_pages_.fill(false);
+  kernel_generation_ = ++generation_;
+  has_private_kernel_code_ = false;
+  user_code_pages_.fill(false);
+  kernel_code_pages_.fill(false);
   large_pages_.fill(false);
   gigabyte_pages_.fill(false);
 }
 
 void Tlb::flush_all_but_global() {
   for (Set& set : *sets_) flush(set, true);
+  has_private_kernel_code_ = false;
 }
 
 void Tlb::flush_pcid(uint16_t pcid) {
@@ -112,9 +142,16 @@ void Tlb::flush_pcid(uint16_t pcid) {
   }
 }
 
-void Tlb::new_code_generations() {
+// Kernel code that is not global counts by the set, too.
+void Tlb::new_user_code_generations() {
   for (Set& set : *sets_) set.code_generation = ++generation_;
-  code_pages_.fill(false);
+  user_code_pages_.fill(false);
+}
+
+void Tlb::new_code_generations() {
+  new_user_code_generations();
+  kernel_generation_ = ++generation_;
+  kernel_code_pages_.fill(false);
 }
 
 void Tlb::flush_large(uint64_t linear, unsigned shift) {
@@ -135,26 +172,34 @@ void Tlb::flush_large(uint64_t linear, unsigned shift) {
 void Tlb::flush_page(uint64_t linear) {
   const size_t slot = slot_of(linear);
   for (Set& set : *sets_) {
-    for (Array& array : set.arrays) clear(array.entries[slot], slot);
+    for (Array& array : set.arrays) {
+      if (array.entries.exists()) clear(array.entries[slot], slot);
+    }
   }
-  if (large_pages_[filter_slot(linear >> 22)]) flush_large(linear, 22);
-  if (gigabyte_pages_[filter_slot(linear >> 30)]) flush_large(linear, 30);
-  if (code_pages_[filter_slot(linear >> kPageShift)]) new_code_generations();
+  if (large_pages_[filter_slot(linear, 22)]) flush_large(linear, 22);
+  if (gigabyte_pages_[filter_slot(linear, 30)]) flush_large(linear, 30);
+  if (kernel_code_pages_[filter_slot(linear, kPageShift)]) {
+    new_code_generations();
+  } else if (user_code_pages_[filter_slot(linear, kPageShift)]) {
+    new_user_code_generations();
+  }
   ++counters.page_flushes;
 }
 
 void Tlb::drop_writes_to(uint64_t host_page) {
+  slots_.clear();
   for (Set& set : *sets_) {
     for (Array& array : set.arrays) {
       for (const uint16_t slot : array.used) {
         TlbEntry& entry = array.entries[slot];
-        if (entry.host == host_page) entry.tag_write = unreachable_tag(slot);
+        if (entry.tag_write + entry.delta == host_page) entry.tag_write = unreachable_tag(slot);
       }
     }
   }
 }
 
 void Tlb::drop_all_writes() {
+  slots_.clear();
   for (Set& set : *sets_) {
     for (Array& array : set.arrays) {
       for (const uint16_t slot : array.used) array.entries[slot].tag_write = unreachable_tag(slot);

@@ -27,6 +27,15 @@ acpi::BoardDescription describe(const MachineConfig& config, const Wires& wires)
   return board;
 }
 
+// What names a disk for good, from the machine's own name: the same from run to run.
+std::array<uint8_t, 16> disk_uuid(const std::array<uint8_t, 16>& machine, size_t index) {
+  std::array<uint8_t, 16> uuid;
+  SeededRandom(load<uint64_t>(&machine[0]) ^ load<uint64_t>(&machine[8]) ^ (0x4449'534B'0000 + index)).fill(uuid);
+  uuid[6] = static_cast<uint8_t>((uuid[6] & 0x0F) | 0x80);  // version 8: made by a rule of our own (RFC 9562)
+  uuid[8] = static_cast<uint8_t>((uuid[8] & 0x3F) | 0x80);
+  return uuid;
+}
+
 device::timer::Hpet::Wires hpet_wires(IrqRouter& router, device::timer::Pit& pit, device::legacy::Rtc& rtc) {
   device::timer::Hpet::Wires wires;
   wires.irq0 = router.add_isa_source(0);
@@ -103,15 +112,13 @@ void Machine::Board::map_legacy_devices() {
   if (config.debug_exit) map_ports(debug_exit, DebugExit::kPort, kDebugExitPortCount, debug_exit);
 }
 
-Result<> Machine::Board::add_virtio_devices() {
+Result<> Machine::Board::add_queue_devices() {
   using namespace device::virtio;
-  for (size_t i = 0; i < wires.disks.size(); ++i) {
-    TRY(add_virtio(
-        std::make_unique<BlockModel>(fmt::format("virtio-block{}", i), wires.disks[i].disk, wires.disks[i].serial)));
-  }
+  for (size_t i = 0; i < wires.disks.size(); ++i) TRY(add_disk(i));
+  TRY(add_sata_drives());
   for (size_t i = 0; i < wires.nics.size(); ++i) {
     const NicWires& nic = wires.nics[i];
-    auto model = std::make_unique<NetModel>(fmt::format("virtio-net{}", i), nic.port, nic.mac, nic.mtu);
+    auto model = std::make_unique<NetModel>(fmt::format("virtio-net{}", i), nic.port, nic.mac, nic.settings);
     nic_models.push_back(model.get());
     TRY(add_virtio(std::move(model)));
   }
@@ -121,16 +128,56 @@ Result<> Machine::Board::add_virtio_devices() {
   return add_virtio(std::make_unique<RngModel>("virtio-rng0", wires.random));
 }
 
+Result<> Machine::Board::add_disk(size_t index) {
+  const DiskWires& disk = wires.disks[index];
+  switch (disk.bus) {
+    case DiskBus::kVirtio:
+      return add_virtio(
+          std::make_unique<device::virtio::BlockModel>(fmt::format("virtio-block{}", index), disk.disk, disk.serial));
+    case DiskBus::kNvme: {
+      std::string name = fmt::format("nvme{}", index);
+      auto worker = TRY(make_worker(name));
+      auto controller =
+          TRY(device::nvme::Controller::create({name, disk.serial, disk_uuid(config.uuid, index)}, disk.disk,
+                                               wires.memory, interrupts.messages(), std::move(worker)));
+      TRY(pci.add(*controller, std::move(name)));
+      nvme_controllers.push_back(std::move(controller));
+      return {};
+    }
+    case DiskBus::kSata:
+      return {};  // all of them together, afterwards
+  }
+  return {};
+}
+
+Result<> Machine::Board::add_sata_drives() {
+  std::vector<device::ahci::Drive> drives;
+  for (const DiskWires& disk : wires.disks) {
+    if (disk.bus != DiskBus::kSata) continue;
+    const auto kind =
+        disk.medium == DiskMedium::kCdrom ? device::ahci::DriveKind::kCdrom : device::ahci::DriveKind::kDisk;
+    drives.push_back({disk.disk, disk.serial, kind});
+  }
+  if (drives.empty()) return {};
+  if (drives.size() > spec::ahci::kMaximumPorts) {
+    return fail("{} disks and CDs on SATA, there are {} ports", drives.size(), spec::ahci::kMaximumPorts);
+  }
+  auto worker = TRY(make_worker("ahci0"));
+  ahci_controller = TRY(device::ahci::Controller::create("ahci0", std::move(drives), wires.memory,
+                                                         interrupts.messages(), std::move(worker)));
+  return pci.add(*ahci_controller, "ahci0");
+}
+
+Result<std::unique_ptr<device::virtio::Worker>> Machine::Board::make_worker(const std::string& name) {
+  if (config.device_work == DeviceWork::kOnThreads) return TRY(device::virtio::ThreadWorker::create(name));
+  auto manual = std::make_unique<device::virtio::ManualWorker>();
+  manual_workers.push_back(manual.get());
+  return manual;
+}
+
 Result<> Machine::Board::add_virtio(std::unique_ptr<device::virtio::Model> model) {
   std::string name(model->name());
-  std::unique_ptr<device::virtio::Worker> worker;
-  if (config.device_work == DeviceWork::kWhenCalled) {
-    auto manual = std::make_unique<device::virtio::ManualWorker>();
-    manual_workers.push_back(manual.get());
-    worker = std::move(manual);
-  } else {
-    worker = TRY(device::virtio::ThreadWorker::create(name));
-  }
+  auto worker = TRY(make_worker(name));
   auto device = TRY_IN(name, device::virtio::PciTransport::create(std::move(model), wires.memory, interrupts.messages(),
                                                                   std::move(worker)));
   TRY(pci.add(*device, std::move(name)));
@@ -140,12 +187,20 @@ Result<> Machine::Board::add_virtio(std::unique_ptr<device::virtio::Model> model
 
 void Machine::Board::pause() {
   if (std::exchange(paused_, true)) return;
-  for (const auto& device : virtio_devices) device->pause();
+  for (device::ThreadedWork* device : threaded_devices()) device->pause();
 }
 
 void Machine::Board::resume() {
   if (!std::exchange(paused_, false)) return;
-  for (const auto& device : virtio_devices) device->resume();
+  for (device::ThreadedWork* device : threaded_devices()) device->resume();
+}
+
+std::vector<device::ThreadedWork*> Machine::Board::threaded_devices() {
+  std::vector<device::ThreadedWork*> all;
+  for (const auto& device : virtio_devices) all.push_back(device.get());
+  for (const auto& device : nvme_controllers) all.push_back(device.get());
+  if (ahci_controller) all.push_back(ahci_controller.get());
+  return all;
 }
 
 void Machine::Board::set_up_chipset() {
@@ -161,6 +216,8 @@ std::vector<device::Device*> Machine::Board::devices() {
   const std::vector<device::Device*> pci_devices = pci.devices();
   all.insert(all.end(), pci_devices.begin(), pci_devices.end());
   for (const auto& device : virtio_devices) all.push_back(device.get());
+  for (const auto& device : nvme_controllers) all.push_back(device.get());
+  if (ahci_controller) all.push_back(ahci_controller.get());
   return all;
 }
 

@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "device/ahci/controller.h"
 #include "device/fw_cfg/fw_cfg.h"
 #include "device/legacy/debug_ports/debug_ports.h"
 #include "device/legacy/i8042/i8042.h"
 #include "device/legacy/rtc/rtc.h"
 #include "device/legacy/uart/uart.h"
+#include "device/nvme/controller.h"
 #include "device/timer/acpi_pm.h"
 #include "device/timer/hpet.h"
 #include "device/timer/pit.h"
@@ -28,7 +30,8 @@ namespace bulkhead::machine {
 struct Machine::Board {
   Board(MachineConfig machine_config, const Wires& machine_wires);
 
-  Result<> add_virtio_devices();
+  // What has queues and threads: disks, network cards, console, randomness.
+  Result<> add_queue_devices();
   // What firmware leaves behind in the chipset; after each reset.
   void set_up_chipset();
   // Every device, in the order of reset and of saved state: controllers before what drives them.
@@ -52,6 +55,8 @@ struct Machine::Board {
   Firmware firmware;
   device::FwCfg fw_cfg;
   std::vector<std::unique_ptr<device::virtio::PciTransport>> virtio_devices;
+  std::vector<std::unique_ptr<device::nvme::Controller>> nvme_controllers;
+  std::unique_ptr<device::ahci::Controller> ahci_controller;  // where there is a disk or a CD on SATA
   std::vector<device::virtio::NetModel*> nic_models;          // of the devices above
   std::vector<device::virtio::ManualWorker*> manual_workers;  // of the devices above, with DeviceWork::kWhenCalled
 
@@ -61,7 +66,11 @@ struct Machine::Board {
   [[nodiscard]] bool is_paused() const { return paused_; }
 
  private:
+  Result<> add_disk(size_t index);
+  Result<> add_sata_drives();
   Result<> add_virtio(std::unique_ptr<device::virtio::Model> model);
+  Result<std::unique_ptr<device::virtio::Worker>> make_worker(const std::string& name);
+  [[nodiscard]] std::vector<device::ThreadedWork*> threaded_devices();
   void map_chipset();
   void map_legacy_devices();
   void map_ports(device::Device& device, uint32_t first, uint32_t count, device::PortIo& target);

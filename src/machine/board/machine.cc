@@ -30,7 +30,7 @@ Result<std::unique_ptr<Machine>> Machine::create(MachineConfig config, const Wir
     return fail("{} vCPUs are not between 1 and {}", config.vcpu_count, kMaximumVcpuCount);
   }
   auto board = std::make_unique<Board>(std::move(config), wires);
-  TRY(board->add_virtio_devices());
+  TRY(board->add_queue_devices());
   return std::unique_ptr<Machine>(new Machine(std::move(board)));
 }
 

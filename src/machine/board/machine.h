@@ -13,7 +13,6 @@
 #include <string>
 #include <vector>
 
-#include "block/disk.h"
 #include "console/byte_stream.h"
 #include "cpu/cpu_io.h"
 #include "cpu/vcpu.h"
@@ -21,6 +20,7 @@
 #include "device/virtio/net/net.h"
 #include "device/wires.h"
 #include "machine/board/address_map.h"
+#include "machine/board/disk_wires.h"
 #include "machine/board/doorbell_host.h"
 #include "machine/boot/boot.h"
 #include "memory/guest_memory.h"
@@ -35,15 +35,10 @@ namespace bulkhead::machine {
 
 inline constexpr size_t kSerialPortCount = 4;
 
-struct DiskWires {
-  block::Disk& disk;
-  std::string serial;  // at most 20 bytes
-};
-
 struct NicWires {
   net::Port& port;
   net::frame::MacAddress mac;
-  uint16_t mtu;
+  device::virtio::NetSettings settings;
 };
 
 // Where devices with queues carry out what the guest put there: on threads of their own, or in do_device_work() alone.

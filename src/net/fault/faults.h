@@ -25,6 +25,7 @@ struct FaultConfig {
   uint32_t corrupted = 0;            // one bit is wrong
   uint64_t rate_bytes_a_second = 0;  // 0: no limit
   bool is_cut = false;               // nothing passes
+  friend bool operator==(const FaultConfig&, const FaultConfig&) = default;
 };
 Result<> check_faults(const FaultConfig& config);
 
@@ -54,6 +55,8 @@ class Faults {
   // The next frame that has arrived; empty when there is none.
   [[nodiscard]] std::vector<uint8_t> receive(uint64_t now_ns);
   [[nodiscard]] const FaultCounters& counters() const { return counters_; }
+  // Nothing would happen to a frame: it need not come by.
+  [[nodiscard]] bool is_clear() const { return under_way_.empty() && config_ == FaultConfig{}; }
   [[nodiscard]] size_t under_way() const { return under_way_.size(); }
 
  private:

@@ -52,9 +52,13 @@ uint16_t Checksum::value() const {
 bool complete_checksum(MutableByteSpan frame, size_t start, size_t offset) {
   if (start > frame.size() || !range_fits(offset, 2, frame.size() - start)) return false;
   const uint16_t value = Checksum().add(ByteSpan(frame).subspan(start)).value();
-  // In UDP zero says that there is none (RFC 768); the other protocols take either zero.
-  store_big16(frame.data() + start + offset, value == 0 ? 0xFFFF : value);
+  store_big16(frame.data() + start + offset, checksum_field(value, offset));
   return true;
+}
+
+uint16_t checksum_field(uint16_t value, size_t offset) {
+  constexpr size_t kUdpChecksumOffset = 6;
+  return value == 0 && offset == kUdpChecksumOffset ? 0xFFFF : value;
 }
 
 }  // namespace bulkhead::net::frame

@@ -26,4 +26,8 @@ class Checksum {
 // start + offset, where the pseudo header's sum stands. False when the field lies outside the frame.
 [[nodiscard]] bool complete_checksum(MutableByteSpan frame, size_t start, size_t offset);
 
+// What stands in the header for a Checksum::value(). In UDP zero says that there is none, so it is sent as the other
+// zero (RFC 768); in other protocols the other zero is never sent (RFC 1624, section 3).
+[[nodiscard]] uint16_t checksum_field(uint16_t value, size_t offset);
+
 }  // namespace bulkhead::net::frame

@@ -2,8 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "net/frame/big_endian.h"
 #include "net/frame/checksum.h"
-#include "net/frame/testing/frame_builder.h"
+#include "net/frame/frame_builder.h"
 
 namespace bulkhead::net::frame {
 namespace {
@@ -57,6 +58,13 @@ TEST(Checksum, IsCompletedWhereTheSenderLeftThePseudoHeader) {
   open[start + 7] = static_cast<uint8_t>(sum);
   ASSERT_TRUE(complete_checksum(open, start, 6));
   EXPECT_EQ(open, whole);
+  // Of the two zeros TCP sends the one and UDP the other.
+  for (const auto& [offset, zero] : {std::pair(size_t{16}, uint16_t{0}), {size_t{6}, uint16_t{0xFFFF}}}) {
+    std::vector<uint8_t> packet(20, 0);
+    packet[0] = packet[1] = 0xFF;
+    ASSERT_TRUE(complete_checksum(packet, 0, offset));
+    EXPECT_EQ(load_big16(packet.data() + offset), zero) << offset;
+  }
   EXPECT_FALSE(complete_checksum(open, open.size() + 1, 0));
   EXPECT_FALSE(complete_checksum(open, start, open.size() - start - 1));
   EXPECT_FALSE(complete_checksum(open, 0, SIZE_MAX));

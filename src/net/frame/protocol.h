@@ -47,5 +47,6 @@ inline constexpr uint8_t kTcpSyn = 0x02;
 inline constexpr uint8_t kTcpReset = 0x04;
 inline constexpr uint8_t kTcpPush = 0x08;
 inline constexpr uint8_t kTcpAcknowledge = 0x10;
+inline constexpr uint8_t kTcpUrgent = 0x20;
 
 }  // namespace bulkhead::net::frame

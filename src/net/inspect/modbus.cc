@@ -1,6 +1,7 @@
 #include "net/inspect/modbus.h"
 
 #include <algorithm>
+#include <span>
 
 #include "net/frame/big_endian.h"
 
@@ -109,12 +110,13 @@ ModbusVerdict judge(const ModbusPolicy& policy, const ModbusRequest& request) {
   bool function_allowed = false;
   for (const ModbusRule& rule : policy.rules) function_allowed |= covers(rule, request);
   if (!function_allowed) return ModbusVerdict::kFunction;
-  for (size_t i = 0; i < request.range_count; ++i) {
-    const bool inside = std::ranges::any_of(policy.rules, [&](const ModbusRule& rule) {
-      return covers(rule, request) && rule.addresses.contains(request.ranges[i]);
-    });
-    if (!inside) return ModbusVerdict::kAddress;
-  }
+  // One rule has all of it: half of a request by one and half by another is what neither of them allows.
+  const std::span<const AddressRange> ranges(request.ranges.data(), request.range_count);
+  const bool allowed = std::ranges::any_of(policy.rules, [&](const ModbusRule& rule) {
+    return covers(rule, request) &&
+           std::ranges::all_of(ranges, [&](const AddressRange& range) { return rule.addresses.contains(range); });
+  });
+  if (!allowed) return ModbusVerdict::kAddress;
   return ModbusVerdict::kAllowed;
 }
 

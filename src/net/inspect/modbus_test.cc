@@ -91,6 +91,15 @@ TEST(Modbus, JudgesByUnitFunctionAndEveryAddress) {
   EXPECT_EQ(judge({}, read_modbus(request(1, 3, {100, 1})).request), ModbusVerdict::kFunction);
 }
 
+TEST(Modbus, WantsOneRuleForTheWholeOfARequest) {
+  const ModbusFunctions both = modbus_reads() | modbus_writes();
+  const ModbusPolicy halves{{{.functions = both, .addresses = {0, 9}}, {.functions = both, .addresses = {10, 19}}}};
+  EXPECT_EQ(judge(halves, read_modbus(request(1, 3, {5, 5})).request), ModbusVerdict::kAllowed);
+  EXPECT_EQ(judge(halves, read_modbus(request(1, 3, {5, 6})).request), ModbusVerdict::kAddress);
+  EXPECT_EQ(judge(halves, read_modbus(request(1, 23, {0, 1, 9, 1}, {2, 0, 0})).request), ModbusVerdict::kAllowed);
+  EXPECT_EQ(judge(halves, read_modbus(request(1, 23, {0, 1, 10, 1}, {2, 0, 0})).request), ModbusVerdict::kAddress);
+}
+
 TEST(Modbus, AnswersARefusalAsAServerWould) {
   const ModbusRequest refused = read_modbus(request(1, 3, {0, 1})).request;
   EXPECT_EQ(modbus_refusal(refused, ModbusVerdict::kAddress), (Bytes{0, 7, 0, 0, 0, 3, 1, 0x83, 2}));

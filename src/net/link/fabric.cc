@@ -10,13 +10,13 @@ class FabricLink final : public Link {
       : fabric_(std::move(fabric)), port_(port), seat_(std::move(seat)) {}
   ~FabricLink() override { fabric_->detach(port_); }
 
-  Sent send(ByteSpan frame) override {
-    fabric_->send(port_, frame);
+  Sent send(ByteSpan frame, const frame::Offload& offload) override {
+    fabric_->send(port_, frame, offload);
     return Sent::kDone;
   }
-  size_t receive(MutableByteSpan out) override {
+  size_t receive(MutableByteSpan out, frame::Offload& offload) override {
     const LockGuard lock(seat_->mutex);
-    return seat_->to_guest.pop(out);
+    return seat_->to_guest.pop(out, offload);
   }
   [[nodiscard]] bool link_up() const override { return true; }
   void set_listener(std::function<void()> on_ready) override { seat_->bell.set_listener(std::move(on_ready)); }
@@ -41,7 +41,7 @@ class Fabric::Delivery final : public switching::Output {
     if (found == seats_.end()) return;
     Seat& seat = *found->second;
     const LockGuard lock(seat.mutex);
-    if (!seat.to_guest.push(frame.bytes())) ++seat.dropped;
+    if (!seat.to_guest.push(frame.bytes(), frame.offload)) ++seat.dropped;
     told.push_back(found->second);
   }
 
@@ -67,12 +67,12 @@ Result<std::unique_ptr<Link>> Fabric::attach(uint16_t vlan, const frame::MacAddr
   return std::make_unique<FabricLink>(shared_from_this(), port, std::move(seat));
 }
 
-void Fabric::send(switching::PortId from, ByteSpan frame) {
+void Fabric::send(switching::PortId from, ByteSpan frame, const frame::Offload& offload) {
   std::vector<std::shared_ptr<Seat>> told;
   {
     const LockGuard lock(mutex_);
     Delivery delivery(seats_);
-    switch_.forward(from, frame, clock_.now_ns(), delivery);
+    switch_.forward(from, frame, clock_.now_ns(), delivery, offload);
     told = std::move(delivery.told);
   }
   for (const auto& seat : told) seat->bell.ring();

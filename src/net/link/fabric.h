@@ -35,7 +35,7 @@ class Fabric final : public std::enable_shared_from_this<Fabric> {
   };
   class Delivery;
 
-  void send(switching::PortId from, ByteSpan frame);
+  void send(switching::PortId from, ByteSpan frame, const frame::Offload& offload);
   void detach(switching::PortId port);
 
   Clock& clock_;

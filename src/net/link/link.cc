@@ -6,18 +6,23 @@
 #include "net/link/fabric.h"
 #include "net/link/nat.h"
 #include "net/link/tap.h"
+#include "net/vhost/front_end.h"
 
 namespace bulkhead::net::link {
 namespace {
 
-// A card with a cable that ends nowhere.
-class NoLink final : public Link {
+// A card without a cable, or with one whose far end is a network without anybody else.
+class NobodyLink final : public Link {
  public:
-  Sent send(ByteSpan /*frame*/) override { return Sent::kDone; }
-  size_t receive(MutableByteSpan /*out*/) override { return 0; }
-  [[nodiscard]] bool link_up() const override { return false; }
+  explicit NobodyLink(bool up) : up_(up) {}
+  Sent send(ByteSpan /*frame*/, const frame::Offload& /*offload*/) override { return Sent::kDone; }
+  size_t receive(MutableByteSpan /*out*/, frame::Offload& /*offload*/) override { return 0; }
+  [[nodiscard]] bool link_up() const override { return up_; }
   void set_listener(std::function<void()> /*on_ready*/) override {}
   [[nodiscard]] LinkCounters counters() const override { return {}; }
+
+ private:
+  const bool up_;
 };
 
 Result<uint16_t> parse_port(std::string_view text) {
@@ -38,10 +43,10 @@ Result<Forward> parse_forward(std::string_view text) {
     if (colon == std::string_view::npos) break;
     rest.remove_prefix(colon + 1);
   }
-  if (parts.size() != 4 || (parts[0] != "tcp" && parts[0] != "udp")) {
+  if ((parts.size() != 4 && parts.size() != 5) || (parts[0] != "tcp" && parts[0] != "udp")) {
     return fail(
-        "'{}' is no forward; allowed: tcp or udp, the host's IPv4 address and port, the guest's port, like "
-        "tcp:127.0.0.1:8080:80",
+        "'{}' is no forward; allowed: tcp or udp, the host's IPv4 address and port, a guest's address or nothing, its "
+        "port, like tcp:127.0.0.1:8080:80 or tcp:127.0.0.1:8080:10.77.0.10:80",
         text);
   }
   forward.udp = parts[0] == "udp";
@@ -49,7 +54,11 @@ Result<Forward> parse_forward(std::string_view text) {
   if (!address || address->family != frame::Family::kIpv4) return fail("'{}' is no IPv4 address of the host", parts[1]);
   forward.address = parts[1];
   forward.host_port = TRY_IN(fmt::format("'{}'", parts[2]), parse_port(parts[2]));
-  forward.guest_port = TRY_IN(fmt::format("'{}'", parts[3]), parse_port(parts[3]));
+  forward.guest_port = TRY_IN(fmt::format("'{}'", parts.back()), parse_port(parts.back()));
+  if (parts.size() == 4) return forward;
+  const auto guest = frame::IpAddress::parse(parts[3]);
+  if (!guest || guest->family != frame::Family::kIpv4) return fail("'{}' is no IPv4 address of a guest", parts[3]);
+  forward.guest = parts[3];
   return forward;
 }
 
@@ -61,10 +70,13 @@ Result<std::unique_ptr<Link>> open_link(const LinkConfig& config, const frame::M
       return TapLink::create(config.tap);
     case LinkConfig::Kind::kSwitch:
       return fabrics.find_or_make(config.fabric)->attach(config.vlan, mac);
+    case LinkConfig::Kind::kPort:
+      return vhost::FrontEnd::create(config.socket);
+    case LinkConfig::Kind::kIsolated:
     case LinkConfig::Kind::kNone:
       break;
   }
-  return std::make_unique<NoLink>();
+  return std::make_unique<NobodyLink>(config.kind == LinkConfig::Kind::kIsolated);
 }
 
 }  // namespace bulkhead::net::link

@@ -8,7 +8,8 @@
 #include <sys/socket.h>
 
 #include "net/frame/big_endian.h"
-#include "net/frame/testing/frame_builder.h"
+#include "net/frame/frame_builder.h"
+#include "net/link/cable.h"
 #include "net/link/fabric.h"
 #include "net/link/frame_queue.h"
 #include "net/link/tap.h"
@@ -49,7 +50,8 @@ class Listener {
     std::vector<uint8_t> frame(65536);
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (std::chrono::steady_clock::now() < end) {
-      if (const size_t size = port_.receive(frame); size != 0) {
+      frame::Offload offload;
+      if (const size_t size = port_.receive(frame, offload); size != 0) {
         frame.resize(size);
         return frame;
       }
@@ -67,11 +69,14 @@ class Listener {
   bool rung_ = false;
 };
 
-TEST(Forward, IsReadFromItsFourParts) {
+TEST(Forward, IsReadFromItsParts) {
   EXPECT_EQ(parse_forward("tcp:127.0.0.1:8080:80").value(), (Forward{false, "127.0.0.1", 8080, 80}));
   EXPECT_EQ(parse_forward("udp:0.0.0.0:5000:53").value(), (Forward{true, "0.0.0.0", 5000, 53}));
+  EXPECT_EQ(parse_forward("tcp:127.0.0.1:8080:10.77.0.10:80").value(),
+            (Forward{false, "127.0.0.1", 8080, 80, "10.77.0.10"}));
   for (const char* wrong : {"", "tcp", "tcp:127.0.0.1:8080", "sctp:127.0.0.1:1:2", "tcp:localhost:1:2", "tcp:::1:1:2",
-                            "tcp:127.0.0.1:0:80", "tcp:127.0.0.1:8080:65536", "tcp:127.0.0.1:8080:80:1"}) {
+                            "tcp:127.0.0.1:0:80", "tcp:127.0.0.1:8080:65536", "tcp:127.0.0.1:8080:80:1",
+                            "tcp:127.0.0.1:8080:fd00::1:80", "tcp:1.1.1.1:1:1.1.1.1:1:1"}) {
     EXPECT_FALSE(parse_forward(wrong)) << wrong;
   }
 }
@@ -83,14 +88,15 @@ TEST(FrameQueue, IsBoundedInFramesAndBytes) {
   while (queue.push(small)) ++count;
   EXPECT_EQ(count, FrameQueue::kMaximumFrames);
   std::vector<uint8_t> out(100);
-  while (queue.pop(out) != 0) {
+  frame::Offload offload;
+  while (queue.pop(out, offload) != 0) {
   }
   EXPECT_TRUE(queue.empty());
   count = 0;
   while (queue.push(large)) ++count;
   EXPECT_EQ(count, FrameQueue::kMaximumBytes / large.size());
   // What the card has no room for is lost.
-  EXPECT_EQ(queue.pop(out), 0u);
+  EXPECT_EQ(queue.pop(out, offload), 0u);
 }
 
 TEST(NoLink, IsDown) {
@@ -191,14 +197,59 @@ TEST(Fabric, JoinsCardsByNameAndVlan) {
   EXPECT_EQ(a->send(frame), Sent::kDone);
   EXPECT_EQ(rung, 1u);
   std::vector<uint8_t> out(2000);
-  ASSERT_EQ(b->receive(out), frame.size());
+  frame::Offload offload;
+  ASSERT_EQ(b->receive(out, offload), frame.size());
   EXPECT_TRUE(std::equal(frame.begin(), frame.end(), out.begin()));
-  for (Link* link : {a.get(), apart.get(), other.get()}) EXPECT_EQ(link->receive(out), 0u);
+  for (Link* link : {a.get(), apart.get(), other.get()}) EXPECT_EQ(link->receive(out, offload), 0u);
   // Only from its own address.
   (void)a->send(FrameBuilder().ethernet({{2, 0, 0, 0, 0, 9}}, frame::MacAddress::broadcast()).payload("x").build());
-  EXPECT_EQ(b->receive(out), 0u);
+  EXPECT_EQ(b->receive(out, offload), 0u);
   for (unsigned i = 0; i < FrameQueue::kMaximumFrames + 5; ++i) (void)a->send(frame);
   EXPECT_EQ(b->counters().to_guest_dropped, 5u);
+}
+
+TEST(Cable, CarriesNothingWhileItIsOut) {
+  World world;
+  const LinkConfig config{.kind = LinkConfig::Kind::kSwitch, .fabric = "plant"};
+  const auto other = open_link(config, {{2, 0, 0, 0, 0, 8}}, world.fabrics).value();
+  Cable cable(open_link(config, kMac, world.fabrics).value());
+  const auto there = FrameBuilder().ethernet({{2, 0, 0, 0, 0, 8}}, kMac).payload("there").build();
+  const auto back = FrameBuilder().ethernet(kMac, {{2, 0, 0, 0, 0, 8}}).payload("back").build();
+  unsigned rung = 0;
+  cable.set_listener([&rung] { ++rung; });
+  std::vector<uint8_t> out(2000);
+  frame::Offload offload;
+  EXPECT_TRUE(cable.link_up());
+  EXPECT_EQ(cable.send(back), Sent::kDone);
+  EXPECT_EQ(other->receive(out, offload), back.size());
+  EXPECT_EQ(other->send(there), Sent::kDone);
+  EXPECT_EQ(rung, 1u);
+  EXPECT_EQ(cable.receive(out, offload), there.size());
+  cable.set_plugged(false);
+  EXPECT_EQ(rung, 2u);
+  EXPECT_FALSE(cable.link_up());
+  EXPECT_EQ(cable.send(back), Sent::kDone);
+  EXPECT_EQ(other->receive(out, offload), 0u);
+  EXPECT_EQ(other->send(there), Sent::kDone);
+  EXPECT_EQ(cable.receive(out, offload), 0u);
+  EXPECT_EQ(cable.counters().to_guest_dropped, 1u);
+  cable.set_plugged(true);
+  EXPECT_EQ(rung, 4u);
+  EXPECT_TRUE(cable.link_up());
+  EXPECT_EQ(cable.receive(out, offload), 0u);
+  EXPECT_EQ(other->send(there), Sent::kDone);
+  EXPECT_EQ(cable.receive(out, offload), there.size());
+}
+
+TEST(IsolatedLink, IsUpAndNobodyIsThere) {
+  World world;
+  const auto link = open_link({.kind = LinkConfig::Kind::kIsolated}, kMac, world.fabrics).value();
+  std::vector<uint8_t> out(2000);
+  frame::Offload offload;
+  EXPECT_TRUE(link->link_up());
+  EXPECT_EQ(link->send(FrameBuilder().payload("x").build()), Sent::kDone);
+  EXPECT_EQ(link->receive(out, offload), 0u);
+  EXPECT_FALSE(open_link({}, kMac, world.fabrics).value()->link_up());
 }
 
 TEST(Fabric, ForgetsACardThatGoes) {
@@ -211,7 +262,8 @@ TEST(Fabric, ForgetsACardThatGoes) {
     (void)(*comes)->send(FrameBuilder().ethernet(kMac, frame::MacAddress::broadcast()).payload("x").build());
   }
   std::vector<uint8_t> out(2000);
-  EXPECT_NE(stays->receive(out), 0u);
+  frame::Offload offload;
+  EXPECT_NE(stays->receive(out, offload), 0u);
 }
 
 }  // namespace

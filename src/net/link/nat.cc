@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstring>
 
 #include <arpa/inet.h>
 #include <slirp/libslirp.h>
@@ -18,6 +19,12 @@ constexpr std::string_view kNetwork = "10.0.2.0", kMask = "255.255.255.0", kGate
 constexpr size_t kMtu = 1500;
 // Frames given to libslirp in one turn, before its sockets have theirs.
 constexpr size_t kFramesATurn = 256;
+
+in_addr address_of(const frame::IpAddress& address) {
+  in_addr made{};
+  std::memcpy(&made, address.bytes.data(), sizeof made);
+  return made;
+}
 
 in_addr address_of(std::string_view text) {
   in_addr address{};
@@ -111,6 +118,14 @@ Result<> NatLink::start(const LinkConfig& config) {
   settings.vhost = address_of(kGateway);
   settings.vdhcp_start = address_of(kGuest);
   settings.vnameserver = address_of(kNames);
+  if (config.network) {
+    settings.vnetwork = address_of(config.network->address);
+    settings.vnetmask.s_addr = htonl(~uint32_t{0} << (32 - config.network->length));
+    settings.vhost = address_of(config.gateway);
+    settings.vnameserver = address_of(config.names);
+    // Guests of such a network have addresses of their own; whoever asks gets those at its end.
+    settings.vdhcp_start.s_addr = settings.vnetwork.s_addr | (~settings.vnetmask.s_addr & htonl(~uint32_t{0x1F}));
+  }
   settings.if_mtu = kMtu;
   settings.if_mru = kMtu;
   settings.disable_host_loopback = !config.reach_host;
@@ -124,7 +139,7 @@ Result<> NatLink::start(const LinkConfig& config) {
 Result<> NatLink::add_forward(const Forward& forward) {
   errno = 0;
   if (::slirp_add_hostfwd(slirp_, forward.udp ? 1 : 0, address_of(forward.address), forward.host_port,
-                          address_of(kGuest), forward.guest_port) != 0) {
+                          address_of(forward.guest.empty() ? kGuest : forward.guest), forward.guest_port) != 0) {
     return fail_errno(errno, "forward {}:{}:{}", forward.udp ? "udp" : "tcp", forward.address, forward.host_port);
   }
   return {};
@@ -139,10 +154,10 @@ NatLink::~NatLink() {
 
 // ---- From the card's thread ----
 
-Sent NatLink::send(ByteSpan frame) {
+Sent NatLink::send(ByteSpan frame, const frame::Offload& offload) {
   {
     const LockGuard lock(mutex_);
-    if (!from_guest_.push(frame)) {
+    if (!from_guest_.push(frame, offload)) {
       wants_room_ = true;
       return Sent::kNoRoom;
     }
@@ -151,23 +166,36 @@ Sent NatLink::send(ByteSpan frame) {
   return Sent::kDone;
 }
 
-size_t NatLink::receive(MutableByteSpan out) {
+size_t NatLink::receive(MutableByteSpan out, frame::Offload& offload) {
   const LockGuard lock(mutex_);
-  return to_guest_.pop(out);
+  return to_guest_.pop(out, offload);
 }
 
 // ---- The thread ----
 
 void NatLink::feed() {
-  std::array<uint8_t, 65536> frame;
+  std::array<uint8_t, frame::kMaximumFrameSize> frame;
   for (size_t count = 0; count < kFramesATurn; ++count) {
     size_t size = 0;
+    frame::Offload offload;
     {
       const LockGuard lock(mutex_);
-      size = from_guest_.pop(frame);
+      size = from_guest_.pop(frame, offload);
     }
     if (size == 0) break;
-    ::slirp_input(slirp_, frame.data(), static_cast<int>(size));
+    const MutableByteSpan whole = MutableByteSpan(frame).first(size);
+    const auto input = [this](ByteSpan piece) {
+      ::slirp_input(slirp_, piece.data(), static_cast<int>(piece.size()));
+      return true;
+    };
+    if (offload.segmentation == frame::Segmentation::kUdp) {
+      // Each of the datagrams is one for its receiver too.
+      frame::for_each_piece(whole, offload, input);
+    } else {
+      // A stream has no pieces at the far side of libslirp, which takes packets of any size.
+      frame::complete(whole, offload);
+      (void)input(whole);
+    }
   }
   const LockGuard lock(mutex_);
   has_news_ |= std::exchange(wants_room_, false);

@@ -26,8 +26,8 @@ class NatLink final : public Link {
   static Result<std::unique_ptr<Link>> create(const LinkConfig& config);
   ~NatLink() override;
 
-  Sent send(ByteSpan frame) override;
-  size_t receive(MutableByteSpan out) override;
+  Sent send(ByteSpan frame, const frame::Offload& offload) override;
+  size_t receive(MutableByteSpan out, frame::Offload& offload) override;
   [[nodiscard]] bool link_up() const override { return true; }
   void set_listener(std::function<void()> on_ready) override { bell_.set_listener(std::move(on_ready)); }
   [[nodiscard]] LinkCounters counters() const override { return {.to_guest_dropped = dropped_}; }

@@ -15,6 +15,10 @@
 namespace bulkhead::net::link {
 
 Result<std::unique_ptr<Link>> TapLink::create(const std::string& name) {
+  return adopt(TRY(open(name)));
+}
+
+Result<Fd> TapLink::open(const std::string& name) {
   ifreq request{};
   if (name.empty() || name.size() >= sizeof request.ifr_name) {
     return fail("tap '{}': a name has 1 to {} characters", name, sizeof request.ifr_name - 1);
@@ -23,7 +27,7 @@ Result<std::unique_ptr<Link>> TapLink::create(const std::string& name) {
   std::memcpy(request.ifr_name, name.data(), name.size());
   request.ifr_flags = IFF_TAP | IFF_NO_PI;
   if (::ioctl(device.get(), TUNSETIFF, &request) != 0) return fail_errno(errno, "tap '{}'", name);
-  return adopt(std::move(device));
+  return device;
 }
 
 Result<std::unique_ptr<Link>> TapLink::adopt(Fd device) {
@@ -37,15 +41,16 @@ TapLink::~TapLink() {
   thread_.join();
 }
 
-Sent TapLink::send(ByteSpan frame) {
+Sent TapLink::send(ByteSpan frame, const frame::Offload& offload) {
   // A device that is full or down loses the frame, as a wire does.
-  (void)!::write(device_.get(), frame.data(), frame.size());
+  frame::for_each_piece(frame, offload,
+                        [this](ByteSpan piece) { return ::write(device_.get(), piece.data(), piece.size()) >= 0; });
   return Sent::kDone;
 }
 
-size_t TapLink::receive(MutableByteSpan out) {
+size_t TapLink::receive(MutableByteSpan out, frame::Offload& offload) {
   const LockGuard lock(mutex_);
-  return to_guest_.pop(out);
+  return to_guest_.pop(out, offload);
 }
 
 bool TapLink::read_frames() {

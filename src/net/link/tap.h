@@ -16,12 +16,14 @@ class TapLink final : public Link {
  public:
   // Attaches to the device of this name, which the host's administrator made, or makes it with the rights to do so.
   static Result<std::unique_ptr<Link>> create(const std::string& name);
-  // As above, on a descriptor that carries a frame a read.
+  // The first half of it: the device, opened.
+  static Result<Fd> open(const std::string& name);
+  // The second: on a descriptor that carries a frame a read.
   static Result<std::unique_ptr<Link>> adopt(Fd device);
   ~TapLink() override;
 
-  Sent send(ByteSpan frame) override;
-  size_t receive(MutableByteSpan out) override;
+  Sent send(ByteSpan frame, const frame::Offload& offload) override;
+  size_t receive(MutableByteSpan out, frame::Offload& offload) override;
   [[nodiscard]] bool link_up() const override { return up_; }
   void set_listener(std::function<void()> on_ready) override { bell_.set_listener(std::move(on_ready)); }
   [[nodiscard]] LinkCounters counters() const override { return {.to_guest_dropped = dropped_}; }

@@ -40,6 +40,7 @@ bool ConnectionTable::follow_tcp(Connection& connection, const frame::Tcp& tcp, 
 
 ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::Headers& headers, uint16_t vlan,
                                                uint16_t from, uint16_t to, uint64_t now_ns) {
+  last_inspection_ = nullptr;
   const auto found = connections_.find(FlowKey::of(flow, vlan));
   if (found == connections_.end()) return Match::kNone;
   Connection& connection = found->second;
@@ -60,7 +61,13 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
       erase(found);
       return Match::kNone;
     }
+    const State before = connection.state;
     if (!follow_tcp(connection, *headers.tcp, from_start)) return Match::kWrong;
+    if (connection.inspection && connection.state == State::kClosing && before != State::kClosing) {
+      auto& closing = closing_[connection.from];
+      closing.push_back(found->first);
+      if (closing.size() > limits_.inspected_a_port) closing.pop_front();
+    }
   } else if (headers.icmp) {
     const bool request = headers.icmp->type == 8 || headers.icmp->type == 128;
     if (request != from_start) return Match::kWrong;
@@ -69,6 +76,8 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
     connection.state = State::kOpen;
   }
   connection.expires_ns = now_ns + lifetime_ns(connection);
+  last_inspection_ = connection.inspection.get();
+  last_from_start_ = from_start;
   return Match::kPart;
 }
 
@@ -80,24 +89,58 @@ bool ConnectionTable::is_open(const Flow& quoted, uint16_t vlan, uint16_t from, 
 }
 
 ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Headers& headers, uint16_t vlan,
-                                              uint16_t from, uint16_t to, uint32_t rule, uint64_t now_ns) {
+                                              uint16_t from, uint16_t to, uint32_t rule, uint64_t now_ns,
+                                              const inspect::ModbusPolicy* inspected_by) {
+  last_inspection_ = nullptr;
   if (headers.tcp && (headers.tcp->flags & (kTcpSyn | kTcpAcknowledge | kTcpReset | kTcpFin)) != kTcpSyn)
     return Opened::kNoStart;
   if (headers.icmp && headers.icmp->type != 8 && headers.icmp->type != 128) return Opened::kNoStart;
+  if (inspected_by != nullptr && !headers.tcp) return Opened::kNoStart;
   size_t& count = port_counts_[from];
-  if (count >= limits_.connections_a_port || connections_.size() >= limits_.connection_count) sweep(now_ns);
-  if (count >= limits_.connections_a_port || connections_.size() >= limits_.connection_count) return Opened::kFull;
+  size_t& inspected_count = inspected_counts_[from];
+  const auto is_full = [&] {
+    if (count >= limits_.connections_a_port || connections_.size() >= limits_.connection_count) return true;
+    return inspected_by != nullptr &&
+           (inspected_count >= limits_.inspected_a_port || inspected_ >= limits_.inspected_count);
+  };
+  if (is_full()) sweep(now_ns);
+  while (inspected_by != nullptr && is_full() && make_room(from)) continue;
+  if (is_full()) return Opened::kFull;
   const auto [position, is_new] = connections_.try_emplace(
       FlowKey::of(flow, vlan), Connection{.start = flow, .rule = rule, .from = from, .to = to});
   if (!is_new) return Opened::kNoStart;
   position->second.expires_ns = now_ns + lifetime_ns(position->second);
   ++count;
+  if (inspected_by != nullptr) {
+    const uint32_t first = headers.tcp->sequence + 1;
+    position->second.inspection.reset(new Inspection{.modbus = {*inspected_by, first}, .first_sequence = first});
+    ++inspected_count;
+    ++inspected_;
+  }
   return Opened::kOpened;
 }
 
 void ConnectionTable::erase(Map::iterator position) {
   --port_counts_[position->second.from];
+  if (position->second.inspection) {
+    --inspected_counts_[position->second.from];
+    --inspected_;
+  }
   connections_.erase(position);
+}
+
+bool ConnectionTable::make_room(uint16_t port) {
+  const auto closing = closing_.find(port);
+  if (closing == closing_.end()) return false;
+  while (!closing->second.empty()) {
+    const auto oldest = connections_.find(closing->second.front());
+    closing->second.pop_front();
+    if (oldest == connections_.end() || oldest->second.state != State::kClosing || oldest->second.from != port)
+      continue;
+    erase(oldest);
+    return true;
+  }
+  return false;
 }
 
 void ConnectionTable::sweep(uint64_t now_ns) {
@@ -112,6 +155,10 @@ void ConnectionTable::sweep(uint64_t now_ns) {
 void ConnectionTable::clear() {
   connections_.clear();
   port_counts_.clear();
+  inspected_counts_.clear();
+  closing_.clear();
+  inspected_ = 0;
+  last_inspection_ = nullptr;
 }
 
 void ConnectionTable::forget_port(uint16_t port) {
@@ -120,6 +167,8 @@ void ConnectionTable::forget_port(uint16_t port) {
     if (current->second.from == port || current->second.to == port) erase(current);
   }
   port_counts_.erase(port);
+  inspected_counts_.erase(port);
+  closing_.erase(port);
 }
 
 }  // namespace bulkhead::net::policy

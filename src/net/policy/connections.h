@@ -6,9 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <unordered_map>
 
 #include "net/frame/headers.h"
+#include "net/inspect/modbus.h"
 #include "net/policy/flow.h"
 
 namespace bulkhead::net::policy {
@@ -16,6 +19,9 @@ namespace bulkhead::net::policy {
 struct ConnectionLimits {
   size_t connection_count = 65536;
   size_t connections_a_port = 8192;
+  // Each may hold 64 KiB that its server has not acknowledged.
+  size_t inspected_count = 1024;
+  size_t inspected_a_port = 256;
   uint64_t opening_ns = 30'000'000'000;
   uint64_t open_tcp_ns = 3'600'000'000'000;
   uint64_t open_other_ns = 180'000'000'000;
@@ -31,6 +37,12 @@ class ConnectionTable {
     kWrong,  // of a connection's ends, but not what its state allows
   };
   enum class Opened : uint8_t { kOpened, kNoStart, kFull };
+  // Of a connection whose client's requests are looked at.
+  struct Inspection {
+    inspect::ModbusInspector modbus;
+    uint32_t first_sequence = 0;  // of the client's first byte
+    bool reported = false;        // its first refusal
+  };
 
   ConnectionTable(const ConnectionLimits& limits, uint64_t secret) : limits_(limits), connections_(0, Hash{secret}) {}
 
@@ -41,14 +53,18 @@ class ConnectionTable {
   [[nodiscard]] bool is_open(const Flow& quoted, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns) const;
   // Begins one for a packet that the rules let through. kNoStart: it does not begin anything (TCP without SYN).
   Opened open(const Flow& flow, const frame::Headers& headers, uint16_t vlan, uint16_t from, uint16_t to, uint32_t rule,
-              uint64_t now_ns);
+              uint64_t now_ns, const inspect::ModbusPolicy* inspected_by = nullptr);
   // The rule that let it begin, of the packet followed last.
   [[nodiscard]] uint32_t last_rule() const { return last_rule_; }
+  // Of the packet followed last, until the next call of follow() or open(); nullptr: not inspected.
+  [[nodiscard]] Inspection* last_inspection() const { return last_inspection_; }
+  [[nodiscard]] bool last_from_start() const { return last_from_start_; }
 
   // After the rules changed.
   void clear();
   void forget_port(uint16_t port);
   [[nodiscard]] size_t size() const { return connections_.size(); }
+  [[nodiscard]] size_t inspected() const { return inspected_; }
 
  private:
   struct Connection {
@@ -59,6 +75,7 @@ class ConnectionTable {
     uint16_t to = 0;
     State state = State::kOpening;
     bool start_ended = false, answer_ended = false;  // FIN seen
+    std::unique_ptr<Inspection> inspection;
   };
   struct Hash {
     uint64_t secret;
@@ -70,11 +87,19 @@ class ConnectionTable {
   [[nodiscard]] bool follow_tcp(Connection& connection, const frame::Tcp& tcp, bool from_start) const;
   [[nodiscard]] uint64_t lifetime_ns(const Connection& connection) const;
   void erase(Map::iterator position);
+  // Ends the oldest inspected connection of a port that both ends have given up; false when there is none.
+  [[nodiscard]] bool make_room(uint16_t port);
   void sweep(uint64_t now_ns);
 
   const ConnectionLimits limits_;
   Map connections_;
-  std::unordered_map<uint16_t, size_t> port_counts_;
+  std::unordered_map<uint16_t, size_t> port_counts_, inspected_counts_;
+  size_t inspected_ = 0;
+  // Inspected connections of a port that are closing, oldest first; some may be gone already. A client that connects
+  // for each question ends more of them than their last seconds leave room for.
+  std::unordered_map<uint16_t, std::deque<FlowKey>> closing_;
+  Inspection* last_inspection_ = nullptr;
+  bool last_from_start_ = false;
   uint64_t swept_ns_ = 0;
   uint32_t last_rule_ = 0;
 };

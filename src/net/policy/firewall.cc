@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "net/frame/frame_builder.h"
+
 namespace bulkhead::net::policy {
 namespace {
 
@@ -61,7 +63,11 @@ std::string_view to_string(Reason reason) {
     case Reason::kLateFragment:
       return "a fragment without a first one, or over its bytes";
     case Reason::kStrangeHeaders:
-      return "IP options or routing headers";
+      return "IP options, routing headers, or fragments and urgent bytes of an inspected connection";
+    case Reason::kInspection:
+      return "what the connection says is not allowed";
+    case Reason::kRepeat:
+      return "out of order in an inspected connection";
   }
   return "";
 }
@@ -70,8 +76,8 @@ Firewall::Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t s
     : plan_(std::move(plan)), connections_(limits, secret), fragments_(secret), rule_counts_(plan_.rules().size()) {}
 
 void Firewall::set_plan(CompiledPlan plan) {
-  plan_ = std::move(plan);
   connections_.clear();
+  plan_ = std::move(plan);
   fragments_.clear();
   rule_counts_.assign(plan_.rules().size(), 0);
 }
@@ -94,16 +100,37 @@ Verdict Firewall::judge(const Passage& passage) {
   }
   ++reason_counts_[static_cast<size_t>(verdict.reason)];
   if (verdict.rule) ++rule_counts_[*verdict.rule];
-  if (!verdict.passes()) {
-    if (refusals_.size() == kRememberedRefusals) refusals_.pop_front();
-    refusals_.push_back({.time_ns = passage.now_ns,
-                         .from = passage.from,
-                         .to = passage.to,
-                         .reason = verdict.reason,
-                         .type = passage.headers.type,
-                         .flow = Flow::of(passage.headers)});
+  // What inspection refuses it remembers itself, once a connection. What is for everybody is no attempt at anything,
+  // but a question for an address is the beginning of one.
+  const bool is_attempt = !passage.headers.destination.is_group() || passage.headers.arp;
+  if (!verdict.passes() && is_attempt && verdict.reason != Reason::kInspection && verdict.reason != Reason::kRepeat) {
+    remember({.time_ns = passage.now_ns,
+              .from = passage.from,
+              .to = passage.to,
+              .reason = verdict.reason,
+              .type = passage.headers.type,
+              .flow = passage.headers.arp
+                          ? Flow{.source = passage.headers.arp->sender, .destination = passage.headers.arp->target}
+                          : Flow::of(passage.headers)});
   }
   return verdict;
+}
+
+bool Firewall::inspects(switching::PortId port) const {
+  const auto from = zones_.find(port);
+  if (from == zones_.end() || from->second >= plan_.zone_count()) return false;
+  for (ZoneId to = 0; to < plan_.zone_count(); ++to) {
+    for (const uint32_t rule : plan_.between(from->second, to)) {
+      if (plan_.rules()[rule].modbus) return true;
+    }
+  }
+  return false;
+}
+
+void Firewall::remember(Refusal refusal) {
+  ++refused_count_;
+  if (refusals_.size() == kRememberedRefusals) refusals_.pop_front();
+  refusals_.push_back(std::move(refusal));
 }
 
 Verdict Firewall::judge_between(const Passage& passage, ZoneId from, ZoneId to) {
@@ -159,7 +186,7 @@ Verdict Firewall::judge_flow(const Passage& passage, ZoneId from, ZoneId to) {
   if (!flow) return {.reason = Reason::kNoRule};
   switch (connections_.follow(*flow, headers, passage.vlan, passage.from, passage.to, passage.now_ns)) {
     case ConnectionTable::Match::kPart:
-      return {.reason = Reason::kConnection, .rule = connections_.last_rule()};
+      return inspect(passage, {.reason = Reason::kConnection, .rule = connections_.last_rule()});
     case ConnectionTable::Match::kWrong:
       return {.reason = Reason::kWrongState};
     case ConnectionTable::Match::kNone:
@@ -178,9 +205,15 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
                                .transport = *transport,
                                .port = flow.destination_port});
   if (!rule) return {.reason = Reason::kNoRule};
+  const Rule& decided = plan_.rules()[*rule];
+  // Bytes that come with SYN, or in pieces, would get past inspection.
+  if (decided.modbus && (passage.headers.ip->fragment || passage.headers.transport_payload_size != 0)) {
+    return {.reason = Reason::kStrangeHeaders};
+  }
   // No state: nothing that comes back is ever an answer.
-  if (plan_.rules()[*rule].direction == Direction::kOneWay) return {.reason = Reason::kRule, .rule = rule};
-  switch (connections_.open(flow, passage.headers, passage.vlan, passage.from, passage.to, *rule, passage.now_ns)) {
+  if (decided.direction == Direction::kOneWay) return {.reason = Reason::kRule, .rule = rule};
+  switch (connections_.open(flow, passage.headers, passage.vlan, passage.from, passage.to, *rule, passage.now_ns,
+                            decided.modbus.get())) {
     case ConnectionTable::Opened::kOpened:
       return {.reason = Reason::kRule, .rule = rule};
     case ConnectionTable::Opened::kNoStart:
@@ -189,6 +222,76 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
       return {.reason = Reason::kFull};
   }
   return {.reason = Reason::kNoRule};
+}
+
+// ---- What a connection says ----
+
+Verdict Firewall::inspect(const Passage& passage, Verdict verdict) {
+  using Outcome = inspect::ModbusInspector::Outcome;
+  ConnectionTable::Inspection* const inspection = connections_.last_inspection();
+  if (inspection == nullptr) return verdict;
+  const Headers& headers = passage.headers;
+  const frame::Tcp& tcp = *headers.tcp;
+  if (headers.ip->fragment) return {.reason = Reason::kStrangeHeaders};
+  if (!connections_.last_from_start()) {
+    if ((tcp.flags & frame::kTcpAcknowledge) != 0) inspection->modbus.on_server(tcp.acknowledgement);
+    return verdict;
+  }
+  // A receiver may take an urgent byte out of the stream, and then read another one than was looked at.
+  if ((tcp.flags & frame::kTcpUrgent) != 0) return {.reason = Reason::kStrangeHeaders};
+  const ByteSpan payload = passage.frame.subspan(headers.transport_payload_offset, headers.transport_payload_size);
+  if ((tcp.flags & frame::kTcpSyn) != 0) {
+    const bool same = payload.empty() && tcp.sequence + 1 == inspection->first_sequence;
+    return same ? verdict : Verdict{.reason = Reason::kWrongState};
+  }
+  if (payload.empty()) return verdict;
+  const auto inspected = inspection->modbus.on_client(tcp.sequence, payload);
+  if (inspected.outcome == Outcome::kPass) return verdict;
+  if (inspected.outcome == Outcome::kDrop) return {.reason = Reason::kRepeat, .rule = verdict.rule};
+  if (!std::exchange(inspection->reported, true)) refuse_request(passage, inspected, *verdict.rule);
+  return {.reason = Reason::kInspection, .rule = verdict.rule};
+}
+
+void Firewall::refuse_request(const Passage& passage, const inspect::ModbusInspector::Inspected& inspected,
+                              uint32_t rule) {
+  const Headers& headers = passage.headers;
+  remember({.time_ns = passage.now_ns,
+            .from = passage.from,
+            .to = passage.to,
+            .reason = Reason::kInspection,
+            .type = headers.type,
+            .flow = Flow::of(headers),
+            .modbus = inspected.verdict,
+            .request = inspected.request,
+            .rule = rule});
+  if (plan_.rules()[rule].refuse != Refuse::kAnswer || answers_.size() + 2 > kWaitingAnswers) return;
+  const frame::Tcp& tcp = *headers.tcp;
+  const auto between = [&](const frame::IpAddress& source, const frame::IpAddress& destination) {
+    frame::FrameBuilder builder;
+    return source.family == Family::kIpv4 ? builder.ipv4(source.to_string(), destination.to_string())
+                                          : builder.ipv6(source.to_string(), destination.to_string());
+  };
+  // The exception is the server's last word; without a request to answer, it hangs up.
+  const bool can_answer = inspected.verdict != inspect::ModbusVerdict::kMalformed;
+  const auto refusal =
+      can_answer ? inspect::modbus_refusal(inspected.request, inspected.verdict) : std::vector<uint8_t>();
+  const auto end = static_cast<uint32_t>(tcp.sequence + headers.transport_payload_size);
+  const uint8_t last = can_answer ? frame::kTcpFin | frame::kTcpPush : frame::kTcpReset;
+  answers_.push_back({.to = passage.from,
+                      .vlan = passage.vlan,
+                      .frame = between(headers.ip->destination, headers.ip->source)
+                                   .ethernet(headers.destination, headers.source)
+                                   .tcp(tcp.destination_port, tcp.source_port,
+                                        static_cast<uint8_t>(last | frame::kTcpAcknowledge), tcp.acknowledgement, end)
+                                   .payload(ByteSpan(refusal))
+                                   .build()});
+  answers_.push_back({.to = passage.to,
+                      .vlan = passage.vlan,
+                      .frame = between(headers.ip->source, headers.ip->destination)
+                                   .ethernet(headers.source, headers.destination)
+                                   .tcp(tcp.source_port, tcp.destination_port,
+                                        frame::kTcpReset | frame::kTcpAcknowledge, tcp.sequence, tcp.acknowledgement)
+                                   .build()});
 }
 
 std::optional<uint32_t> Firewall::find_rule(const Question& question) const {

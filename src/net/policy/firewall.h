@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "net/policy/connections.h"
@@ -33,7 +34,10 @@ enum class Reason : uint8_t {
   kFull,
   kLateFragment,
   kStrangeHeaders,
+  kInspection,  // what the connection says is not allowed
+  kRepeat,      // an inspected segment out of order: its sender repeats it
 };
+inline constexpr size_t kReasonCount = 16;
 [[nodiscard]] bool is_pass(Reason reason);
 [[nodiscard]] std::string_view to_string(Reason reason);
 
@@ -50,12 +54,24 @@ struct Refusal {
   switching::PortId to = 0;
   Reason reason = Reason::kNoRule;
   uint16_t type = 0;
-  std::optional<Flow> flow;
+  std::optional<Flow> flow;  // of ARP: who asks for whom
+  // Of kInspection.
+  inspect::ModbusVerdict modbus = inspect::ModbusVerdict::kAllowed;
+  inspect::ModbusRequest request;
+  std::optional<uint32_t> rule;
+};
+
+// A frame of the firewall's own, which ends a connection that it refused.
+struct Answer {
+  switching::PortId to = 0;
+  uint16_t vlan = 0;
+  std::vector<uint8_t> frame;
 };
 
 class Firewall final : public switching::Filter {
  public:
   static constexpr size_t kRememberedRefusals = 256;
+  static constexpr size_t kWaitingAnswers = 64;
 
   Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t secret);
 
@@ -64,6 +80,9 @@ class Firewall final : public switching::Filter {
   void remove_port(switching::PortId port);
   // Connections end: each must be let through anew.
   void set_plan(CompiledPlan plan);
+
+  // Whether a rule reads what the port's zone says: then it is to be given packets, not frames that stand for many.
+  [[nodiscard]] bool inspects(switching::PortId port) const;
 
   [[nodiscard]] bool lets_through(const switching::Passage& passage) override;
   // The same with its reason.
@@ -84,17 +103,22 @@ class Firewall final : public switching::Filter {
   [[nodiscard]] const CompiledPlan& plan() const { return plan_; }
   [[nodiscard]] uint64_t passed_by(uint32_t rule) const { return rule_counts_[rule]; }
   [[nodiscard]] uint64_t count(Reason reason) const { return reason_counts_[static_cast<size_t>(reason)]; }
+  // Those that have not been taken, oldest first; more than kWaitingAnswers are not made.
+  [[nodiscard]] std::vector<Answer> take_answers() { return std::exchange(answers_, {}); }
+  [[nodiscard]] uint64_t refused_count() const { return refused_count_; }
   // The last ones, oldest first.
   [[nodiscard]] const std::deque<Refusal>& refusals() const { return refusals_; }
   [[nodiscard]] const ConnectionTable& connections() const { return connections_; }
 
  private:
-  static constexpr size_t kReasonCount = 14;
-
   [[nodiscard]] Verdict judge_between(const switching::Passage& passage, ZoneId from, ZoneId to);
   [[nodiscard]] Verdict judge_ip(const switching::Passage& passage, ZoneId from, ZoneId to);
   [[nodiscard]] Verdict judge_flow(const switching::Passage& passage, ZoneId from, ZoneId to);
   [[nodiscard]] Verdict begin(const switching::Passage& passage, const Flow& flow, ZoneId from, ZoneId to);
+  [[nodiscard]] Verdict inspect(const switching::Passage& passage, Verdict verdict);
+  void refuse_request(const switching::Passage& passage, const inspect::ModbusInspector::Inspected& inspected,
+                      uint32_t rule);
+  void remember(Refusal refusal);
   [[nodiscard]] std::optional<uint32_t> find_rule(const Question& question) const;
   [[nodiscard]] std::optional<Verdict> judge_link(const switching::Passage& passage, ZoneId from, ZoneId to) const;
 
@@ -105,6 +129,8 @@ class Firewall final : public switching::Filter {
   std::vector<uint64_t> rule_counts_;
   std::array<uint64_t, kReasonCount> reason_counts_{};
   std::deque<Refusal> refusals_;
+  uint64_t refused_count_ = 0;
+  std::vector<Answer> answers_;
 };
 
 }  // namespace bulkhead::net::policy

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "net/frame/testing/frame_builder.h"
+#include "net/frame/frame_builder.h"
 
 namespace bulkhead::net::policy {
 namespace {

@@ -4,10 +4,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "net/frame/address.h"
+#include "net/inspect/modbus.h"
 #include "net/policy/service.h"
 #include "support/result.h"
 
@@ -23,6 +26,12 @@ enum class Direction : uint8_t {
   kOneWay,    // UDP forward, and nothing ever back (a data diode)
 };
 
+// What becomes of a request that inspection refuses.
+enum class Refuse : uint8_t {
+  kDrop,    // nothing: the client waits in vain
+  kAnswer,  // a Modbus exception to the client, and the end of the connection to both
+};
+
 struct Conduit {
   std::string name;
   std::string from;  // zones
@@ -32,11 +41,15 @@ struct Conduit {
   std::string from_addresses;
   std::string to_addresses;
   Direction direction = Direction::kAnswered;
+  // Looks into the conduit's connections, which are Modbus/TCP all of them; none: they say what they like.
+  std::optional<inspect::ModbusPolicy> modbus;
+  Refuse refuse = Refuse::kDrop;
 };
 
 struct Plan {
   std::vector<std::string> zones;
   std::vector<AddressSet> address_sets;
+  std::vector<Service> services;  // besides those that find_service() knows
   std::vector<Conduit> conduits;
 
   static constexpr size_t kMaximumZones = 256;
@@ -52,6 +65,9 @@ struct Rule {
   std::vector<frame::IpPrefix> from;  // empty: any
   std::vector<frame::IpPrefix> to;
   Direction direction = Direction::kAnswered;
+  uint32_t conduit = 0;  // its index in the plan
+  std::shared_ptr<const inspect::ModbusPolicy> modbus;
+  Refuse refuse = Refuse::kDrop;
 };
 
 class CompiledPlan {

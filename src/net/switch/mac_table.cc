@@ -3,6 +3,11 @@
 #include <bit>
 
 namespace bulkhead::net::switching {
+namespace {
+
+constexpr uint64_t kSecond_ns = 1'000'000'000;
+
+}  // namespace
 
 MacTable::MacTable(const MacTableLimits& limits, uint64_t secret)
     : limits_(limits), secret_(secret | 1), entries_(std::bit_ceil(std::max(limits.address_count, kWays))) {}
@@ -40,10 +45,14 @@ MacTable::Learned MacTable::learn(uint16_t vlan, const frame::MacAddress& addres
       return Learned::kKnown;
     }
     if (entry.key == key) {
+      const auto second = static_cast<uint32_t>(now_ns / kSecond_ns);
+      const uint16_t moves = entry.second == second ? entry.moves : uint16_t{0};
+      if (moves >= kMovesASecond) return Learned::kRestless;
       if (!take_share(port, now_ns)) return Learned::kNoRoom;
       // Ageing may have taken the entry itself.
       if (entry.key == key) release(entry);
-      entry = {.key = key, .seen_ns = now_ns, .port = port};
+      entry = {
+          .key = key, .seen_ns = now_ns, .port = port, .moves = static_cast<uint16_t>(moves + 1), .second = second};
       ++port_counts_[port];
       ++size_;
       return Learned::kMoved;

@@ -21,7 +21,14 @@ struct MacTableLimits {
 
 class MacTable {
  public:
-  enum class Learned : uint8_t { kKnown, kNew, kMoved, kNoRoom };
+  enum class Learned : uint8_t {
+    kKnown,
+    kNew,
+    kMoved,
+    kRestless,  // stays where it was: it has moved kMovesASecond times in this second, as addresses do in a loop
+    kNoRoom,
+  };
+  static constexpr uint16_t kMovesASecond = 16;
 
   MacTable(const MacTableLimits& limits, uint64_t secret);
 
@@ -43,6 +50,8 @@ class MacTable {
     uint64_t key = 0;  // VLAN above the address; 0: free
     uint64_t seen_ns = 0;
     PortId port = 0;
+    uint16_t moves = 0;   // in that second
+    uint32_t second = 0;  // of its last move, as far as it counts here
   };
 
   [[nodiscard]] static uint64_t key_of(uint16_t vlan, const frame::MacAddress& address);

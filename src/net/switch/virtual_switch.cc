@@ -11,7 +11,6 @@ namespace {
 using frame::kTypeServiceVlan, frame::kTypeVlan, frame::kVlanTagSize;
 
 constexpr size_t kAddressesSize = 2 * frame::MacAddress::kSize;
-constexpr uint64_t kLargestFrame = 65536;
 constexpr uint8_t kNeighbourAdvertisement = 136, kRouterAdvertisement = 134;
 
 // 01:80:C2:00:00:00 to :0F are for the neighbour on the wire and no bridge forwards them (IEEE 802.1Q 8.6.3).
@@ -19,9 +18,12 @@ bool is_reserved(const frame::MacAddress& address) {
   return address.number() >> 4 == 0x0180C2'00000;
 }
 
+// Types for experiments within one network (IEEE 802); ours says which port the probe left by.
+constexpr uint16_t kTypeProbe = 0x88B5;
+
 // A second's worth, and one whole frame of the largest size at least.
 RateLimit byte_limit(uint64_t rate) {
-  return {rate, std::max<uint64_t>(rate / 10, kLargestFrame)};
+  return {rate, std::max<uint64_t>(rate / 10, frame::kMaximumFrameSize)};
 }
 RateLimit frame_limit(uint64_t rate) {
   return {rate, rate};
@@ -39,10 +41,19 @@ Result<> check_vlan(uint16_t vlan, std::string_view what) {
 }  // namespace
 
 std::string_view to_string(Drop drop) {
-  constexpr std::array<std::string_view, kDropCount> kNames = {
-      "malformed",       "VLAN",       "double tag",      "forged MAC",      "forged address",
-      "network service", "rate",       "broadcast limit", "multicast limit", "reserved address",
-      "filter",          "mirror port"};
+  constexpr std::array<std::string_view, kDropCount> kNames = {"malformed",
+                                                               "VLAN",
+                                                               "double tag",
+                                                               "forged MAC",
+                                                               "forged address",
+                                                               "network service",
+                                                               "rate",
+                                                               "broadcast limit",
+                                                               "multicast limit",
+                                                               "reserved address",
+                                                               "filter",
+                                                               "mirror port",
+                                                               "loop"};
   return kNames[static_cast<size_t>(drop)];
 }
 
@@ -62,7 +73,10 @@ std::vector<uint8_t> OutputFrame::bytes() const {
 
 // ---- What there is ----
 
-VirtualSwitch::VirtualSwitch(const MacTableLimits& limits, uint64_t secret) : addresses_(limits, secret) {}
+VirtualSwitch::VirtualSwitch(const MacTableLimits& limits, uint64_t secret) : addresses_(limits, secret) {
+  for (size_t i = 0; i < frame::MacAddress::kSize; ++i) probe_source_.bytes[i] = static_cast<uint8_t>(secret >> 8 * i);
+  probe_source_.bytes[0] = static_cast<uint8_t>((probe_source_.bytes[0] & 0xFC) | 2);
+}
 
 Result<GroupId> VirtualSwitch::add_group(GroupPolicy policy) {
   if (groups_.size() >= kMaximumGroups) return fail("more than the {} port groups allowed", kMaximumGroups);
@@ -120,6 +134,7 @@ void VirtualSwitch::remove_port(PortId id) {
   if (gone->config.mac) assigned_.erase(*gone->config.mac);
   if (gone->overhears) --overhearing_count_;
   addresses_.forget_port(id);
+  multicast_.forget_port(id);
   ports_[id].reset();
 }
 
@@ -234,12 +249,17 @@ std::optional<Drop> VirtualSwitch::guard_addresses(const Port& from, const Group
                                                                     : std::optional(Drop::kForgedAddress);
 }
 
-std::optional<Drop> VirtualSwitch::limit(Port& from, const Work& work, bool is_known) const {
+// A frame that is to be cut counts as what it will be.
+size_t VirtualSwitch::frames_of(Work& work) const {
+  return work.offload.is_segmented() ? frame::segment_count(headers_of(work), work.offload) : 1;
+}
+
+std::optional<Drop> VirtualSwitch::limit(Port& from, Work& work, bool is_known) const {
   if (!from.rate.take(work.frame.size(), work.now_ns)) return Drop::kRate;
   const frame::MacAddress& destination = work.ethernet.destination;
   const bool multicast = destination.is_group() && !destination.is_broadcast();
-  if (multicast && !from.multicast.take(1, work.now_ns)) return Drop::kMulticast;
-  if (!multicast && !is_known && !from.broadcast.take(1, work.now_ns)) return Drop::kBroadcast;
+  if (multicast && !from.multicast.take(frames_of(work), work.now_ns)) return Drop::kMulticast;
+  if (!multicast && !is_known && !from.broadcast.take(frames_of(work), work.now_ns)) return Drop::kBroadcast;
   return std::nullopt;
 }
 
@@ -250,7 +270,8 @@ std::optional<PortId> VirtualSwitch::destination_of(const Work& work) const {
   return owner == assigned_.end() ? std::nullopt : std::optional(owner->second);
 }
 
-void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output) {
+void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output,
+                            const frame::Offload& offload) {
   Port* const source = port(from);
   CHECK(source != nullptr, "a frame from a port that is there");
   Group& group = group_of(*source);
@@ -258,12 +279,18 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
     ++counters->received_frames;
     counters->received_bytes += frame.size();
   }
-  Work work{.from = from, .frame = frame, .now_ns = now_ns, .output = output, .ethernet = frame::read_ethernet(frame)};
+  Work work{.from = from,
+            .frame = frame,
+            .now_ns = now_ns,
+            .output = output,
+            .offload = offload,
+            .ethernet = frame::read_ethernet(frame)};
   if (work.ethernet.fault != frame::Fault::kNone || frame.size() > frame::kMaximumFrameSize) {
     return count_drop(*source, Drop::kMalformed);
   }
   if (source->is_mirror) return count_drop(*source, Drop::kMirrorPort);
-  if (source->mirrored) mirror(work, {{frame, {}, {}}});
+  if (take_probe(*source, work) || source->paused_until_ns > now_ns) return count_drop(*source, Drop::kLoop);
+  if (source->mirrored) mirror(work, {.parts = {frame, {}, {}}, .offload = offload});
   if (is_reserved(work.ethernet.destination)) return count_drop(*source, Drop::kReserved);
   if (const auto drop = classify(group.policy, work)) return count_drop(*source, *drop);
   if (const auto drop = guard(*source, group.policy, work)) return count_drop(*source, *drop);
@@ -271,6 +298,8 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
   if (const auto drop = limit(*source, work, destination.has_value())) return count_drop(*source, *drop);
 
   const MacTable::Learned learned = addresses_.learn(work.vlan, work.ethernet.source, from, now_ns);
+  // A frame that goes round comes in at another port each time; held at one of them it goes no further.
+  if (learned == MacTable::Learned::kRestless) return count_drop(*source, Drop::kLoop);
   if (learned == MacTable::Learned::kNoRoom) ++source->counters.not_learned;
   if (learned == MacTable::Learned::kMoved) ++source->counters.moved_addresses;
 
@@ -282,8 +311,16 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
     if (*destination != from) send(*destination, work);
     return;
   }
+  bool to_members = false;
+  if (work.ethernet.destination.is_group() && !work.ethernet.destination.is_broadcast()) {
+    const bool may_query = group.policy.network_services == Permission::kAllow;
+    multicast_.learn(work.vlan, from, may_query, headers_of(work), frame, now_ns);
+    to_members = multicast_.is_known(work.vlan, work.ethernet.destination, now_ns);
+  }
   for (PortId to = 0; to < ports_.size(); ++to) {
     if (ports_[to] == nullptr || to == from) continue;
+    if (to_members && !ports_[to]->overhears && !multicast_.wants(work.vlan, work.ethernet.destination, to, now_ns))
+      continue;
     if (!destination || *destination == to || ports_[to]->overhears) send(to, work);
   }
 }
@@ -294,7 +331,7 @@ void VirtualSwitch::send(PortId to, Work& work) {
   Port& target = *ports_[to];
   Port& source = *ports_[work.from];
   const GroupPolicy& policy = group_of(target).policy;
-  if (target.is_mirror || !carries(policy, work.vlan)) return;
+  if (target.is_mirror || target.paused_until_ns > work.now_ns || !carries(policy, work.vlan)) return;
   const bool apart = target.config.group == source.config.group && policy.within_group == Permission::kDeny;
   const bool passes = !apart && (filter_ == nullptr || filter_->lets_through({.from = work.from,
                                                                               .to = to,
@@ -306,7 +343,7 @@ void VirtualSwitch::send(PortId to, Work& work) {
   const ByteSpan inner = work.frame.subspan(work.inner_offset);
   const bool with_tag = policy.mode == VlanMode::kTrunk && policy.native_vlan != work.vlan;
   std::array<uint8_t, kVlanTagSize> tag;
-  OutputFrame out{{work.frame.first(kAddressesSize), {}, inner}};
+  OutputFrame out{.parts = {work.frame.first(kAddressesSize), {}, inner}, .offload = work.offload};
   if (with_tag) {
     frame::store_big16(tag.data(), policy.tag_protocol);
     frame::store_big16(tag.data() + 2, static_cast<uint16_t>(work.priority_bits | work.vlan));
@@ -316,9 +353,56 @@ void VirtualSwitch::send(PortId to, Work& work) {
     const uint16_t type = frame::load_big16(inner.data());
     if (type == kTypeVlan || type == kTypeServiceVlan) return count_drop(source, Drop::kDoubleTag);
   }
+  if (out.offload.is_checksum_open) {
+    out.offload.checksum_start = static_cast<uint16_t>(out.offload.checksum_start + out.size() - work.frame.size());
+  }
   if (target.mirrored) mirror(work, out);
   count_sent(target, out.size());
   work.output.deliver(to, out);
+}
+
+void VirtualSwitch::originate(PortId to, uint16_t vlan, ByteSpan frame, Output& output) {
+  Port* const target = port(to);
+  if (target == nullptr || target->is_mirror || frame.size() < frame::kEthernetHeaderSize) return;
+  const GroupPolicy& policy = group_of(*target).policy;
+  if (!carries(policy, vlan)) return;
+  std::array<uint8_t, kVlanTagSize> tag;
+  OutputFrame out{.parts = {frame.first(kAddressesSize), {}, frame.subspan(kAddressesSize)}};
+  if (policy.mode == VlanMode::kTrunk && policy.native_vlan != vlan) {
+    frame::store_big16(tag.data(), policy.tag_protocol);
+    frame::store_big16(tag.data() + 2, vlan);
+    out.parts[1] = tag;
+  }
+  count_sent(*target, out.size());
+  output.deliver(to, out);
+}
+
+// ---- Loops outside ----
+
+void VirtualSwitch::probe_for_loops(uint64_t now_ns, Output& output) {
+  std::array<uint8_t, 60> probe{};
+  // To a group that nobody is in, which whoever carries frames on sends everywhere.
+  std::ranges::copy(probe_source_.bytes, probe.begin());
+  probe[0] |= 1;
+  std::ranges::copy(probe_source_.bytes, probe.begin() + frame::MacAddress::kSize);
+  frame::store_big16(probe.data() + kAddressesSize, kTypeProbe);
+  for (PortId id = 0; id < ports_.size(); ++id) {
+    if (ports_[id] == nullptr || ports_[id]->paused_until_ns > now_ns) continue;
+    const GroupPolicy& policy = group_of(*ports_[id]).policy;
+    // Where the sender's address is checked nothing can come back.
+    if (policy.forged_mac == Permission::kDeny && ports_[id]->config.mac) continue;
+    frame::store_big16(probe.data() + kAddressesSize + 2, id);
+    originate(id, policy.mode == VlanMode::kTrunk ? policy.native_vlan : policy.vlan, probe, output);
+  }
+}
+
+bool VirtualSwitch::take_probe(Port& from, const Work& work) {
+  if (work.ethernet.source != probe_source_) return false;
+  const ByteSpan rest = work.frame.subspan(kAddressesSize);
+  // Of the two ends of a loop one stays: that of the smaller number.
+  const bool is_ours = rest.size() >= 4 && frame::load_big16(rest.data()) == kTypeProbe;
+  if (is_ours && frame::load_big16(rest.data() + 2) <= work.from) from.paused_until_ns = work.now_ns + kLoopPause_ns;
+  return true;
 }
 
 void VirtualSwitch::mirror(Work& work, const OutputFrame& frame) {

@@ -16,7 +16,9 @@
 #include <vector>
 
 #include "net/frame/headers.h"
+#include "net/frame/offload.h"
 #include "net/switch/mac_table.h"
+#include "net/switch/multicast_table.h"
 #include "net/switch/port_group.h"
 #include "net/switch/rate_limit.h"
 #include "support/result.h"
@@ -36,8 +38,9 @@ enum class Drop : uint8_t {
   kReserved,
   kFilter,
   kMirrorPort,
+  kLoop,
 };
-inline constexpr size_t kDropCount = 12;
+inline constexpr size_t kDropCount = 13;
 [[nodiscard]] std::string_view to_string(Drop drop);
 
 struct Counters {
@@ -56,6 +59,7 @@ struct Counters {
 // A frame on its way out: pieces of the one that came in, with a tag put in or left out.
 struct OutputFrame {
   std::array<ByteSpan, 3> parts;
+  frame::Offload offload = {};  // of this frame: a tag moves where its checksum begins
 
   [[nodiscard]] size_t size() const { return parts[0].size() + parts[1].size() + parts[2].size(); }
   // Into exactly size() bytes.
@@ -108,8 +112,16 @@ class VirtualSwitch {
   // nullptr: everything passes. The filter outlives its use here.
   void set_filter(Filter* filter) { filter_ = filter; }
 
-  // Takes a frame that a port sends. Time never goes back.
-  void forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output);
+  // Takes a frame that a port sends, with what was left open of it, settled. Time never goes back.
+  void forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output, const frame::Offload& offload = {});
+
+  // A frame without a tag that nobody sent, such as a firewall's answer: straight to one port, tagged as it wants.
+  void originate(PortId to, uint16_t vlan, ByteSpan frame, Output& output);
+
+  // Sends a frame of the switch's own to each port that may send from any address, about once a second. One that comes
+  // in again has gone round outside; the port where it did carries nothing for kLoopPause_ns.
+  void probe_for_loops(uint64_t now_ns, Output& output);
+  static constexpr uint64_t kLoopPause_ns = 10'000'000'000;
 
   [[nodiscard]] const Counters* counters(PortId port) const;
   [[nodiscard]] const Counters* group_counters(GroupId group) const;
@@ -127,12 +139,14 @@ class VirtualSwitch {
     bool overhears = false;
     bool mirrored = false;
     bool is_mirror = false;
+    uint64_t paused_until_ns = 0;  // for a loop
   };
   struct Work {
     PortId from;
     ByteSpan frame;
     uint64_t now_ns;
     Output& output;
+    const frame::Offload& offload;
     frame::Ethernet ethernet;
     uint16_t vlan = 0;
     uint16_t priority_bits = 0;  // of the tag, kept from tagged port to tagged port
@@ -144,10 +158,13 @@ class VirtualSwitch {
   [[nodiscard]] Group& group_of(const Port& port) { return groups_[port.config.group]; }
   [[nodiscard]] static bool carries(const GroupPolicy& policy, uint16_t vlan);
   [[nodiscard]] const frame::Headers& headers_of(Work& work) const;
+  [[nodiscard]] size_t frames_of(Work& work) const;
   [[nodiscard]] std::optional<Drop> classify(const GroupPolicy& policy, Work& work) const;
   [[nodiscard]] std::optional<Drop> guard(const Port& from, const GroupPolicy& policy, Work& work) const;
   [[nodiscard]] std::optional<Drop> guard_addresses(const Port& from, const GroupPolicy& policy, Work& work) const;
-  [[nodiscard]] std::optional<Drop> limit(Port& from, const Work& work, bool is_known) const;
+  [[nodiscard]] std::optional<Drop> limit(Port& from, Work& work, bool is_known) const;
+  // Whether the frame is one of our probes, which then has done its work.
+  [[nodiscard]] bool take_probe(Port& from, const Work& work);
   [[nodiscard]] std::optional<PortId> destination_of(const Work& work) const;
   void count_drop(Port& port, Drop drop);
   void send(PortId to, Work& work);
@@ -155,6 +172,8 @@ class VirtualSwitch {
   void count_sent(Port& port, size_t size);
 
   MacTable addresses_;
+  MulticastTable multicast_;
+  frame::MacAddress probe_source_;  // no guest knows it beforehand
   std::vector<Group> groups_;
   std::vector<std::unique_ptr<Port>> ports_;
   // Addresses that belong to ports: at most one a port.

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "net/frame/testing/frame_builder.h"
+#include "net/frame/frame_builder.h"
 
 namespace bulkhead::net::switching {
 namespace {
@@ -422,6 +422,57 @@ TEST(VirtualSwitch, RefusesWhatItCannotHave) {
   EXPECT_FALSE(fabric.add_port({.mac = MacAddress::broadcast()}));
   for (size_t i = 0; i < VirtualSwitch::kMaximumPorts; ++i) ASSERT_TRUE(fabric.add_port({}));
   EXPECT_FALSE(fabric.add_port({}));
+}
+
+TEST(VirtualSwitch, EndsALoopOfTwoPortsAndLetsAnAddressMoveOnlySoOften) {
+  World world;
+  const GroupId group = world.group({.name = "open", .forged_mac = Permission::kAllow});
+  const PortId left = world.port(group), right = world.port(group), other = world.port(group);
+  // A guest that carries each frame of one of its cards to the other.
+  std::vector<std::pair<PortId, std::vector<uint8_t>>> under_way{{left, broadcast_from(7)}};
+  size_t rounds = 0, overheard = 0;
+  while (!under_way.empty() && ++rounds < 10'000) {
+    const auto [from, frame] = under_way.back();
+    under_way.pop_back();
+    for (const PortId to : world.send(from, frame)) {
+      if (to == other) ++overheard;
+      if (to != other) under_way.emplace_back(to, frame);
+    }
+  }
+  EXPECT_LE(rounds, 2u * MacTable::kMovesASecond);
+  EXPECT_LE(overheard, 2u * MacTable::kMovesASecond);
+  EXPECT_EQ(world.dropped(left, Drop::kLoop) + world.dropped(right, Drop::kLoop), 1u);
+  // Others go on, and a second later the address may move again.
+  EXPECT_THAT(world.send(other, broadcast_from(8)), UnorderedElementsAre(left, right));
+  world.now += kSecond;
+  EXPECT_THAT(world.send(left, broadcast_from(7)), UnorderedElementsAre(right, other));
+  EXPECT_THAT(world.send(right, broadcast_from(7)), UnorderedElementsAre(left, other));
+}
+
+TEST(VirtualSwitch, PausesAPortByWhichItsOwnProbeComesBack) {
+  World world;
+  const GroupId open = world.group({.name = "open", .forged_mac = Permission::kAllow});
+  const GroupId strict = world.group({.name = "strict"});
+  const PortId left = world.port(open), right = world.port(open), own = world.port(strict, {.mac = mac(9)});
+  Recorder probes;
+  world.fabric.probe_for_loops(world.now, probes);
+  ASSERT_EQ(probes.out.size(), 2u);
+  const auto& [first, from_left] = probes.out[0];
+  const auto& [second, from_right] = probes.out[1];
+  ASSERT_EQ(first, left);
+  ASSERT_EQ(second, right);
+  // A guest bridges the two, so each comes back by the other's port.
+  EXPECT_THAT(world.send(right, from_left), IsEmpty());
+  EXPECT_THAT(world.send(left, from_right), IsEmpty());
+  EXPECT_THAT(world.send(right, broadcast_from(7)), IsEmpty());
+  EXPECT_THAT(world.send(left, broadcast_from(7)), ElementsAre(own));
+  world.now += VirtualSwitch::kLoopPause_ns;
+  EXPECT_THAT(world.send(left, broadcast_from(7)), UnorderedElementsAre(right, own));
+  // A port that is its own loop.
+  EXPECT_THAT(world.send(left, from_left), IsEmpty());
+  EXPECT_THAT(world.send(left, broadcast_from(7)), IsEmpty());
+  EXPECT_THAT(world.send(own, from_left), IsEmpty());
+  EXPECT_EQ(world.dropped(own, Drop::kLoop), 1u);
 }
 
 }  // namespace

@@ -65,14 +65,15 @@ std::optional<uint64_t> CountedClock::next_deadline_ns() const {
   return armed_.begin()->first.first;
 }
 
-void CountedClock::fire_due() {
+bool CountedClock::fire_due() {
   for (unsigned i = 0; i < kMaximumCallbacks; ++i) {
-    if (armed_.empty() || armed_.begin()->first.first > base_ns_) return;
+    if (armed_.empty() || armed_.begin()->first.first > base_ns_) return i != 0;
     CountedTimer* timer = armed_.begin()->second;
     timer->disarm();
     const auto callback = timer->on_expiry_;
     (*callback)();
   }
+  return true;
 }
 
 void CountedClock::skip_to(uint64_t now_ns) {

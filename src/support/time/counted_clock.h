@@ -45,8 +45,9 @@ class CountedClock final : public Clock {
 
   // The following outside of turns only. The earliest deadline, perhaps in the past; none when no timer is armed.
   [[nodiscard]] std::optional<uint64_t> next_deadline_ns() const;
-  // Calls those whose deadline has come, and those that they arm for now or earlier, at most kMaximumCallbacks.
-  void fire_due();
+  // Calls those whose deadline has come, and those that they arm for now or earlier, at most kMaximumCallbacks; true
+  // when there was one.
+  bool fire_due();
   void skip_to(uint64_t now_ns);
   // As restoring a saved machine does.
   void set_now_ns(uint64_t now_ns) { base_ns_ = now_ns; }

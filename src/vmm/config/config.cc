@@ -1,6 +1,7 @@
 #include "vmm/config/config.h"
 
 #include <algorithm>
+#include <set>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -49,8 +50,9 @@ Result<> check_deterministic(const VmConfig& config) {
     return fail("{}: hardware does not count instructions exactly; allowed with engine: auto or soft", label);
   }
   for (const auto& nic : config.nics) {
-    if (nic.value.link.kind == net::link::LinkConfig::Kind::kNone) continue;
-    return fail("{}: not in a deterministic run, where frames would come at the host's time; allowed: none",
+    using Kind = net::link::LinkConfig::Kind;
+    if (nic.value.link.kind == Kind::kNone || nic.value.link.kind == Kind::kIsolated) continue;
+    return fail("{}: not in a deterministic run, where frames would come at the host's time; allowed: isolated or none",
                 nic.label(nic.value.text));
   }
   if (config.gdb.given()) return fail("{}: not together with --gdb, which stops the guest at the host's time", label);
@@ -60,6 +62,24 @@ Result<> check_deterministic(const VmConfig& config) {
 Result<> apply(const Key& key, VmConfig& config, const std::string& value, const std::string& place) {
   const auto set = key.set(config, value, Origin{place, {}});
   if (!set) return fail("{} '{}': {}", place, value, set.error().message);
+  return {};
+}
+
+Result<> check_throttles(const VmConfig& config) {
+  std::set<std::string_view> names;
+  for (const auto& group : config.disk_groups) {
+    if (!names.insert(group.value.name).second) return fail("{}: named twice", group.label(group.value.name));
+  }
+  for (const auto& disk : config.disks) {
+    const DiskConfig& value = disk.value;
+    if (!value.group.empty() && !names.contains(value.group)) {
+      return fail("{}: no disk group '{}'", disk.label(value.path), value.group);
+    }
+    TRY_IN(disk.label(value.path), check_limits(value.limits));
+    if (config.deterministic.value && (value.limits.any() || !value.group.empty())) {
+      return fail("{}: limits: the disks of a deterministic run answer at once", disk.label(value.path));
+    }
+  }
   return {};
 }
 
@@ -102,8 +122,10 @@ Result<TraceConfig> parse_trace(std::string_view text) {
       trace.mmio = true;
     } else if (item == "irq") {
       trace.irq = true;
+    } else if (item == "blocks") {
+      trace.blocks = true;
     } else {
-      return fail("allowed: exits, mmio, irq, or several with commas between");
+      return fail("allowed: exits, mmio, irq, blocks, or several with commas between");
     }
     if (item.size() == text.size()) return trace;
     text.remove_prefix(item.size() + 1);
@@ -120,6 +142,7 @@ Result<> check_config(const VmConfig& config) {
   for (const auto& disk : config.disks) {
     TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
   }
+  TRY(check_throttles(config));
   TRY(check_deterministic(config));
   return check_stdio_once(config);
 }

@@ -8,9 +8,12 @@
 #include <string_view>
 #include <vector>
 
+#include "block/filter/error_policy_disk.h"
 #include "console/backends.h"
+#include "machine/board/disk_wires.h"
 #include "support/result.h"
 #include "vmm/config/nic.h"
+#include "vmm/config/throttle.h"
 
 namespace bulkhead::vmm {
 
@@ -32,14 +35,21 @@ enum class EngineName : uint8_t { kAuto, kKvm, kSoft };
 enum class DiskCache : uint8_t {
   kWriteback,     // a write is safe after a flush
   kWritethrough,  // a write is safe when it is answered
+  kNone,          // as kWriteback, past the host's page cache
+  kDirectsync,    // as kWritethrough, past the host's page cache
 };
 
 struct DiskConfig {
   std::string path;
   std::string format;  // empty: raw, unless the file begins like an image of another format
   DiskCache cache = DiskCache::kWriteback;
+  block::OnError on_error = block::OnError::kEnospc;
+  machine::DiskBus bus = machine::DiskBus::kVirtio;
+  machine::DiskMedium medium = machine::DiskMedium::kFixed;
   bool read_only = false;
-  std::string serial;  // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
+  std::string serial;            // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
+  block::ThrottleLimits limits;  // of this disk alone
+  std::string group;             // whose limits it shares with others; empty: none
 };
 
 struct ModuleConfig {  // a Multiboot module: "FILE" or "FILE COMMAND LINE"
@@ -51,12 +61,14 @@ struct TraceConfig {
   bool exits = false;
   bool mmio = false;
   bool irq = false;
-  [[nodiscard]] bool any() const { return exits || mmio || irq; }
+  bool blocks = false;  // those that the soft engine translates
+  [[nodiscard]] bool any() const { return exits || mmio || irq || blocks; }
 };
 
 struct VmConfig {
   static constexpr uint32_t kMaximumCpus = 16;
   static constexpr size_t kMaximumDisks = 16;
+  static constexpr size_t kMaximumDiskGroups = 16;
   static constexpr size_t kMaximumNics = 8;
   static constexpr size_t kMaximumSerialLines = 4;
   static constexpr size_t kMaximumModules = 16;
@@ -78,6 +90,7 @@ struct VmConfig {
   std::vector<Setting<ModuleConfig>> modules;
 
   std::vector<Setting<DiskConfig>> disks;
+  std::vector<Setting<DiskGroupConfig>> disk_groups;
   std::vector<Setting<NicConfig>> nics;
   // COM1 to COM4. None given: COM1 is stdio.
   std::vector<Setting<console::Spec>> serial_lines;
@@ -91,6 +104,7 @@ struct VmConfig {
   Setting<TraceConfig> trace;
   Setting<std::string> trace_file;
   bool statistics = false;
+  bool perf_map = false;
   bool final_hash = false;
 };
 
@@ -104,7 +118,7 @@ Result<VmConfig> parse_config(std::string_view text, const std::string& name, co
 Result<> set_value(VmConfig& config, std::string_view key, const std::string& value, const std::string& place);
 Result<> set_list(VmConfig& config, std::string_view key, const std::vector<std::string>& values,
                   const std::string& place);
-// "exits", "mmio", "irq" or several with commas between.
+// "exits", "mmio", "irq", "blocks" or several with commas between.
 Result<TraceConfig> parse_trace(std::string_view text);
 
 // What no single value shows: that there is a kernel, that its files can be read, that one stdio is enough.

@@ -80,8 +80,20 @@ TEST(Config, FlagsReplaceWhatTheFileGave) {
   EXPECT_EQ(disk.path + " " + disk.format + " " + disk.serial, "d qcow2 S1");
   EXPECT_TRUE(disk.read_only);
   EXPECT_EQ(disk.cache, DiskCache::kWritethrough);
-  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,format=floppy"}, "--disk").error().message,
-            "--disk 'file=d,format=floppy': format=floppy: format 'floppy': unknown; there are raw, qcow2");
+  EXPECT_EQ(disk.bus, machine::DiskBus::kVirtio);
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=d,bus=nvme"}, "--disk"));
+  EXPECT_EQ(config.disks[0].value.bus, machine::DiskBus::kNvme);
+  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,bus=ide"}, "--disk").error().message,
+            "--disk 'file=d,bus=ide': bus=ide: allowed: virtio, nvme or sata");
+  ASSERT_TRUE(set_list(config, "spec.cdroms", {"cd.iso"}, "--cdrom"));
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=d,bus=sata"}, "--disk"));
+  ASSERT_EQ(config.disks.size(), 2u);
+  EXPECT_EQ(config.disks[0].value.medium, machine::DiskMedium::kCdrom);
+  EXPECT_TRUE(config.disks[0].value.read_only);
+  EXPECT_EQ(config.disks[1].value.bus, machine::DiskBus::kSata);
+  EXPECT_EQ(
+      set_list(config, "spec.disks", {"file=d,format=floppy"}, "--disk").error().message,
+      "--disk 'file=d,format=floppy': format=floppy: format 'floppy': unknown; there are raw, qcow2, vhd, vhdx, vmdk");
   EXPECT_EQ(set_list(config, "spec.disks", {"file=d,ro,ro"}, "--disk").error().message,
             "--disk 'file=d,ro,ro': read-only stands twice");
 }
@@ -101,8 +113,9 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
       {"kind: VirtualMachine\nspec:\n  boot:\n    kernal: x",
        "vm.yaml:4: spec.boot.kernal: unknown key; allowed: cmdline, initrd, kernel, modules, protocol"},
       {"kind: VirtualMachine\nspec: 5",
-       "vm.yaml:2: spec: not a map; allowed: boot, console, cpu-model, cpus, debug-exit, deterministic, disks, engine, "
-       "jit, memory, nics, on-reset, seed, serial"},
+       "vm.yaml:2: spec: not a map; allowed: boot, cdroms, console, cpu-model, cpus, debug-exit, deterministic, "
+       "disk-groups, disks, "
+       "engine, jit, memory, nics, on-reset, seed, serial"},
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
       {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},
@@ -122,7 +135,9 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: cache, file, format, read-only, serial"},
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, file, format, group, iops, "
+       "iops-burst, "
+       "on-error, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read-only: maybe}",
        "vm.yaml:4: spec.disks[0].read-only 'maybe': allowed: true or false"},
@@ -175,11 +190,40 @@ TEST(Config, RefusesASecondStdio) {
       "vm.yaml:3: spec.serial[1] 'stdio': vm.yaml:3: spec.serial[0] has the terminal already; allowed: one stdio");
 }
 
+TEST(Config, LimitsAreOfADiskOrOfAGroupOfThem) {
+  auto config = parse_config(
+                    "kind: VirtualMachine\nspec:\n  disk-groups: ['slow,iops=100,bps=1M,bps-burst=8M']\n"
+                    "  disks: [{file: a, group: slow}, 'file=b,iops=50,iops-burst=500,group=slow']",
+                    "vm.yaml", "")
+                    .value();
+  EXPECT_EQ(config.disk_groups[0].value.limits.requests_a_second, 100u);
+  EXPECT_EQ(config.disk_groups[0].value.limits.byte_burst, 8u << 20);
+  EXPECT_EQ(config.disks[0].value.group, "slow");
+  EXPECT_EQ(config.disks[1].value.limits.request_burst, 500u);
+  const auto group_error = [&](const char* text) {
+    return set_list(config, "spec.disk-groups", {text}, "--disk-group").error().message;
+  };
+  EXPECT_EQ(group_error("g"), "--disk-group 'g': limits nothing; allowed: NAME,iops=NUMBER,bps=SIZE,...");
+  EXPECT_EQ(group_error("g,iops=0"),
+            "--disk-group 'g,iops=0': iops=0: allowed: a whole number from 1 to 1099511627776");
+  EXPECT_EQ(group_error("g,iops=1,iops=2"), "--disk-group 'g,iops=1,iops=2': iops stands twice");
+  EXPECT_EQ(group_error("g,bps=1M,iops-burst=2"), "--disk-group 'g,bps=1M,iops-burst=2': iops-burst without iops");
+  EXPECT_EQ(group_error("g,size=1"),
+            "--disk-group 'g,size=1': size=1: unknown; allowed: iops, iops-burst, bps, bps-burst");
+  const auto disk_error = [&](const char* text) {
+    EXPECT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
+    EXPECT_TRUE(set_list(config, "spec.disks", {text}, "--disk"));
+    return check_config(config).error().message;
+  };
+  EXPECT_EQ(disk_error("file=/dev/null,group=fast"), "--disk '/dev/null': no disk group 'fast'");
+  EXPECT_EQ(disk_error("file=/dev/null,bps-burst=1M"), "--disk '/dev/null': bps-burst without bps");
+}
+
 TEST(Config, TraceTakesSeveralNames) {
   const auto trace = parse_trace("mmio,irq").value();
   EXPECT_FALSE(trace.exits);
   EXPECT_TRUE(trace.mmio && trace.irq);
-  EXPECT_EQ(parse_trace("mmio,,").error().message, "allowed: exits, mmio, irq, or several with commas between");
+  EXPECT_EQ(parse_trace("mmio,,").error().message, "allowed: exits, mmio, irq, blocks, or several with commas between");
 }
 
 TEST(ConfigValues, SizesAreExact) {
@@ -203,6 +247,12 @@ TEST(Nic, IsReadFromItsWords) {
   EXPECT_EQ(tap.link.tap, "plant0");
   EXPECT_EQ(tap.mtu, 9000);
   EXPECT_FALSE(tap.mac);
+  EXPECT_EQ(tap.queue_pairs, 1);
+  EXPECT_TRUE(tap.offloads);
+  const NicConfig wide = parse_nic("tap=plant0,queues=8,offloads=off").value();
+  EXPECT_EQ(wide.queue_pairs, 8);
+  EXPECT_FALSE(wide.offloads);
+  EXPECT_EQ(parse_nic("isolated").value().link.kind, net::link::LinkConfig::Kind::kIsolated);
   const NicConfig card = parse_nic("switch=plant,vlan=10").value();
   EXPECT_EQ(card.link.fabric, "plant");
   EXPECT_EQ(card.link.vlan, 10);
@@ -213,11 +263,15 @@ TEST(Nic, IsReadFromItsWords) {
                             "tap=",
                             "nat=1",
                             "none=1",
+                            "isolated=1",
                             "nat,host=maybe",
                             "none,forward=tcp:127.0.0.1:1:1",
                             "tap=a,host=on",
                             "nat,mtu=9000",
                             "tap=a,mtu=100",
+                            "tap=a,queues=0",
+                            "tap=a,queues=9",
+                            "tap=a,offloads=1.5",
                             "tap=a,mtu=9001",
                             "nat,mac=01:00:00:00:00:00",
                             "nat,mac=00:00:00:00:00:00",
@@ -242,8 +296,9 @@ TEST(Nic, HasABoundAndNoPlaceInADeterministicRun) {
   EXPECT_EQ(config.nics.size(), 2u);
   ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
   ASSERT_TRUE(set_value(config, "spec.deterministic", "true", "--deterministic"));
-  EXPECT_EQ(check_config(config).error().message,
-            "--nic 'nat': not in a deterministic run, where frames would come at the host's time; allowed: none");
+  EXPECT_EQ(
+      check_config(config).error().message,
+      "--nic 'nat': not in a deterministic run, where frames would come at the host's time; allowed: isolated or none");
   ASSERT_TRUE(set_list(config, "spec.nics", {"none"}, "--nic"));
   EXPECT_TRUE(check_config(config));
 }

@@ -126,7 +126,15 @@ Result<> add_module(VmConfig& config, const std::string& value, const Origin& or
   return {};
 }
 
-// "FILE", "FILE,ro", or "file=FILE,format=qcow2,readonly,serial=DATA1,cache=writethrough" in any order.
+struct DiskBusName {
+  std::string_view name;
+  machine::DiskBus bus;
+};
+constexpr DiskBusName kDiskBuses[] = {
+    {"virtio", machine::DiskBus::kVirtio}, {"nvme", machine::DiskBus::kNvme}, {"sata", machine::DiskBus::kSata}};
+constexpr std::string_view kDiskBusNames = "virtio, nvme or sata";
+
+// "FILE", "FILE,ro", or "file=FILE,bus=nvme,format=qcow2,readonly,serial=DATA1,cache=writethrough" in any order.
 Result<DiskConfig> parse_disk(const std::string& value, const std::string& directory) {
   DiskConfig disk;
   std::string rest = value;
@@ -160,6 +168,33 @@ Result<> add_disk(VmConfig& config, const std::string& value, const Origin& orig
     return fail("more than the {} disks allowed", VmConfig::kMaximumDisks);
   config.disks.push_back({TRY(parse_disk(value, origin.directory)), origin.place});
   return {};
+}
+
+// The image of a CD or DVD, in a drive on SATA.
+Result<> add_cdrom(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (config.disks.size() >= VmConfig::kMaximumDisks)
+    return fail("more than the {} disks allowed", VmConfig::kMaximumDisks);
+  if (value.empty()) return fail("names no file");
+  DiskConfig disk;
+  disk.path = resolve_path(value, origin.directory);
+  disk.format = "raw";
+  disk.bus = machine::DiskBus::kSata;
+  disk.medium = machine::DiskMedium::kCdrom;
+  disk.read_only = true;
+  config.disks.push_back({std::move(disk), origin.place});
+  return {};
+}
+
+Result<> add_disk_group(VmConfig& config, const std::string& value, const Origin& origin) {
+  if (config.disk_groups.size() >= VmConfig::kMaximumDiskGroups) {
+    return fail("more than the {} groups allowed", VmConfig::kMaximumDiskGroups);
+  }
+  config.disk_groups.push_back({TRY(parse_disk_group(value)), origin.place});
+  return {};
+}
+
+void clear_drives(VmConfig& config, machine::DiskMedium medium) {
+  std::erase_if(config.disks, [medium](const auto& disk) { return disk.value.medium == medium; });
 }
 
 Result<> add_nic(VmConfig& config, const std::string& value, const Origin& origin) {
@@ -216,7 +251,9 @@ constexpr Key kKeys[] = {
     {"spec.boot.cmdline", set_command_line},
     {"spec.boot.protocol", set_boot_protocol},
     {"spec.boot.modules", add_module, [](VmConfig& config) { config.modules.clear(); }},
-    {"spec.disks", add_disk, [](VmConfig& config) { config.disks.clear(); }},
+    {"spec.disks", add_disk, [](VmConfig& config) { clear_drives(config, machine::DiskMedium::kFixed); }},
+    {"spec.cdroms", add_cdrom, [](VmConfig& config) { clear_drives(config, machine::DiskMedium::kCdrom); }},
+    {"spec.disk-groups", add_disk_group, [](VmConfig& config) { config.disk_groups.clear(); }},
     {"spec.nics", add_nic, [](VmConfig& config) { config.nics.clear(); }},
     {"spec.serial", add_serial_line, [](VmConfig& config) { config.serial_lines.clear(); }},
     {"spec.console", set_console},
@@ -247,6 +284,10 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
   } else if (name == "format") {
     TRY(block::find_format(value));
     disk.format = value;
+  } else if (name == "bus") {
+    const auto found = std::ranges::find(kDiskBuses, value, &DiskBusName::name);
+    if (found == std::end(kDiskBuses)) return fail("allowed: {}", kDiskBusNames);
+    disk.bus = found->bus;
   } else if (name == "read-only") {
     disk.read_only = TRY(parse_flag(value));
   } else if (name == "serial") {
@@ -254,8 +295,31 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
     if (value.empty() || value.size() > 20 || !printable) return fail("allowed: 1 to 20 printable characters");
     disk.serial = value;
   } else if (name == "cache") {
-    if (value != "writeback" && value != "writethrough") return fail("allowed: writeback or writethrough");
-    disk.cache = value == "writeback" ? DiskCache::kWriteback : DiskCache::kWritethrough;
+    if (value == "writeback") {
+      disk.cache = DiskCache::kWriteback;
+    } else if (value == "writethrough") {
+      disk.cache = DiskCache::kWritethrough;
+    } else if (value == "none") {
+      disk.cache = DiskCache::kNone;
+    } else if (value == "directsync") {
+      disk.cache = DiskCache::kDirectsync;
+    } else {
+      return fail("allowed: writeback, writethrough, none or directsync");
+    }
+  } else if (name == "on-error") {
+    if (value == "enospc") {
+      disk.on_error = block::OnError::kEnospc;
+    } else if (value == "pause") {
+      disk.on_error = block::OnError::kPause;
+    } else if (value == "report") {
+      disk.on_error = block::OnError::kReport;
+    } else {
+      return fail("allowed: enospc, pause or report");
+    }
+  } else if (is_limit(name)) {
+    TRY(set_limit(disk.limits, name, value));
+  } else if (name == "group") {
+    disk.group = TRY(parse_group_name(value));
   } else {
     return fail("unknown; allowed: {}", kDiskProperties);
   }

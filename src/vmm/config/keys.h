@@ -27,9 +27,10 @@ std::span<const Key> all_keys();
 const Key* find_key(std::string_view path);
 
 std::string resolve_path(const std::string& path, const std::string& directory);
-// One property of a disk by its name in vm.yaml and in --disk: file, format, read-only, serial or cache.
+// One property of a disk by its name in vm.yaml and in --disk, one of kDiskProperties.
 Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::string& value,
                            const std::string& directory);
-inline constexpr std::string_view kDiskProperties = "cache, file, format, read-only, serial";
+inline constexpr std::string_view kDiskProperties =
+    "bps, bps-burst, bus, cache, file, format, group, iops, iops-burst, on-error, read-only, serial";
 
 }  // namespace bulkhead::vmm

@@ -11,15 +11,21 @@ namespace {
 using net::link::LinkConfig;
 
 constexpr std::string_view kAllowed =
-    "allowed: nat, tap=NAME, switch=NAME or none; then mac=ADDRESS, mtu=BYTES, for nat forward=tcp:ADDRESS:PORT:PORT "
-    "and "
-    "host=on, for a switch vlan=NUMBER";
+    "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none; then mac=ADDRESS, mtu=BYTES, "
+    "queues=NUMBER, offloads=on or off, for nat "
+    "forward=tcp:ADDRESS:PORT:PORT and host=on, for a switch vlan=NUMBER, for one in a directory port=NAME or "
+    "group=NAME";
 
 Result<> set_link(NicConfig& nic, std::string_view name, std::string_view value, bool has_value) {
   if (name == "nat" && !has_value) {
     nic.link.kind = LinkConfig::Kind::kNat;
+  } else if (name == "isolated" && !has_value) {
+    nic.link.kind = LinkConfig::Kind::kIsolated;
   } else if (name == "none" && !has_value) {
     nic.link.kind = LinkConfig::Kind::kNone;
+  } else if (name == "switch" && value.find('/') != std::string_view::npos) {
+    nic.link.kind = LinkConfig::Kind::kPort;
+    nic.link.socket = value;
   } else if (name == "switch" && !value.empty() && value.size() <= 63) {
     nic.link.kind = LinkConfig::Kind::kSwitch;
     nic.link.fabric = value;
@@ -41,6 +47,10 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
     nic.mtu = static_cast<uint16_t>(TRY_IN("mtu", parse_number(value, NicConfig::kLeastMtu, NicConfig::kMostMtu)));
     // libslirp's own is fixed.
     if (is_nat && nic.mtu > NicConfig{}.mtu) return fail("mtu: nat carries at most {} bytes", NicConfig{}.mtu);
+  } else if (name == "queues") {
+    nic.queue_pairs = static_cast<uint16_t>(TRY_IN("queues", parse_number(value, 1, NicConfig::kMostQueuePairs)));
+  } else if (name == "offloads") {
+    nic.offloads = TRY_IN("offloads", parse_flag(value));
   } else if (name == "forward" && is_nat) {
     if (nic.link.forwards.size() >= LinkConfig::kMaximumForwards) {
       return fail("more than the {} forwards allowed", LinkConfig::kMaximumForwards);
@@ -48,6 +58,11 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
     nic.link.forwards.push_back(TRY_IN("forward", net::link::parse_forward(value)));
   } else if (name == "vlan" && nic.link.kind == LinkConfig::Kind::kSwitch) {
     nic.link.vlan = static_cast<uint16_t>(TRY_IN("vlan", parse_number(value, 1, net::frame::kMaximumVlan)));
+  } else if ((name == "port" || name == "group") && nic.link.kind == LinkConfig::Kind::kPort) {
+    if (nic.link.socket.ends_with(".sock"))
+      return fail("{}: the switch is a socket already, or port and group at once", name);
+    if (value.empty() || value.find('/') != std::string_view::npos) return fail("{} '{}': no name", name, value);
+    nic.link.socket += fmt::format("/{}{}.sock", name == "group" ? "group-" : "", value);
   } else if (name == "host" && is_nat) {
     nic.link.reach_host = TRY_IN("host", parse_flag(value));
   } else {
@@ -74,9 +89,13 @@ Result<NicConfig> parse_nic(std::string_view text) {
       if (name != "forward" && !seen.insert(name).second) return fail("'{}' stands twice", name);
       TRY(set_option(nic, name, value));
     }
-    if (item.size() == rest.size()) return nic;
+    if (item.size() == rest.size()) break;
     rest.remove_prefix(item.size() + 1);
   }
+  if (nic.link.kind == LinkConfig::Kind::kPort && !nic.link.socket.ends_with(".sock")) {
+    return fail("which port? add port=NAME or group=NAME, or name a socket that ends in .sock");
+  }
+  return nic;
 }
 
 }  // namespace bulkhead::vmm

@@ -15,10 +15,13 @@ struct NicConfig {
   net::link::LinkConfig link;
   std::optional<net::frame::MacAddress> mac;  // none: made from the VM's identity and the card's place
   uint16_t mtu = 1500;
+  uint16_t queue_pairs = 1;
+  bool offloads = true;
   std::string text;  // as it was written
 
   static constexpr uint16_t kLeastMtu = 576;
   static constexpr uint16_t kMostMtu = 9000;
+  static constexpr uint16_t kMostQueuePairs = 8;
 };
 
 Result<NicConfig> parse_nic(std::string_view text);

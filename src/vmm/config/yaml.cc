@@ -1,13 +1,9 @@
-// Reads vm.yaml. The file may come from anywhere: its size, depth, nodes and aliases are bounded before a tree is
-// built, and an exception of yaml-cpp does not leave this file.
+// Reads vm.yaml. The file may come from anywhere: support/yaml bounds it before a tree is built.
 #include <algorithm>
 #include <set>
-#include <sstream>
-
-#include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/yaml.h>
 
 #include "support/os/fd.h"
+#include "support/yaml/document.h"
 #include "vmm/config/config.h"
 #include "vmm/config/keys.h"
 #include "vmm/config/values.h"
@@ -15,48 +11,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr uint64_t kMaximumFileSize = uint64_t{256} * 1024;
-constexpr int kMaximumDepth = 16;
-constexpr int kMaximumNodes = 10'000;
-constexpr int kMaximumAliases = 64;
-
-struct LimitExceeded {
-  int line;
-  std::string what;
-};
-
-// Counts while yaml-cpp only scans. An alias is cheap to write and dear to walk, so it has a bound of its own.
-class Limits final : public YAML::EventHandler {
- public:
-  void OnDocumentStart(const YAML::Mark&) override {}
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { node(mark); }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    if (++aliases_ > kMaximumAliases) throw LimitExceeded{mark.line, fmt::format("{} aliases", kMaximumAliases)};
-    node(mark);
-  }
-  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t, const std::string&) override { node(mark); }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
-    enter(mark);
-  }
-  void OnSequenceEnd() override { --depth_; }
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
-    enter(mark);
-  }
-  void OnMapEnd() override { --depth_; }
-
- private:
-  void node(const YAML::Mark& mark) {
-    if (++nodes_ > kMaximumNodes) throw LimitExceeded{mark.line, fmt::format("{} values", kMaximumNodes)};
-  }
-  void enter(const YAML::Mark& mark) {
-    node(mark);
-    if (++depth_ > kMaximumDepth) throw LimitExceeded{mark.line, fmt::format("{} levels", kMaximumDepth)};
-  }
-  int nodes_ = 0;
-  int aliases_ = 0;
-  int depth_ = 0;
-};
+constexpr yaml::Limits kLimits;
 
 class Reader {
  public:
@@ -162,23 +117,12 @@ class Reader {
 }  // namespace
 
 Result<VmConfig> parse_config(std::string_view text, const std::string& name, const std::string& directory) {
-  if (text.size() > kMaximumFileSize) return fail("{}: larger than the {} bytes allowed", name, kMaximumFileSize);
-  try {
-    std::istringstream stream{std::string(text)};
-    YAML::Parser parser(stream);
-    Limits limits;
-    if (!parser.HandleNextDocument(limits)) return fail("{}:1: empty; allowed: kind, metadata and spec", name);
-    if (parser.HandleNextDocument(limits)) return fail("{}: more than one document", name);
-    return Reader(name, directory).read(YAML::Load(std::string(text)));
-  } catch (const LimitExceeded& limit) {
-    return fail("{}:{}: more than the {} allowed", name, limit.line + 1, limit.what);
-  } catch (const YAML::Exception& error) {
-    return fail("{}:{}: not YAML: {}", name, error.mark.line + 1, error.msg);
-  }
+  return yaml::read(text, name, kLimits, "kind, metadata and spec",
+                    [&](const YAML::Node& root) { return Reader(name, directory).read(root); });
 }
 
 Result<VmConfig> load_config(const std::string& path) {
-  const std::string text = TRY(read_file(path, kMaximumFileSize));
+  const std::string text = TRY(read_file(path, kLimits.bytes));
   const size_t slash = path.rfind('/');
   return parse_config(text, path, slash == std::string::npos ? std::string() : path.substr(0, slash));
 }

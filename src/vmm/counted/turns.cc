@@ -50,6 +50,7 @@ class Turns::Port final : public cpu::CpuIo, public CountedClock::Counter {
 
 Turns::Turns(std::vector<Seat> seats, CountedClock& clock, std::function<void()> do_device_work)
     : seats_(std::move(seats)), clock_(clock), do_device_work_(std::move(do_device_work)) {
+  left_ = turn_length();
   for (const Seat& seat : seats_) ports_.push_back(std::make_unique<Port>(seat, do_device_work_));
 }
 
@@ -59,19 +60,20 @@ cpu::StopReason Turns::run(cpu::CpuIo&) {
   return run_until(UINT64_MAX);
 }
 
-cpu::StopReason Turns::run_until(uint64_t end_ns) {
+cpu::StopReason Turns::run_until(uint64_t now_ns) {
+  end_ns_ = now_ns;
+  do_device_work_();
   while (true) {
     if (stop_requested_.exchange(false)) return cpu::StopReason::kRequested;
     if (frozen_) {
       // A driver without threads asks frozen() instead of waiting for somebody to stop the run.
-      if (end_ns != UINT64_MAX) return cpu::StopReason::kRequested;
+      if (end_ns_ != UINT64_MAX) return cpu::StopReason::kRequested;
       wait_for_request();
       continue;
     }
-    clock_.fire_due();
-    do_device_work_();
-    if (clock_.now_ns() >= end_ns) return cpu::StopReason::kCountReached;
-    const cpu::StopReason reason = take_turn(end_ns);
+    if (clock_.fire_due()) do_device_work_();
+    if (clock_.now_ns() >= end_ns_) return cpu::StopReason::kCountReached;
+    const cpu::StopReason reason = take_turn();
     switch (reason) {
       case cpu::StopReason::kRequested:
         break;
@@ -83,8 +85,8 @@ cpu::StopReason Turns::run_until(uint64_t end_ns) {
         next_seat();
         if (++waiting_ < seats_.size()) break;
         waiting_ = 0;
-        if (const auto deadline = clock_.next_deadline_ns(); deadline || end_ns != UINT64_MAX) {
-          clock_.skip_to(std::min(deadline.value_or(end_ns), end_ns));
+        if (const auto deadline = clock_.next_deadline_ns(); deadline || end_ns_ != UINT64_MAX) {
+          clock_.skip_to(std::min(deadline.value_or(end_ns_), end_ns_));
         } else {
           wait_for_request();
         }
@@ -95,17 +97,18 @@ cpu::StopReason Turns::run_until(uint64_t end_ns) {
   }
 }
 
-cpu::StopReason Turns::take_turn(uint64_t end_ns) {
+cpu::StopReason Turns::take_turn() {
   cpu::CountedVcpu& vcpu = seats_[current_].vcpu;
   Port& port = *ports_[current_];
   const uint64_t now_ns = clock_.now_ns();
-  uint64_t length = std::min(left_, end_ns - now_ns);
+  uint64_t length = std::min(left_, end_ns_ - now_ns);
   if (const auto deadline = clock_.next_deadline_ns()) {
     // A timer that fires again and again at once must not hold up the guest.
     length = std::min(length, *deadline > now_ns ? *deadline - now_ns : 1);
   }
   running_.store(current_);
-  port.set_limit(vcpu.instruction_count() + length);
+  const uint64_t count = vcpu.instruction_count();
+  port.set_limit(length > UINT64_MAX - count ? UINT64_MAX : count + length);
   clock_.begin_turn(port);
   const cpu::StopReason reason = vcpu.run(port);
   const uint64_t retired = clock_.end_turn();
@@ -114,9 +117,14 @@ cpu::StopReason Turns::take_turn(uint64_t end_ns) {
   return reason;
 }
 
+void Turns::end_after(uint64_t instructions) {
+  end_ns_ = std::min(end_ns_, clock_.now_ns() + instructions);
+  ports_[current_]->bring_forward(seats_[current_].vcpu.instruction_count() + instructions);
+}
+
 void Turns::next_seat() {
   current_ = (current_ + 1) % static_cast<uint32_t>(seats_.size());
-  left_ = kTurnLength;
+  left_ = turn_length();
 }
 
 void Turns::wait_for_request() {
@@ -132,7 +140,7 @@ void Turns::freeze() {
 void Turns::thaw() {
   frozen_ = false;
   current_ = 0;
-  left_ = kTurnLength;
+  left_ = turn_length();
   waiting_ = 0;
 }
 

@@ -19,14 +19,16 @@ namespace bulkhead::vmm {
 
 class Turns final : public cpu::Vcpu {
  public:
-  // Instructions of one turn: short enough that a vCPU which spins for another does not spin long.
+  // Instructions of one turn: short enough that a vCPU which spins for another does not spin long. One that is alone
+  // has no turns.
   static constexpr uint64_t kTurnLength = 20'000;
 
   struct Seat {
     cpu::CountedVcpu& vcpu;
     cpu::CpuIo& io;
   };
-  // do_device_work is called after each write to a device and after timers: what threads of devices would do.
+  // do_device_work is called after each write to a device, after timers and at the start: what threads of devices
+  // would do.
   Turns(std::vector<Seat> seats, CountedClock& clock, std::function<void()> do_device_work);
   ~Turns() override;
 
@@ -36,6 +38,8 @@ class Turns final : public cpu::Vcpu {
   // Runs until the clock shows now_ns or something stops it: kCountReached when the time has come. For a driver without
   // threads.
   cpu::StopReason run_until(uint64_t now_ns);
+  // From within run_until(): it ends after so many more instructions of the vCPU under way, if not before.
+  void end_after(uint64_t instructions);
   [[nodiscard]] uint32_t stopped_index() const { return current_; }
 
   // No instruction runs any more from the one under way on, until thaw(): what a guest that asks for its end expects.
@@ -61,7 +65,8 @@ class Turns final : public cpu::Vcpu {
  private:
   class Port;  // one seat's CpuIo, and the clock's view of its count
 
-  cpu::StopReason take_turn(uint64_t end_ns);
+  [[nodiscard]] uint64_t turn_length() const { return seats_.size() == 1 ? UINT64_MAX : kTurnLength; }
+  cpu::StopReason take_turn();
   void next_seat();
   void wait_for_request();
 
@@ -71,8 +76,9 @@ class Turns final : public cpu::Vcpu {
   std::vector<std::unique_ptr<Port>> ports_;
 
   uint32_t current_ = 0;
-  uint64_t left_ = kTurnLength;  // of the current turn
-  uint32_t waiting_ = 0;         // turns in a row that ended in a wait without an instruction
+  uint64_t end_ns_ = UINT64_MAX;  // of run_until()
+  uint64_t left_;                 // of the current turn
+  uint32_t waiting_ = 0;          // turns in a row that ended in a wait without an instruction
   bool frozen_ = false;
 
   std::atomic<bool> stop_requested_{false};

@@ -15,6 +15,7 @@ using cpu::StopReason;
 class ScriptedVcpu final : public cpu::CountedVcpu {
  public:
   StopReason run(cpu::CpuIo& io) override {
+    ++runs;
     for (;;) {
       if (std::exchange(stop_, false)) return StopReason::kRequested;
       if (count_ >= limit_) return StopReason::kCountReached;
@@ -41,6 +42,7 @@ class ScriptedVcpu final : public cpu::CountedVcpu {
 
   std::map<uint64_t, std::function<void(cpu::CpuIo&)>> script;
   bool halted = false;
+  unsigned runs = 0;
   uint64_t* total = nullptr;
   std::vector<uint64_t> ran;  // when, in instructions of all
 
@@ -83,6 +85,15 @@ TEST_F(TurnsTest, GivesEachItsTurn) {
   EXPECT_EQ(clock.now_ns(), 3 * Turns::kTurnLength);
 }
 
+TEST_F(TurnsTest, OneThatIsAloneRunsOnToTheNextTimer) {
+  Turns alone{{{vcpus[0], board}}, clock, [] {}};
+  const auto timer = clock.make_timer("t", [] {});
+  timer->arm(2 * Turns::kTurnLength);
+  EXPECT_EQ(alone.run_until(3 * Turns::kTurnLength), StopReason::kCountReached);
+  EXPECT_EQ(vcpus[0].runs, 2u);
+  EXPECT_EQ(vcpus[0].instruction_count(), 3 * Turns::kTurnLength);
+}
+
 TEST_F(TurnsTest, IsTheSameWhereverItIsInterrupted) {
   for (uint64_t end = 7; end < 3 * Turns::kTurnLength; end += 4999) {
     turns.request_stop();
@@ -92,6 +103,15 @@ TEST_F(TurnsTest, IsTheSameWhereverItIsInterrupted) {
   turns.run_until(3 * Turns::kTurnLength);
   EXPECT_EQ(vcpus[0].instruction_count(), 2 * Turns::kTurnLength);
   EXPECT_EQ(vcpus[0].ran[Turns::kTurnLength], 2 * Turns::kTurnLength);
+}
+
+TEST_F(TurnsTest, EndsEarlierWhenAskedFromWithinAndGoesOnAsIfItHadNot) {
+  vcpus[0].script[100] = [&](cpu::CpuIo&) { turns.end_after(7); };
+  EXPECT_EQ(turns.run_until(2 * Turns::kTurnLength), StopReason::kCountReached);
+  EXPECT_EQ(clock.now_ns(), 107u);
+  EXPECT_EQ(turns.run_until(2 * Turns::kTurnLength), StopReason::kCountReached);
+  EXPECT_EQ(vcpus[0].instruction_count(), Turns::kTurnLength);
+  EXPECT_EQ(vcpus[1].instruction_count(), Turns::kTurnLength);
 }
 
 TEST_F(TurnsTest, FiresATimerAtItsExactCount) {

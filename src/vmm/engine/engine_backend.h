@@ -8,6 +8,7 @@
 
 #include "cpu/model.h"
 #include "cpu/vcpu.h"
+#include "engine/translation_watcher.h"
 #include "machine/board/doorbell_host.h"
 #include "memory/guest_memory.h"
 #include "support/random.h"
@@ -23,8 +24,9 @@ struct EngineParts {
   RandomSource& random;
   const cpu::CpuModel& model;
   uint32_t vcpu_count;
-  bool counted = false;    // the vCPUs are to be cpu::CountedVcpus
-  bool translate = false;  // the soft engine translates what runs often
+  bool counted = false;                           // the vCPUs are to be cpu::CountedVcpus
+  bool translate = false;                         // the soft engine translates what runs often
+  engine::TranslationWatcher* watcher = nullptr;  // and tells of it
 };
 
 // One VM's vCPUs and what they share.

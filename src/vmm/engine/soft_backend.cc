@@ -13,7 +13,8 @@ class SoftVmEngine final : public VmEngine {
                                   .features = parts.model.features(),
                                   .leaves = {},
                                   .counted = parts.counted,
-                                  .translate = parts.translate};
+                                  .translate = parts.translate,
+                                  .watcher = parts.watcher};
     for (uint32_t i = 0; i < parts.vcpu_count; ++i) {
       options.leaves.push_back(parts.model.leaves(i, {.vcpu_count = parts.vcpu_count}, parts.clock.tsc_hz()));
     }

@@ -2,7 +2,7 @@
 // bounded by what the file holds: an L2 table is read once however often it is named, and a hole is not read at all.
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/count.h"
 
 namespace bulkhead::block::qcow2 {

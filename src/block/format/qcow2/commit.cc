@@ -1,7 +1,7 @@
 // Writing changed tables in the order that survives a power cut, and giving clusters back afterwards.
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 
 namespace bulkhead::block::qcow2 {

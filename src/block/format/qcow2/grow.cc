@@ -1,5 +1,5 @@
 // Making a disk larger: a longer L1 table, taken into use by one write to the header, then the size.
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 
 namespace bulkhead::block::qcow2 {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
@@ -147,6 +147,8 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   store64(&bytes[40], header.l1_offset);
   store64(&bytes[48], header.refcount_table_offset);
   store32(&bytes[56], header.refcount_table_clusters);
+  store32(&bytes[60], header.snapshot_count);
+  store64(&bytes[64], header.snapshots_offset);
   if (header.version == 3) {
     store64(&bytes[72], header.incompatible);
     store64(&bytes[80], header.compatible);

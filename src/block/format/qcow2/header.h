@@ -13,6 +13,7 @@ inline constexpr uint32_t kMinClusterBits = 9, kMaxClusterBits = 21;
 inline constexpr uint64_t kMaxL1Bytes = uint64_t{32} << 20;
 inline constexpr uint64_t kMaxRefcountTableBytes = uint64_t{8} << 20;
 inline constexpr uint32_t kMaxSnapshots = 65536;
+inline constexpr uint64_t kLargestDisk = uint64_t{1} << 62;
 inline constexpr uint32_t kMaxBackingName = 1023;
 
 inline constexpr uint64_t kDirty = 1, kCorrupt = 2, kExternalData = 4, kCompressionType = 8, kExtendedL2 = 16;

@@ -4,7 +4,7 @@
 #include <bit>
 #include <charconv>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {

@@ -10,12 +10,12 @@
 #pragma once
 
 #include <array>
-#include <expected>
 #include <list>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "block/format/image.h"
+#include "block/format/outcome.h"
 #include "block/format/qcow2/header.h"
 #include "support/log.h"
 #include "support/os/mutex.h"
@@ -29,15 +29,7 @@ Result<> create(Store& store, const CreateOptions& options);
 inline constexpr uint64_t kCopied = uint64_t{1} << 63, kCompressed = uint64_t{1} << 62, kZeroFlag = 1;
 inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
 
-template <typename T = void>
-using Outcome = std::expected<T, Status>;
-
-inline Outcome<> done(Status status) {
-  if (status == Status::kOk) return {};
-  return std::unexpected(status);
-}
-
-class Qcow2Image final : public Image {
+class Qcow2Image final : public Image, public Snapshots {
  public:
   // All L2 tables and refcount blocks in memory; at least a few, however large the clusters.
   static constexpr uint64_t kCacheBytes = uint64_t{16} << 20;
@@ -62,6 +54,15 @@ class Qcow2Image final : public Image {
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Status write_compressed(uint64_t offset, ByteSpan bytes) override;
   [[nodiscard]] uint64_t compression_unit() const override { return header_.cluster_size(); }
+  [[nodiscard]] Image* backing() override { return backing_.get(); }
+  [[nodiscard]] Snapshots* snapshots() override { return this; }
+  [[nodiscard]] Result<> set_backing(const std::string& name, const std::string& format) override;
+  [[nodiscard]] Result<> shrink(uint64_t new_size) override;
+
+  [[nodiscard]] Result<std::vector<Snapshot>> list() override;
+  [[nodiscard]] Result<> create(const std::string& name, uint64_t seconds) override;
+  [[nodiscard]] Result<> apply(const std::string& name) override;
+  [[nodiscard]] Result<> remove(const std::string& name) override;
 
  private:
   enum class TableKind : uint8_t { kL2, kRefcounts };
@@ -167,6 +168,14 @@ class Qcow2Image final : public Image {
   // grow.cc
   Outcome<> grow_l1(uint64_t entries) REQUIRES(mutex_);
   Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
+
+  // snapshot.cc
+  struct SnapshotEntry;
+  Result<std::vector<SnapshotEntry>> read_snapshots() REQUIRES(mutex_);
+  Result<> write_snapshots(const std::vector<SnapshotEntry>& entries) REQUIRES(mutex_);
+  Result<> begin_snapshot_change() REQUIRES(mutex_);
+  Result<> end_snapshot_change() REQUIRES(mutex_);
+  Result<uint64_t> write_at_end(ByteSpan bytes) REQUIRES(mutex_);
 
   // check.cc, repair.cc
   struct Count;

@@ -1,12 +1,11 @@
 #include <atomic>
 #include <map>
-#include <mutex>
 #include <random>
 
 #include <gtest/gtest.h>
 
 #include "block/format/qcow2/qcow2_image.h"
-#include "block/store/memory/memory_store.h"
+#include "block/testing/shared_store.h"
 #include "support/os/thread.h"
 
 namespace bulkhead::block::qcow2 {
@@ -14,42 +13,7 @@ namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-// Stands for the file, which outlives the image that is opened on it and serves several threads.
-class Shared final : public Store {
- private:
-  template <typename Call>
-  auto guarded(Call call) {
-    const std::lock_guard lock(mutex_);
-    return call();
-  }
-
- public:
-  explicit Shared(MemoryStore& below) : below_(below) {}
-  [[nodiscard]] const std::string& name() const override { return below_.name(); }
-  [[nodiscard]] Result<uint64_t> size() override {
-    return guarded([&] { return below_.size(); });
-  }
-  [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override {
-    return guarded([&] { return below_.read(offset, bytes); });
-  }
-  [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override {
-    return guarded([&] { return below_.write(offset, bytes); });
-  }
-  [[nodiscard]] Status flush() override { return Status::kOk; }
-  [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override {
-    return guarded([&] { return below_.punch(offset, size); });
-  }
-  [[nodiscard]] Status truncate(uint64_t size) override {
-    return guarded([&] { return below_.truncate(size); });
-  }
-  [[nodiscard]] StoreExtent extent(uint64_t offset) override {
-    return guarded([&] { return below_.extent(offset); });
-  }
-
- private:
-  MemoryStore& below_;
-  std::mutex mutex_;
-};
+using Shared = block::testing::SharedStore;
 
 std::unique_ptr<Image> reopen(MemoryStore& file) {
   auto image = qcow2::open(std::make_unique<Shared>(file), Access::kReadWrite, ImageOpener("/nonexistent"));
@@ -62,7 +26,7 @@ std::string open_error(MemoryStore& file) {
   return image ? "" : image.error().message;
 }
 
-class Qcow2 : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+class Qcow2 : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
 
 TEST_P(Qcow2, HoldsWhatWasWrittenAndStaysClean) {
   const auto [cluster_size, refcount_bits] = GetParam();
@@ -99,8 +63,9 @@ TEST_P(Qcow2, HoldsWhatWasWrittenAndStaysClean) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Qcow2,
-                         testing::Values(std::pair("512", "16"), std::pair("512", "64"), std::pair("4096", "1"),
-                                         std::pair("65536", "2"), std::pair("65536", "16"), std::pair("2097152", "8")));
+                         ::testing::Values(std::pair("512", "16"), std::pair("512", "64"), std::pair("4096", "1"),
+                                           std::pair("65536", "2"), std::pair("65536", "16"),
+                                           std::pair("2097152", "8")));
 
 TEST(Qcow2Discard, GivesTheClusterToTheNextWrite) {
   MemoryStore file;

@@ -1,7 +1,7 @@
 // How often each host cluster is used, and finding one that is not.
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/qcow2/refcount_field.h"
 

@@ -3,7 +3,7 @@
 // is lost and somebody must be told.
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/count.h"
 
 namespace bulkhead::block::qcow2 {

@@ -1,7 +1,7 @@
 // L1, L2 tables and refcount blocks in memory.
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 
 namespace bulkhead::block::qcow2 {

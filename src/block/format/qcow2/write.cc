@@ -1,7 +1,7 @@
 // Writing guest bytes: in place where the cluster is ours alone, else into new clusters that tables name afterwards.
 #include <algorithm>
 
-#include "block/format/qcow2/big_endian.h"
+#include "block/format/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 
 namespace bulkhead::block::qcow2 {

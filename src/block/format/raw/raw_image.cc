@@ -10,65 +10,69 @@ constexpr uint64_t kZeroPiece = 65536;
 class RawImage final : public Image {
  public:
   RawImage(std::unique_ptr<Store> store, uint64_t size, Access access)
-      : store_(std::move(store)),
-        file_size_(size),
-        geometry_{.size = align_up(size, 512), .physical_block_size = 4096, .read_only = access == Access::kReadOnly} {}
+      : store_(std::move(store)), window_(*store_, 0, size, access) {}
 
-  [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
+  [[nodiscard]] const Geometry& geometry() const override { return window_.geometry(); }
   [[nodiscard]] ImageInfo info() const override {
     ImageInfo info;
     info.format = "raw";
-    info.virtual_size = geometry_.size;
+    info.virtual_size = geometry().size;
     return info;
   }
-  [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override { return store_->read(offset, bytes); }
-  [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override { return store_->write(offset, bytes); }
+  [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override { return window_.read(offset, bytes); }
+  [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override { return window_.write(offset, bytes); }
   [[nodiscard]] Status write_zeroes(uint64_t offset, uint64_t size, Unmap unmap) override {
-    if (unmap == Unmap::kYes) {
-      const Status status = store_->punch(offset, size);
-      if (status != Status::kUnsupported) return status;
-    }
-    const std::vector<uint8_t> zeroes(std::min(size, kZeroPiece));
-    while (size != 0) {
-      const uint64_t piece = std::min<uint64_t>(size, zeroes.size());
-      if (const Status status = store_->write(offset, ByteSpan(zeroes).first(piece)); status != Status::kOk)
-        return status;
-      offset += piece;
-      size -= piece;
-    }
-    return Status::kOk;
+    return window_.write_zeroes(offset, size, unmap);
   }
-  [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override {
-    const Status status = store_->punch(offset, size);
-    return status == Status::kUnsupported ? Status::kOk : status;
-  }
-  [[nodiscard]] Status flush() override { return store_->flush(); }
-  [[nodiscard]] Result<Extent> map(uint64_t offset) override {
-    if (offset >= file_size_) return Extent{geometry_.size - offset, ExtentKind::kZero};
-    const StoreExtent found = store_->extent(offset);
-    // File systems answer in their own blocks; ours are sectors.
-    const uint64_t size = std::max<uint64_t>(512, align_down(found.size, 512));
-    return Extent{std::min(size, geometry_.size - offset),
-                  found.hole && found.size >= 512 ? ExtentKind::kZero : ExtentKind::kData};
-  }
+  [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override { return window_.discard(offset, size); }
+  [[nodiscard]] Status flush() override { return window_.flush(); }
+  [[nodiscard]] Result<Extent> map(uint64_t offset) override { return window_.map(offset); }
   [[nodiscard]] Result<CheckReport> check(Repair) override {
     return fail("check '{}': a raw image has nothing that could be checked", store_->name());
   }
   [[nodiscard]] Result<> grow(uint64_t new_size) override {
     if (store_->truncate(new_size) != Status::kOk) return fail("resize '{}' to {} bytes", store_->name(), new_size);
     TRY(store_->flush_all());
-    file_size_ = new_size;
-    geometry_.size = align_up(new_size, 512);
+    window_.set_size(new_size);
     return {};
   }
+  [[nodiscard]] Result<> shrink(uint64_t new_size) override { return grow(new_size); }
 
  private:
   const std::unique_ptr<Store> store_;
-  uint64_t file_size_;
-  Geometry geometry_;
+  Window window_;
 };
 
 }  // namespace
+
+Status Window::write_zeroes(uint64_t offset, uint64_t size, Unmap unmap) {
+  if (unmap == Unmap::kYes) {
+    const Status status = store_.punch(start_ + offset, size);
+    if (status != Status::kUnsupported) return status;
+  }
+  const std::vector<uint8_t> zeroes(std::min(size, kZeroPiece));
+  while (size != 0) {
+    const uint64_t piece = std::min<uint64_t>(size, zeroes.size());
+    if (const Status status = write(offset, ByteSpan(zeroes).first(piece)); status != Status::kOk) return status;
+    offset += piece;
+    size -= piece;
+  }
+  return Status::kOk;
+}
+
+Status Window::discard(uint64_t offset, uint64_t size) {
+  const Status status = store_.punch(start_ + offset, size);
+  return status == Status::kUnsupported ? Status::kOk : status;
+}
+
+Result<Extent> Window::map(uint64_t offset) {
+  const uint64_t left = geometry_.size - offset;
+  if (offset >= size_ || start_ + offset >= TRY(store_.size())) return Extent{left, ExtentKind::kZero};
+  const StoreExtent found = store_.extent(start_ + offset);
+  // File systems answer in their own blocks; ours are sectors.
+  const uint64_t size = std::max<uint64_t>(512, align_down(found.size, 512));
+  return Extent{std::min(size, left), found.hole && found.size >= 512 ? ExtentKind::kZero : ExtentKind::kData};
+}
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener&) {
   const uint64_t size = TRY(store->size());

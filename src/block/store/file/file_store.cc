@@ -105,25 +105,30 @@ bool is_unsupported(int error) {
 
 }  // namespace
 
-Result<std::unique_ptr<FileStore>> FileStore::open(const std::string& path, Access access, unsigned thread_count) {
+Result<std::unique_ptr<FileStore>> FileStore::open(const std::string& path, Access access, unsigned thread_count,
+                                                   HostCache cache, Driver driver) {
   // Not blocking: opening a FIFO by mistake must not hang.
   const int mode = access == Access::kReadOnly ? O_RDONLY : O_RDWR;
   Fd file = TRY(open_file(path, mode | O_NONBLOCK | O_NOCTTY));
   const Geometry geometry = TRY(geometry_of(file.get(), path, access));
   TRY(lock_file(file.get(), path, access));
-  auto store = std::unique_ptr<FileStore>(new FileStore(path, std::move(file), geometry));
-  store->start(thread_count);
+  DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));
+  auto store = std::unique_ptr<FileStore>(new FileStore(path, std::move(file), std::move(direct), geometry));
+  store->start(thread_count, driver);
   return store;
 }
 
-FileStore::FileStore(std::string path, Fd file, const Geometry& geometry)
-    : path_(std::move(path)), file_(std::move(file)), geometry_(geometry) {}
+FileStore::FileStore(std::string path, Fd file, DirectAccess direct, const Geometry& geometry)
+    : path_(std::move(path)), file_(std::move(file)), direct_(std::move(direct)), geometry_(geometry) {}
 
-void FileStore::start(unsigned thread_count) {
+void FileStore::start(unsigned thread_count, Driver driver) {
   for (unsigned i = 0; i < thread_count; ++i) threads_.emplace_back(fmt::format("disk-io-{}", i), [this] { work(); });
+  if (thread_count == 0 || driver == Driver::kThreads) return;
+  ring_ = Ring::create([this](Request request, int result) { on_ring_answer(std::move(request), result); });
 }
 
 FileStore::~FileStore() {
+  ring_.reset();
   {
     const LockGuard lock(mutex_);
     ending_ = true;
@@ -142,11 +147,38 @@ void FileStore::submit(Request request) {
     request.complete(perform(request));
     return;
   }
+  if (ring_ && Ring::takes(request)) {
+    const int way = way_for(request);
+    // Most file systems cannot take a cached write without waiting: the kernel hands it to threads, dearer than ours.
+    const bool cached_write = request.operation() == Operation::kWrite && way == file_.get();
+    if (!cached_write) return ring_->submit(std::move(request), way);
+  }
+  queue_for_threads(std::move(request));
+}
+
+void FileStore::queue_for_threads(Request request) {
   {
     const LockGuard lock(mutex_);
     queue_.push_back(std::move(request));
   }
   work_arrived_.notify_one();
+}
+
+// What the kernel cut short, as at the end of the file, or was interrupted in is done again as a whole by a thread.
+void FileStore::on_ring_answer(Request request, int result) {
+  if (result >= 0 && static_cast<uint64_t>(result) == request.size()) return request.complete(Status::kOk);
+  if (result >= 0 || result == -EAGAIN || result == -EINTR) return queue_for_threads(std::move(request));
+  const Status status = failed(request.operation(), request.offset(), -result);
+  request.complete(status);
+}
+
+int FileStore::way_for(const Request& request) const {
+  uint64_t offset = request.offset();
+  for (const MutableByteSpan& buffer : request.buffers()) {
+    if (!direct_.fits(offset, buffer)) return file_.get();
+    offset += buffer.size();
+  }
+  return direct_.fd();
 }
 
 void FileStore::work() {
@@ -184,8 +216,9 @@ Status FileStore::read(const Request& request) {
   Pieces pieces(request.buffers());
   std::array<iovec, kPiecesACall> vectors;
   uint64_t offset = request.offset();
+  int way = way_for(request);
   while (!pieces.empty()) {
-    const ssize_t count = ::preadv(file_.get(), vectors.data(), pieces.fill(vectors), static_cast<off_t>(offset));
+    const ssize_t count = ::preadv(way, vectors.data(), pieces.fill(vectors), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return failed(Operation::kRead, offset, errno);
     if (count == 0) {
@@ -195,6 +228,7 @@ Status FileStore::read(const Request& request) {
     }
     pieces.advance(static_cast<size_t>(count));
     offset += static_cast<uint64_t>(count);
+    way = file_.get();  // what is left may lie anywhere
   }
   return Status::kOk;
 }
@@ -203,12 +237,14 @@ Status FileStore::write(const Request& request) {
   Pieces pieces(request.buffers());
   std::array<iovec, kPiecesACall> vectors;
   uint64_t offset = request.offset();
+  int way = way_for(request);
   while (!pieces.empty()) {
-    const ssize_t count = ::pwritev(file_.get(), vectors.data(), pieces.fill(vectors), static_cast<off_t>(offset));
+    const ssize_t count = ::pwritev(way, vectors.data(), pieces.fill(vectors), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return failed(Operation::kWrite, offset, count < 0 ? errno : EIO);
     pieces.advance(static_cast<size_t>(count));
     offset += static_cast<uint64_t>(count);
+    way = file_.get();
   }
   return Status::kOk;
 }
@@ -217,14 +253,15 @@ Status FileStore::flush() {
   // One at a time: the kernel tells of lost pages once, so of two flushes that run together one would be told of
   // success although its pages may be among them.
   const LockGuard lock(flush_mutex_);
-  if (flush_failed_) return Status::kIoError;
+  if (flush_failed_) return Status::kLost;
   int result = 0;
   do {
     result = ::fdatasync(file_.get());
   } while (result != 0 && errno == EINTR);
   if (result == 0) return Status::kOk;
   flush_failed_ = true;
-  return failed(Operation::kFlush, 0, errno);
+  (void)failed(Operation::kFlush, 0, errno);
+  return Status::kLost;
 }
 
 Status FileStore::discard(const Request& request) {

@@ -1,6 +1,7 @@
 // Bytes in a regular file or a block device of the host: the bottom of every chain, and by itself a raw disk. Requests
-// are carried out by a few threads, or by who submits them. It never guesses a format, never follows what it reads, and
-// never reports a flush as done after one has failed, because the kernel forgets the pages that it could not write.
+// are carried out by the kernel's ring or a few threads, or by who submits them. It never guesses a format, never
+// follows what it reads, and never reports a flush as done after one has failed, because the kernel forgets the pages
+// that it could not write.
 #pragma once
 
 #include <deque>
@@ -9,6 +10,8 @@
 #include <vector>
 
 #include "block/disk.h"
+#include "block/store/file/direct_access.h"
+#include "block/store/file/ring.h"
 #include "block/store/store.h"
 #include "support/log.h"
 #include "support/os/fd.h"
@@ -23,12 +26,15 @@ using block::Access;
 class FileStore final : public Disk {
  public:
   static constexpr unsigned kDefaultThreadCount = 4;
+  enum class Driver : uint8_t { kRingIfPossible, kThreads };
 
   // Locks the file against a second opening: alone for kReadWrite, shared with other readers for kReadOnly. A file
   // whose size is no multiple of 512 gets its last sector filled up with zeroes, in the file itself only when that is
   // written. Without threads, submit() waits for the storage and completes before it returns.
   static Result<std::unique_ptr<FileStore>> open(const std::string& path, Access access,
-                                                 unsigned thread_count = kDefaultThreadCount);
+                                                 unsigned thread_count = kDefaultThreadCount,
+                                                 HostCache cache = HostCache::kUsed,
+                                                 Driver driver = Driver::kRingIfPossible);
   // Carries out what is queued, then ends.
   ~FileStore() override;
 
@@ -37,9 +43,12 @@ class FileStore final : public Disk {
   void submit(Request request) override;
 
  private:
-  FileStore(std::string path, Fd file, const Geometry& geometry);
-  void start(unsigned thread_count);
+  FileStore(std::string path, Fd file, DirectAccess direct, const Geometry& geometry);
+  void start(unsigned thread_count, Driver driver);
   void work();
+  void queue_for_threads(Request request);
+  void on_ring_answer(Request request, int result);
+  [[nodiscard]] int way_for(const Request& request) const;
   [[nodiscard]] Status perform(const Request& request);
   [[nodiscard]] Status read(const Request& request);
   [[nodiscard]] Status write(const Request& request);
@@ -52,6 +61,7 @@ class FileStore final : public Disk {
 
   const std::string path_;
   const Fd file_;
+  const DirectAccess direct_;
   const Geometry geometry_;
   Mutex flush_mutex_;
   bool flush_failed_ GUARDED_BY(flush_mutex_) = false;  // for good
@@ -62,6 +72,8 @@ class FileStore final : public Disk {
   std::deque<Request> queue_ GUARDED_BY(mutex_);
   bool ending_ GUARDED_BY(mutex_) = false;
   std::vector<Thread> threads_;
+  // Last: what it answers may go on in the threads. Null where the host has none.
+  std::unique_ptr<Ring> ring_;
 };
 
 }  // namespace bulkhead::block::file

@@ -10,6 +10,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "block/store/file/plain_file.h"
+
 namespace {
 
 // What the next calls of each kind fail with; 0 lets them through to the kernel.
@@ -116,13 +118,13 @@ TEST_F(FileStoreErrors, AfterAFailedFlushNoLaterOneSucceeds) {
   ASSERT_EQ(write(), Status::kOk);
   EXPECT_EQ(flush(), Status::kOk);
   sync_error = EIO;
-  EXPECT_EQ(flush(), Status::kIoError);
+  EXPECT_EQ(flush(), Status::kLost);
   // The kernel has dropped the pages and reports the error once; the store must not believe its next answer.
   sync_error = 0;
-  EXPECT_EQ(flush(), Status::kIoError);
+  EXPECT_EQ(flush(), Status::kLost);
   EXPECT_EQ(write(), Status::kOk);
   EXPECT_EQ(read(), Status::kOk);
-  EXPECT_EQ(flush(), Status::kIoError);
+  EXPECT_EQ(flush(), Status::kLost);
   // Only who opens the file anew, and so reads what is really there, starts afresh.
   store_.reset();
   store_ = open();
@@ -131,9 +133,18 @@ TEST_F(FileStoreErrors, AfterAFailedFlushNoLaterOneSucceeds) {
 
 TEST_F(FileStoreErrors, AFlushWithoutRoomFailsForGoodToo) {
   sync_error = ENOSPC;
-  EXPECT_EQ(flush(), Status::kNoSpace);
+  EXPECT_EQ(flush(), Status::kLost);
   sync_error = 0;
-  EXPECT_EQ(flush(), Status::kIoError);
+  EXPECT_EQ(flush(), Status::kLost);
+}
+
+TEST_F(FileStoreErrors, AnImagesFileIsSyncedUnlessTheCacheIsTrusted) {
+  store_.reset();
+  sync_error = EIO;
+  for (const HostCache cache : {HostCache::kUsed, HostCache::kBypassedIfPossible}) {
+    EXPECT_EQ(PlainFile::open(path_, Access::kReadWrite, cache).value()->flush(), Status::kLost);
+  }
+  EXPECT_EQ(PlainFile::open(path_, Access::kReadWrite, HostCache::kTrusted).value()->flush(), Status::kOk);
 }
 
 TEST_F(FileStoreErrors, ASignalRepeatsTheCall) {

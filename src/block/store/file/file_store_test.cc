@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <future>
+#include <tuple>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -183,6 +185,91 @@ TEST(FileStore, NamesTheFileThatCannotBeADisk) {
             "open '/dev/null': neither a regular file nor a block device");
   const TemporaryFile empty(0);
   EXPECT_NE(FileStore::open(empty.path(), Access::kReadOnly).error().message.find("is empty"), std::string::npos);
+}
+
+// Memory that direct access takes.
+struct AlignedBytes {
+  explicit AlignedBytes(size_t size)
+      : memory(static_cast<uint8_t*>(std::aligned_alloc(4096, size)), &std::free), bytes(memory.get(), size) {}
+  std::unique_ptr<uint8_t, void (*)(void*)> memory;
+  MutableByteSpan bytes;
+};
+
+class FileStoreWays : public testing::TestWithParam<std::tuple<FileStore::Driver, HostCache>> {
+ protected:
+  [[nodiscard]] static std::unique_ptr<FileStore> open(const TemporaryFile& file) {
+    return FileStore::open(file.path(), Access::kReadWrite, 4, std::get<1>(GetParam()), std::get<0>(GetParam()))
+        .value();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, FileStoreWays,
+                         testing::Combine(testing::Values(FileStore::Driver::kRingIfPossible,
+                                                          FileStore::Driver::kThreads),
+                                          testing::Values(HostCache::kUsed, HostCache::kBypassedIfPossible)));
+
+// Whichever way each takes, a later request sees what an earlier one wrote.
+TEST_P(FileStoreWays, AlignedAndOddRequestsSeeEachOthersWrites) {
+  const TemporaryFile file(1 << 20);
+  const auto store = open(file);
+  std::vector<uint8_t> expected(1 << 20);
+  for (size_t i = 0; i < expected.size(); ++i) expected[i] = TemporaryFile::expected(i);
+  AlignedBytes aligned(65536);
+  std::vector<uint8_t> odd(65536 + 1);
+  uint32_t seed = 1;
+  const auto random = [&](uint32_t limit) { return (seed = seed * 1664525 + 1013904223) >> 8 & (limit - 1); };
+  for (int round = 0; round < 400; ++round) {
+    const uint64_t unit = random(2) == 0 ? 512 : 4096, size = unit * (1 + random(8));
+    const uint64_t offset = unit * random(static_cast<uint32_t>((1 << 20) / unit / 2));
+    const MutableByteSpan bytes = random(2) == 0 ? aligned.bytes.first(size) : MutableByteSpan(odd).subspan(1, size);
+    if (random(2) == 0) {
+      std::ranges::fill(bytes, static_cast<uint8_t>(round));
+      ASSERT_EQ(write(*store, offset, {bytes}), Status::kOk);
+      std::fill_n(expected.begin() + static_cast<ptrdiff_t>(offset), size, static_cast<uint8_t>(round));
+    } else {
+      ASSERT_EQ(read(*store, offset, {bytes.first(size / 2), bytes.subspan(size / 2)}), Status::kOk);
+      ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), expected.begin() + static_cast<ptrdiff_t>(offset))) << round;
+    }
+  }
+  EXPECT_EQ(flush(*store), Status::kOk);
+  const std::string contents = file.contents();
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), reinterpret_cast<const uint8_t*>(contents.data())));
+}
+
+TEST_P(FileStoreWays, AnOddLastSectorIsFilledUp) {
+  const TemporaryFile file(4096 + 1000);
+  const auto store = open(file);
+  AlignedBytes aligned(8192);
+  std::ranges::fill(aligned.bytes, uint8_t{0xFF});
+  EXPECT_EQ(read(*store, 0, {aligned.bytes.first(4096 + 1024)}), Status::kOk);
+  EXPECT_EQ(aligned.bytes[4096 + 999], TemporaryFile::expected(4096 + 999));
+  EXPECT_EQ(aligned.bytes[4096 + 1000], 0);
+}
+
+// More than the ring holds, and each answer brings the next request.
+TEST_P(FileStoreWays, AnswersRequestsThatAreMadeInAnswers) {
+  const TemporaryFile file(1 << 20);
+  AlignedBytes aligned(size_t{4096} * 200);
+  constexpr int kCount = 2000;
+  std::atomic<int> begun{0}, good{0}, ended{0};
+  std::promise<void> all;
+  {
+    const auto store = open(file);
+    std::function<void(size_t)> next = [&](size_t lane) {
+      const int number = begun++;
+      if (number >= kCount) {
+        if (++ended == 200) all.set_value();
+        return;
+      }
+      store->submit(Request::read(static_cast<uint64_t>(number % 256) * 4096,
+                                  {aligned.bytes.subspan(lane * 4096, 4096)}, [&, lane](Status status) {
+                                    good += status == Status::kOk;
+                                    next(lane);
+                                  }));
+    };
+    for (size_t lane = 0; lane < 200; ++lane) next(lane);
+    all.get_future().wait();
+  }
+  EXPECT_EQ(good.load(), kCount);
 }
 
 TEST(FileStore, CompletesEverythingThatWasSubmittedBeforeItEnds) {

@@ -22,7 +22,7 @@ int flags_of(Access access) {
 
 }  // namespace
 
-Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Access access) {
+Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Access access, HostCache cache) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "open '{}'", path);
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
@@ -35,15 +35,17 @@ Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Ac
     if (errno != EAGAIN && errno != EACCES) return fail_errno(errno, "lock '{}'", path);
     return fail("open '{}': in use by a virtual machine or another program", path);
   }
-  return std::unique_ptr<PlainFile>(new PlainFile(std::move(path), std::move(file)));
+  DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));
+  return std::unique_ptr<PlainFile>(
+      new PlainFile(std::move(path), std::move(file), std::move(direct), cache != HostCache::kTrusted));
 }
 
-Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Access access) {
-  return lock(path, TRY(open_file(path, flags_of(access))), access);
+Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Access access, HostCache cache) {
+  return lock(path, TRY(open_file(path, flags_of(access))), access, cache);
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::open_below(const std::string& folder, const std::string& name,
-                                                         Access access) {
+                                                         Access access, HostCache cache) {
   const std::string path = folder + "/" + name;
   const Fd directory = TRY(open_file(folder, O_PATH | O_DIRECTORY));
   struct open_how how{};
@@ -54,11 +56,11 @@ Result<std::unique_ptr<PlainFile>> PlainFile::open_below(const std::string& fold
     if (errno == EXDEV || errno == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
     return fail_errno(errno, "open '{}'", path);
   }
-  return lock(path, std::move(file), access);
+  return lock(path, std::move(file), access, cache);
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
-  return lock(path, TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC)), Access::kReadWrite);
+  return lock(path, TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC)), Access::kReadWrite, HostCache::kUsed);
 }
 
 Result<uint64_t> PlainFile::size() {
@@ -70,7 +72,7 @@ Result<uint64_t> PlainFile::size() {
 
 Status PlainFile::read(uint64_t offset, MutableByteSpan bytes) {
   while (!bytes.empty()) {
-    const ssize_t count = ::pread(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t count = ::pread(way_for(offset, bytes), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return status_of(errno);
     if (count == 0) {
@@ -85,7 +87,7 @@ Status PlainFile::read(uint64_t offset, MutableByteSpan bytes) {
 
 Status PlainFile::write(uint64_t offset, ByteSpan bytes) {
   while (!bytes.empty()) {
-    const ssize_t count = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t count = ::pwrite(way_for(offset, bytes), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return count < 0 ? status_of(errno) : Status::kIoError;
     bytes = bytes.subspan(static_cast<size_t>(count));
@@ -95,12 +97,13 @@ Status PlainFile::write(uint64_t offset, ByteSpan bytes) {
 }
 
 Status PlainFile::flush() {
+  if (!syncs_) return Status::kOk;
   int result = 0;
   do {
     result = ::fdatasync(file_.get());
   } while (result != 0 && errno == EINTR);
   if (result != 0) flush_failed_.store(true);
-  return flush_failed_.load() ? Status::kIoError : Status::kOk;
+  return flush_failed_.load() ? Status::kLost : Status::kOk;
 }
 
 Status PlainFile::punch(uint64_t offset, uint64_t size) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 
+#include "block/store/file/direct_access.h"
 #include "block/store/store.h"
 #include "support/os/fd.h"
 
@@ -13,10 +14,11 @@ namespace bulkhead::block {
 class PlainFile final : public Store {
  public:
   // Alone for kReadWrite, shared with other readers for kReadOnly.
-  static Result<std::unique_ptr<PlainFile>> open(const std::string& path, Access access);
+  static Result<std::unique_ptr<PlainFile>> open(const std::string& path, Access access,
+                                                 HostCache cache = HostCache::kUsed);
   // The same for a name that came out of an image: it must stay below the folder and pass no symbolic link.
   static Result<std::unique_ptr<PlainFile>> open_below(const std::string& folder, const std::string& name,
-                                                       Access access);
+                                                       Access access, HostCache cache = HostCache::kUsed);
   // Fails when the file exists.
   static Result<std::unique_ptr<PlainFile>> create(const std::string& path);
 
@@ -30,11 +32,17 @@ class PlainFile final : public Store {
   [[nodiscard]] StoreExtent extent(uint64_t offset) override;
 
  private:
-  PlainFile(std::string path, Fd file) : path_(std::move(path)), file_(std::move(file)) {}
-  static Result<std::unique_ptr<PlainFile>> lock(std::string path, Fd file, Access access);
+  PlainFile(std::string path, Fd file, DirectAccess direct, bool syncs)
+      : path_(std::move(path)), file_(std::move(file)), direct_(std::move(direct)), syncs_(syncs) {}
+  static Result<std::unique_ptr<PlainFile>> lock(std::string path, Fd file, Access access, HostCache cache);
+  [[nodiscard]] int way_for(uint64_t offset, ByteSpan bytes) const {
+    return direct_.fits(offset, bytes) ? direct_.fd() : file_.get();
+  }
 
   const std::string path_;
   const Fd file_;
+  const DirectAccess direct_;
+  const bool syncs_;  // false: a flush does nothing
   std::atomic<bool> flush_failed_{false};
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <utility>
 
 #include "spec/pci.h"
 #include "support/check.h"
@@ -82,14 +83,20 @@ uint32_t BlockModel::take_slot() {
   CHECK(!free_slots_.empty(), "more chains in flight than the queue holds");
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
+  reuse_slot(slot);
+  return slot;
+}
+
+void BlockModel::reuse_slot(uint32_t slot) {
   Pending& pending = pending_[slot];
   ++pending.generation;
   pending.parts_left = 0;
   pending.data_size = 0;
   pending.status = kBlockStatusOk;
+  pending.flush_wanted = false;
+  pending.retry = false;
   pending.used = true;
   ++in_flight_;
-  return slot;
 }
 
 bool BlockModel::begin(uint32_t slot) {
@@ -138,6 +145,7 @@ void BlockModel::begin_transfer(uint32_t slot, const BlockRequestHeader& header)
     submit(slot, block::Request::read(*offset, chain.writable_bytes(0, size), completion(slot)));
   } else {
     const uint32_t size = chain.readable_size() - sizeof header;
+    pending_[slot].flush_wanted = write_through_;
     submit(slot, block::Request::write(*offset, chain.readable_bytes(sizeof header, size), completion(slot)));
   }
 }
@@ -166,6 +174,7 @@ void BlockModel::begin_ranges(uint32_t slot, uint32_t type) {
   }
   // All are counted before the first is submitted, because it may complete at once.
   pending_[slot].parts_left = count;
+  pending_[slot].flush_wanted = write_through_;
   for (uint32_t i = 0; i < count; ++i) {
     const uint64_t offset = ranges[i].sector * kBlockSectorSize;
     const uint64_t bytes = uint64_t{ranges[i].sector_count} * kBlockSectorSize;
@@ -217,10 +226,31 @@ void BlockModel::on_wake() {
   for (const Finished& part : finished) {
     Pending& pending = pending_[part.slot];
     CHECK(pending.used && pending.generation == part.generation, "a completion for a request that is gone");
+    pending.retry |= part.status == block::Status::kRetry;
     pending.status = std::max(pending.status, to_virtio(part.status));
-    if (--pending.parts_left == 0) give_back(part.slot, pending.status);
+    if (--pending.parts_left != 0) continue;
+    if (pending.retry) {
+      waiting_.push_back(part.slot);
+      --in_flight_;
+      continue;
+    }
+    if (std::exchange(pending.flush_wanted, false) && pending.status == kBlockStatusOk) {
+      submit(part.slot, block::Request::flush(completion(part.slot)));
+    } else {
+      give_back(part.slot, pending.status);
+    }
   }
   if (!finished.empty()) transport_->used(0);
+}
+
+// Each begins from its chain again, as if it had just come: every part of a request may be done twice.
+void BlockModel::resume() {
+  const std::vector<uint32_t> slots = std::exchange(waiting_, {});
+  for (const uint32_t slot : slots) {
+    reuse_slot(slot);
+    (void)begin(slot);
+  }
+  if (!slots.empty()) transport_->used(0);
 }
 
 // The status is the last byte of the writable part, wherever the driver cut it.
@@ -238,6 +268,10 @@ void BlockModel::give_back(uint32_t slot, uint8_t status) {
 
 void BlockModel::stop() {
   CHECK(in_flight_ == 0, "a disk was reset with requests in flight");
+  for (const uint32_t slot : std::exchange(waiting_, {})) {
+    pending_[slot].used = false;
+    free_slots_.push_back(slot);
+  }
 }
 
 void BlockModel::save_state(StateWriter& writer) const {

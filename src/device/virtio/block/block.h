@@ -32,8 +32,9 @@ class BlockModel final : public Model {
   [[nodiscard]] std::vector<uint16_t> queue_sizes() const override { return {kQueueSize}; }
   void attach(Transport& transport) override { transport_ = &transport; }
   void read_config(uint64_t offset, MutableByteSpan out) const override;
-  void start(uint64_t) override {}
+  void start(uint64_t features) override { write_through_ = (features & spec::virtio::kBlockFlush) == 0; }
   [[nodiscard]] bool process(unsigned queue) override;
+  void resume() override;
   void on_wake() override;
   [[nodiscard]] size_t in_flight() const override { return in_flight_; }
   void stop() override;
@@ -48,6 +49,8 @@ class BlockModel final : public Model {
     uint32_t parts_left = 0;  // requests to the disk that have not completed
     uint32_t data_size = 0;   // bytes of the writable part that the disk fills
     uint8_t status = 0;
+    bool flush_wanted = false;  // it changes the disk, and the driver cannot ask for a flush
+    bool retry = false;         // a part of it is to be repeated, and so all of it
     bool used = false;
   };
   struct Finished {
@@ -57,6 +60,7 @@ class BlockModel final : public Model {
   };
 
   [[nodiscard]] uint32_t take_slot();
+  void reuse_slot(uint32_t slot);
   // False when not even a status can be given back.
   [[nodiscard]] bool begin(uint32_t slot);
   void begin_transfer(uint32_t slot, const spec::virtio::BlockRequestHeader& header);
@@ -71,9 +75,13 @@ class BlockModel final : public Model {
   const std::string serial_;
   Transport* transport_ = nullptr;
 
+  // A driver that did not take the feature to flush is told that a write is done when it is safe (5.2.6.2).
+  bool write_through_ = false;
+
   // Of the worker.
   std::vector<Pending> pending_;
   std::vector<uint32_t> free_slots_;
+  std::vector<uint32_t> waiting_;  // slots to begin anew when the machine goes on; no disk knows of them
   size_t in_flight_ = 0;
 
   Mutex mutex_;

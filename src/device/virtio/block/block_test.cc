@@ -23,7 +23,8 @@ constexpr uint64_t kStatus = 0x80'F000;
 
 // A disk device with its driver up and running.
 struct Machine {
-  explicit Machine(RingKind kind = kRingKinds[7], bool read_only = false, uint64_t disk_size = 1 << 20)
+  explicit Machine(RingKind kind = kRingKinds[7], bool read_only = false, uint64_t disk_size = 1 << 20,
+                   uint64_t refused_features = 0)
       : kind(kind), disk(disk_size, read_only) {
     for (size_t i = 0; i < disk.bytes.size(); ++i) disk.bytes[i] = static_cast<uint8_t>(i / 512 + 1);
     auto made = std::make_unique<ManualWorker>();
@@ -33,7 +34,7 @@ struct Machine {
             .value();
     driver = std::make_unique<FakeDriver>(*device, *memory);
     driver->enable_msix();
-    EXPECT_TRUE(driver->negotiate(kind.features() | (driver->offered() & 0xFFFFFF)));
+    EXPECT_TRUE(driver->negotiate(kind.features() | (driver->offered() & 0xFFFFFF & ~refused_features)));
     driver->set_up_queue(0, 64);
     driver->go();
   }
@@ -123,6 +124,98 @@ TEST(Block, KeepsManyRequestsInFlightAndAnswersInTheDisksOrder) {
   machine.worker->run();
   for (size_t i = 10; i-- > 0;) EXPECT_EQ(machine.driver->ring(0).take_used()->id, ids[i]);
   for (unsigned i = 0; i < 10; ++i) EXPECT_EQ(machine.driver->get(kData + 0x1'0000 * i, 1)[0], i + 1);
+}
+
+TEST(Block, AWriteIsSafeWhenItIsAnsweredToADriverThatCannotFlush) {
+  Machine machine(kRingKinds[7], false, 1 << 20, kBlockFlush);
+  EXPECT_EQ(machine.run(kBlockOut, 0, 512), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.flushes, 1);
+  EXPECT_EQ(machine.run_range(kBlockWriteZeroesRequest, {{0, 8, 0}, {16, 8, 0}}), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.flushes, 2);
+  EXPECT_EQ(machine.run(kBlockIn, 0, 512), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.flushes, 2);
+  machine.disk.forced = block::Status::kIoError;
+  EXPECT_EQ(machine.run(kBlockOut, 0, 512), kBlockStatusIoError);
+  machine.disk.forced = block::Status::kOk;
+  // The flush fails, and so does the write.
+  machine.disk.hold = true;
+  machine.add(kBlockOut, 0, 512);
+  machine.driver->kick(0);
+  machine.worker->run();
+  machine.disk.complete(0);
+  machine.worker->run();
+  ASSERT_EQ(machine.disk.held.size(), 1u);
+  EXPECT_FALSE(machine.driver->ring(0).take_used());
+  machine.disk.forced = block::Status::kIoError;
+  machine.disk.complete(0);
+  machine.worker->run();
+  EXPECT_TRUE(machine.driver->ring(0).take_used());
+  EXPECT_EQ(machine.status(), kBlockStatusIoError);
+}
+
+TEST(Block, WhatIsToBeRepeatedWaitsForTheMachineToGoOn) {
+  Machine machine;
+  machine.disk.forced = block::Status::kRetry;
+  machine.driver->put(kData, std::vector<uint8_t>(512, 0x5A));
+  machine.add(kBlockOut, 0, 512);
+  machine.driver->kick(0);
+  machine.worker->run();
+  EXPECT_FALSE(machine.driver->ring(0).take_used());
+  EXPECT_EQ(machine.status(), 0xEE);
+  // Nothing is in flight, so the machine can be paused, as often as there is no room.
+  for (int i = 0; i < 3; ++i) {
+    machine.device->pause();
+    machine.device->resume();
+    machine.worker->run();
+    EXPECT_FALSE(machine.driver->ring(0).take_used());
+  }
+  machine.device->pause();
+  machine.disk.forced = block::Status::kOk;
+  machine.device->resume();
+  machine.worker->run();
+  EXPECT_TRUE(machine.driver->ring(0).take_used());
+  EXPECT_EQ(machine.status(), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.bytes[511], 0x5A);
+  EXPECT_EQ(machine.run(kBlockIn, 0, 512), kBlockStatusOk);
+}
+
+TEST(Block, ARequestOfManyRangesIsRepeatedAsAWhole) {
+  Machine machine;
+  machine.disk.hold = true;
+  std::vector<BlockRange> ranges{{1, 1, 0}, {3, 1, 0}};
+  machine.driver->put(kData, {reinterpret_cast<const uint8_t*>(ranges.data()), ranges.size() * sizeof(BlockRange)});
+  machine.add(kBlockWriteZeroesRequest, 0, static_cast<uint32_t>(ranges.size() * sizeof(BlockRange)));
+  machine.driver->kick(0);
+  machine.worker->run();
+  ASSERT_EQ(machine.disk.held.size(), 2u);
+  machine.disk.complete(0);
+  machine.disk.forced = block::Status::kRetry;
+  machine.disk.complete(0);
+  machine.worker->run();
+  EXPECT_FALSE(machine.driver->ring(0).take_used());
+  machine.disk.forced = block::Status::kOk;
+  machine.disk.hold = false;
+  machine.device->pause();
+  machine.device->resume();
+  machine.worker->run();
+  EXPECT_TRUE(machine.driver->ring(0).take_used());
+  EXPECT_EQ(machine.status(), kBlockStatusOk);
+  EXPECT_EQ(machine.disk.bytes[512], 0);
+  EXPECT_EQ(machine.disk.bytes[1536], 0);
+}
+
+TEST(Block, AResetForgetsWhatWaits) {
+  Machine machine;
+  machine.disk.forced = block::Status::kRetry;
+  machine.add(kBlockOut, 0, 512);
+  machine.driver->kick(0);
+  machine.worker->run();
+  machine.device->reset();
+  machine.disk.forced = block::Status::kOk;
+  machine.disk.bytes[0] = 7;
+  machine.device->resume();
+  machine.worker->run();
+  EXPECT_EQ(machine.disk.bytes[0], 7);
 }
 
 TEST(Block, FlushesDiscardsAndZeroes) {

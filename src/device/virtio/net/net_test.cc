@@ -2,71 +2,23 @@
 
 #include <gtest/gtest.h>
 
-#include "device/virtio/testing/fake_driver.h"
-#include "device/virtio/testing/fake_port.h"
+#include "device/virtio/testing/net_machine.h"
 #include "net/frame/checksum.h"
-#include "net/frame/testing/frame_builder.h"
+#include "net/frame/frame_builder.h"
 
 namespace bulkhead::device::virtio {
 namespace {
 
 using namespace spec::virtio;
 using net::frame::FrameBuilder;
-
-constexpr uint64_t kReceiveData = 0x80'0000, kTransmitData = 0x90'0000;
-constexpr uint64_t kAllFeatures =
-    kNetChecksum | kNetGuestChecksum | kNetMtu | kNetMac | kNetMergeableBuffers | kNetStatus;
-const net::frame::MacAddress kMac{{0x52, 0x54, 0, 1, 2, 3}};
+using Machine = NetMachine;
+constexpr auto kMac = kNetMacAddress;
 
 std::vector<uint8_t> frame_of(size_t size, uint8_t seed = 1) {
   std::vector<uint8_t> frame(size);
   for (size_t i = 0; i < size; ++i) frame[i] = static_cast<uint8_t>(seed + i * 7);
   return frame;
 }
-
-struct Machine {
-  explicit Machine(RingKind kind = kRingKinds[7], uint64_t features = kAllFeatures) {
-    auto made = std::make_unique<ManualWorker>();
-    worker = made.get();
-    device =
-        PciTransport::create(std::make_unique<NetModel>("net0", port, kMac), *memory, sink, std::move(made)).value();
-    driver = std::make_unique<FakeDriver>(*device, *memory);
-    driver->enable_msix();
-    EXPECT_TRUE(driver->negotiate(kind.features() | features));
-    driver->set_up_queue(0, 16);
-    driver->set_up_queue(1, 16);
-    driver->go();
-    worker->run();
-  }
-  NetModel& model() { return static_cast<NetModel&>(device->model()); }
-  void offer(uint32_t size, unsigned slot) {
-    const DriverBuffer buffer{kReceiveData + 0x10000 * slot, size, true};
-    driver->ring(0).add({&buffer, 1});
-    driver->kick(0);
-    worker->run();
-  }
-  void arrive(std::vector<uint8_t> frame) {
-    port.waiting.push_back(std::move(frame));
-    port.listener();
-    worker->run();
-  }
-  void transmit(const NetHeader& header, const std::vector<uint8_t>& frame) {
-    driver->put(kTransmitData, as_bytes(header));
-    driver->put(kTransmitData + 0x1000, frame);
-    const DriverBuffer buffers[] = {{kTransmitData, sizeof header, false},
-                                    {kTransmitData + 0x1000, static_cast<uint32_t>(frame.size()), false}};
-    driver->ring(1).add(buffers);
-    driver->kick(1);
-    worker->run();
-  }
-
-  std::unique_ptr<memory::GuestMemory> memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
-  FakePort port;
-  RecordingSink sink;
-  ManualWorker* worker = nullptr;
-  std::unique_ptr<PciTransport> device;
-  std::unique_ptr<FakeDriver> driver;
-};
 
 class NetOnEveryRing : public testing::TestWithParam<RingKind> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, NetOnEveryRing, testing::ValuesIn(kRingKinds));
@@ -150,7 +102,7 @@ TEST(Net, WithoutMergeableBuffersLosesWhatNoBufferHolds) {
   EXPECT_EQ(machine.driver->ring(0).take_used()->length, 512u);
 }
 
-TEST(Net, CompletesTheChecksumThatTheDriverLeftOpen) {
+TEST(Net, PassesOnTheChecksumThatTheDriverLeftOpen) {
   Machine machine;
   const auto whole = FrameBuilder().ipv4("10.0.0.1", "10.0.0.2").tcp(1, 2, 2).payload("data").build();
   auto open = whole;
@@ -162,6 +114,9 @@ TEST(Net, CompletesTheChecksumThatTheDriverLeftOpen) {
   open[34 + 17] = static_cast<uint8_t>(sum);
   machine.transmit({.flags = kNetNeedsChecksum, .checksum_start = 34, .checksum_offset = 16}, open);
   ASSERT_EQ(machine.port.sent.size(), 1u);
+  // The port gets it open, and knows where.
+  ASSERT_TRUE(machine.port.sent_offloads[0].is_checksum_open);
+  net::frame::complete(machine.port.sent[0], machine.port.sent_offloads[0]);
   EXPECT_EQ(machine.port.sent[0], whole);
 }
 
@@ -209,7 +164,8 @@ TEST(Net, ShowsItsAddressAndFollowsTheLink) {
   EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset + 6, 2), kNetLinkUp);
   EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset + 8, 2), 1u);
   EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset + 10, 2), 1500u);
-  EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset + 12, 4), 0u);
+  EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset + 12, 4), UINT32_MAX);
+  EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset + 24, 4), 0u);
   machine.port.up = false;
   machine.port.listener();
   machine.worker->run();
@@ -230,9 +186,13 @@ TEST(Net, RestoresWhatItSavedAndNothingElse) {
   StateWriter wrong;
   wrong.put("features", uint64_t{1} << 40).put_bytes("mac", kMac.bytes).put("mtu", 1500);
   EXPECT_FALSE(other.model().restore_state(StateReader::parse(wrong.encode(), "net0").value()));
-  StateWriter twin;
-  twin.put("features", 0).put_bytes("mac", std::array<uint8_t, 6>{2}).put("mtu", 1500);
-  EXPECT_FALSE(other.model().restore_state(StateReader::parse(twin.encode(), "net0").value()));
+  FakePort port;
+  const NetModel other_address("net0", port, {{2, 0, 0, 0, 0, 1}}), other_mtu("net0", port, kMac, {.mtu = 576});
+  for (const NetModel* twin : {&other_address, &other_mtu}) {
+    StateWriter saved;
+    twin->save_state(saved);
+    EXPECT_FALSE(other.model().restore_state(StateReader::parse(saved.encode(), "net0").value()));
+  }
 }
 
 TEST(Net, LeavesThePortWhenItEnds) {

@@ -11,18 +11,20 @@ namespace bulkhead::device::virtio {
 
 class FakePort final : public net::Port {
  public:
-  net::Sent send(ByteSpan frame) override {
+  net::Sent send(ByteSpan frame, const net::frame::Offload& offload) override {
     if (room == 0) return net::Sent::kNoRoom;
     --room;
+    sent_offloads.push_back(offload);
     sent.emplace_back(frame.begin(), frame.end());
     return net::Sent::kDone;
   }
-  size_t receive(MutableByteSpan out) override {
+  size_t receive(MutableByteSpan out, net::frame::Offload& offload) override {
     while (!waiting.empty()) {
       const std::vector<uint8_t> frame = std::move(waiting.front());
       waiting.pop_front();
       if (frame.size() > out.size()) continue;
       std::ranges::copy(frame, out.begin());
+      offload = waiting_offload;
       return frame.size();
     }
     return 0;
@@ -31,6 +33,8 @@ class FakePort final : public net::Port {
   void set_listener(std::function<void()> on_ready) override { listener = std::move(on_ready); }
 
   std::vector<std::vector<uint8_t>> sent;
+  std::vector<net::frame::Offload> sent_offloads;  // of each of them
+  net::frame::Offload waiting_offload;             // of all that wait
   std::deque<std::vector<uint8_t>> waiting;
   size_t room = SIZE_MAX;
   bool up = true;

@@ -120,6 +120,7 @@ void PciTransport::pause() {
 void PciTransport::resume() {
   worker_->run_and_wait([this] {
     paused_ = false;
+    model_->resume();
     kick_all();
   });
 }

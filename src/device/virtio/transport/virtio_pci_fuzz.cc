@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "console/byte_stream.h"
+#include "device/fuzz_input.h"
 #include "device/virtio/block/block.h"
 #include "device/virtio/console/console.h"
 #include "device/virtio/manual_worker.h"
@@ -11,6 +12,7 @@
 #include "device/virtio/testing/fake_port.h"
 #include "device/virtio/testing/memory_disk.h"
 #include "device/virtio/transport/pci_transport.h"
+#include "net/frame/frame_builder.h"
 #include "support/check.h"
 
 namespace bulkhead::device::virtio {
@@ -27,21 +29,6 @@ struct NarrowStream final : console::ByteStream {
   size_t write(ByteSpan bytes) override { return bytes.size() > 3 ? 3 : bytes.size(); }
   size_t read(MutableByteSpan out) override { return out.empty() ? 0 : 1; }
   void set_listener(std::function<void()>) override {}
-};
-
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : bytes_(data, size) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  uint64_t take(size_t size) {
-    const size_t count = size < bytes_.size() ? size : bytes_.size();
-    const uint64_t value = load_little(bytes_.first(count));
-    bytes_ = bytes_.subspan(count);
-    return value;
-  }
-
- private:
-  ByteSpan bytes_;
 };
 
 struct Machine {
@@ -113,7 +100,7 @@ struct Machine {
   std::unique_ptr<PciTransport> net;
 };
 
-void step(Machine& machine, Input& input) {
+void step(Machine& machine, FuzzInput& input) {
   const uint64_t operation = input.take(1);
   PciTransport& device = (operation & 0xC0) == 0xC0 ? *machine.net
                          : (operation & 0x80) != 0  ? *machine.console
@@ -153,7 +140,7 @@ void step(Machine& machine, Input& input) {
       break;
     }
     case 7:
-      device.write_mmio(PciTransport::kNotifyOffset + 4 * (width % 2), as_bytes(value).first(2));
+      device.write_mmio(PciTransport::kNotifyOffset + 4 * (width % 3), as_bytes(value).first(2));
       break;
     case 8:
       machine.run();
@@ -166,9 +153,27 @@ void step(Machine& machine, Input& input) {
       machine.save_and_restore(device);
       break;
     case 11: {
-      std::vector<uint8_t> frame(14 + input.take(2) % 2048);
+      const uint64_t size = input.take(2);
+      std::vector<uint8_t> frame(14 + size % 2048);
+      machine.port.waiting_offload = {};
+      if (width > 4) {
+        // A stream in one frame, whole for some drivers and in pieces for others.
+        frame = net::frame::FrameBuilder()
+                    .ethernet({{2, 0, 0, 0, 0, 2}}, {{2, 0, 0, 0, 0, 1}})
+                    .ipv4("10.0.0.1", "10.0.0.2")
+                    .tcp(1, 2, net::frame::kTcpAcknowledge)
+                    .payload(std::vector<uint8_t>(1 + size % 65000))
+                    .build();
+        (void)net::frame::make_segmented(frame, 1448, machine.port.waiting_offload);
+      }
       machine.port.up = width != 3;
+      for (size_t i = 0; i < machine.port.sent.size(); ++i) {
+        net::frame::Offload left = machine.port.sent_offloads[i];
+        CHECK(net::frame::settle(machine.port.sent[i], left, NetModel::kDefaultMtu + 22), "what is sent is settled");
+        CHECK(left == machine.port.sent_offloads[i], "and nothing was left to find");
+      }
       machine.port.sent.clear();
+      machine.port.sent_offloads.clear();
       machine.port.room = width;
       if (machine.port.waiting.size() < 16) machine.port.waiting.push_back(std::move(frame));
       machine.port.listener();
@@ -177,8 +182,12 @@ void step(Machine& machine, Input& input) {
     default:
       machine.bring_up(device,
                        spec::virtio::kFeatureVersion1 | input.take(1) << 28 |
-                           (&device == machine.net.get() ? spec::virtio::kNetMergeableBuffers : 0),
-                       &device == machine.block.get() ? 1 : 2);
+                           (&device != machine.net.get() ? 0
+                            : width % 2 != 0             ? machine.net->model().features()
+                                                         : spec::virtio::kNetMergeableBuffers),
+                       &device == machine.block.get() ? 1
+                       : &device == machine.net.get() ? 3
+                                                      : 2);
       break;
   }
 }
@@ -207,7 +216,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<uint8_t> zeroes(kArea);
   (void)memory->write({0}, zeroes);
   Machine machine(*memory);
-  Input input(data, size);
+  device::FuzzInput input(data, size);
   for (int steps = 0; !input.empty() && steps < 4096; ++steps) step(machine, input);
   check_reset(machine);
   return 0;

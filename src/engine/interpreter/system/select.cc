@@ -155,8 +155,6 @@ bool system_ends_block(const decoder::Instruction& instruction) {
     case Mnemonic::kSti:
     case Mnemonic::kPopf:
     case Mnemonic::kHlt:
-    case Mnemonic::kClac:
-    case Mnemonic::kStac:
     case Mnemonic::kSyscall:
     case Mnemonic::kSysret:
     case Mnemonic::kSysenter:

@@ -48,7 +48,7 @@ uint64_t StackFrame::write(Cpu& cpu, const StackTarget& stack) const {
     const uint64_t bottom = stack.pointer - size;
     const mmu::TlbEntry& entry = cpu.tlb.entry(bottom, stack.rights);
     if (bottom - entry.tag_write <= kPageSize - size) [[likely]] {
-      auto* host = reinterpret_cast<uint8_t*>(entry.host + (bottom & (kPageSize - 1)));
+      auto* host = reinterpret_cast<uint8_t*>(bottom + entry.delta);
       for (unsigned i = 0; i < count_; ++i) store_word<uint64_t>(host + size - (i + 1) * 8, values_[i]);
       return bottom;
     }

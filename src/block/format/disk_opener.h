@@ -1,0 +1,25 @@
+// Opens a file as the disk that a guest gets, or whoever wants to know what a guest would get: a raw file by itself, an
+// image of another format with workers in front. The format is stated.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "block/disk.h"
+#include "block/store/store.h"
+
+namespace bulkhead::block {
+
+class Image;
+
+struct OpenedDisk {
+  std::unique_ptr<Disk> disk;
+  Image* image = nullptr;  // behind the disk, as long as that lives; null for a raw file by itself
+};
+
+// Without threads, requests are carried out by who submits them. The backing file is only read unless it is to be
+// written.
+Result<OpenedDisk> open_disk(const std::string& path, const std::string& format, Access access, HostCache cache,
+                             unsigned thread_count, Access backing_access = Access::kReadOnly);
+
+}  // namespace bulkhead::block

@@ -1,0 +1,44 @@
+#include "block/format/new_files.h"
+
+#include <filesystem>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "block/store/file/plain_file.h"
+#include "support/os/fd.h"
+
+namespace bulkhead::block {
+
+NewFiles::~NewFiles() {
+  for (const std::string& path : paths_) ::unlink(path.c_str());
+}
+
+Result<std::unique_ptr<Store>> NewFiles::create(const std::string& path) {
+  auto store = TRY(PlainFile::create(path));
+  paths_.push_back(path);
+  return store;
+}
+
+Result<> create_files(NewFiles& files, const std::string& path, const std::string& format, CreateOptions options) {
+  const Format* const found = TRY(find_format(format));
+  const auto store = TRY(files.create(path));
+  const std::string folder = folder_of(path);
+  options.file_name = path.substr(path.rfind('/') + 1);
+  options.create_beside = [&](const std::string& name) { return files.create(folder + "/" + name); };
+  TRY_IN(fmt::format("create '{}'", path), found->create(*store, options));
+  return {};
+}
+
+Result<> sync_folder_of(const std::string& path) {
+  const Fd folder = TRY(open_file(folder_of(path), O_RDONLY | O_DIRECTORY));
+  if (::fsync(folder.get()) != 0) return fail_errno(errno, "sync the folder of '{}'", path);
+  return {};
+}
+
+std::string folder_of(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path();
+  return folder.empty() ? "." : folder;
+}
+
+}  // namespace bulkhead::block

@@ -1,0 +1,32 @@
+// Makes the files of a new image. What exists already is left alone, and what was made is gone again unless it is kept.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/format/image.h"
+
+namespace bulkhead::block {
+
+class NewFiles {
+ public:
+  NewFiles() = default;
+  NewFiles(const NewFiles&) = delete;
+  NewFiles& operator=(const NewFiles&) = delete;
+  ~NewFiles();
+  Result<std::unique_ptr<Store>> create(const std::string& path);
+  void keep() { paths_.clear(); }
+
+ private:
+  std::vector<std::string> paths_;
+};
+
+// An empty image of a format at path, with the files beside it that the format needs.
+Result<> create_files(NewFiles& files, const std::string& path, const std::string& format, CreateOptions options);
+// That a file was made or renamed in this folder outlasts a power cut.
+Result<> sync_folder_of(const std::string& path);
+// The folder that names inside an image are relative to; without a slash at its end.
+[[nodiscard]] std::string folder_of(const std::string& path);
+
+}  // namespace bulkhead::block

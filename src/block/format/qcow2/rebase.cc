@@ -1,0 +1,58 @@
+// Another backing file, or none: what shows through has been made sure of by the caller. And making a disk smaller.
+#include "block/format/big_endian.h"
+#include "block/format/qcow2/qcow2_image.h"
+
+namespace bulkhead::block::qcow2 {
+namespace {
+
+constexpr uint64_t kSector = 512;
+
+}  // namespace
+
+// One sector holds all that changes, so a power cut leaves the old name or the new one.
+Result<> Qcow2Image::set_backing(const std::string& name, const std::string& format) {
+  const LockGuard lock(mutex_);
+  if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
+  if (header_.has_bitmaps) return fail("rebase '{}': images with persistent bitmaps are not supported", store_->name());
+  if (!commit()) return fail("rebase '{}': flush", store_->name());
+  Header header = header_;
+  header.backing_name = name;
+  header.backing_format = format;
+  std::vector<uint8_t> bytes = TRY(make_header(header));
+  if (!name.empty() && load64(&bytes[8]) + name.size() > kSector) {
+    return fail("rebase '{}': backing file name of {} bytes is too long", store_->name(), name.size());
+  }
+  bytes.resize(kSector);
+  TRY(store_->write_all(0, bytes));
+  TRY(store_->flush_all());
+  header_ = std::move(header);
+  return {};
+}
+
+Result<> Qcow2Image::shrink(uint64_t new_size) {
+  new_size = align_up(new_size, kSector);
+  if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
+  if (header_.snapshot_count != 0) return fail("resize '{}': it has snapshots; delete them", store_->name());
+  const uint64_t cluster = header_.cluster_size(), from = align_up(new_size, cluster);
+  // The size first: what is cut off must not come back half.
+  std::vector<uint8_t> field(8);
+  store64(field.data(), new_size);
+  if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
+  // A cluster that stays in part holds zeroes behind the disk's end, which it may grow into again.
+  const uint64_t old_size = geometry_.size, tail = std::min(from, old_size);
+  if (tail > new_size && write_zeroes(new_size, tail - new_size, Unmap::kYes) != Status::kOk) {
+    return fail("resize '{}': the end cannot be zeroed", store_->name());
+  }
+  if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
+  TRY(store_->write_all(kSizeField, field));
+  TRY(store_->flush_all());
+  if (old_size > from && discard(from, old_size - from) != Status::kOk) {
+    return fail("resize '{}': what is cut off cannot be given back", store_->name());
+  }
+  if (flush() != Status::kOk || flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
+  header_.size = new_size;
+  geometry_.size = new_size;
+  return {};
+}
+
+}  // namespace bulkhead::block::qcow2

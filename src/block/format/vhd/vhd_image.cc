@@ -1,0 +1,166 @@
+#include "block/format/vhd/vhd_image.h"
+
+#include <bit>
+#include <charconv>
+#include <chrono>
+
+#include "block/format/raw/raw_image.h"
+#include "block/format/settings.h"
+#include "block/format/utf16.h"
+#include "block/format/vhd/dynamic_image.h"
+
+namespace bulkhead::block::vhd {
+namespace {
+
+uint32_t seconds_since_2000() {
+  using namespace std::chrono;
+  return static_cast<uint32_t>(
+      duration_cast<seconds>(system_clock::now() - sys_days(year(2000) / January / 1)).count());
+}
+
+// The disk's bytes lie in the file as they are; the footer behind them moves when they grow.
+class FixedImage final : public Image {
+ public:
+  FixedImage(std::unique_ptr<Store> store, Footer footer, Access access)
+      : store_(std::move(store)), footer_(std::move(footer)), window_(*store_, 0, footer_.disk_size(), access) {}
+
+  [[nodiscard]] const Geometry& geometry() const override { return window_.geometry(); }
+  [[nodiscard]] ImageInfo info() const override {
+    ImageInfo info;
+    info.format = "vhd";
+    info.virtual_size = window_.geometry().size;
+    info.identity = to_text(footer_.id, GuidOrder::kAsWritten);
+    info.details = {{"subformat", "fixed"}, {"creator", footer_.creator}, {"id", info.identity}};
+    return info;
+  }
+  [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override { return window_.read(offset, bytes); }
+  [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override { return window_.write(offset, bytes); }
+  [[nodiscard]] Status write_zeroes(uint64_t offset, uint64_t size, Unmap unmap) override {
+    return window_.write_zeroes(offset, size, unmap);
+  }
+  [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override { return window_.discard(offset, size); }
+  [[nodiscard]] Status flush() override { return window_.flush(); }
+  [[nodiscard]] Result<Extent> map(uint64_t offset) override { return window_.map(offset); }
+  // Its footer was checked when it was opened, and there is nothing else.
+  [[nodiscard]] Result<CheckReport> check(Repair) override { return CheckReport{}; }
+  [[nodiscard]] Result<> grow(uint64_t new_size) override {
+    if (new_size > kLargestDisk) {
+      return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDisk);
+    }
+    const uint64_t old_size = footer_.disk_size();
+    footer_.current_size = align_up(new_size, kSector);
+    footer_.creator = "win ";
+    set_geometry(footer_);
+    // The old footer is taken away only when the new one is safe.
+    TRY(store_->write_all(footer_.current_size, make_footer(footer_)));
+    TRY(store_->flush_all());
+    if (footer_.current_size > old_size) TRY(store_->write_all(old_size, std::vector<uint8_t>(kSector)));
+    TRY(store_->flush_all());
+    window_.set_size(footer_.current_size);
+    return {};
+  }
+
+ private:
+  const std::unique_ptr<Store> store_;
+  Footer footer_;
+  raw::Window window_;
+};
+
+Result<> create_fixed(Store& store, Footer footer) {
+  footer.type = DiskType::kFixed;
+  if (store.truncate(footer.current_size) != Status::kOk) {
+    return fail("resize '{}' to {} bytes", store.name(), footer.current_size);
+  }
+  TRY(store.write_all(footer.current_size, make_footer(footer)));
+  return store.flush_all();
+}
+
+Result<Guid> parse_guid(const std::string& text) {
+  Guid guid{};
+  size_t digits = 0;
+  for (const char c : text) {
+    if (c == '-') continue;
+    uint8_t digit = 0;
+    if (digits == 32 || std::from_chars(&c, &c + 1, digit, 16).ec != std::errc()) return fail("'{}' is no GUID", text);
+    guid[digits / 2] = static_cast<uint8_t>(guid[digits / 2] << 4 | digit);
+    ++digits;
+  }
+  return guid;
+}
+
+// Where the parent is: relative to this file, in Windows' notation. It lies between header and table.
+Result<std::vector<uint8_t>> name_parent(Header& header, const CreateOptions& options) {
+  if (options.backing_format != "vhd") {
+    return fail("a VHD image's backing file must be a VHD image, not {}", options.backing_format);
+  }
+  header.parent_id = TRY(parse_guid(options.backing_identity));
+  header.parent_timestamp = seconds_since_2000();
+  header.parent_name = options.backing_name.substr(options.backing_name.rfind('/') + 1);
+  std::vector<uint8_t> name = to_utf16(to_windows_name(options.backing_name), ByteOrder::kLittle);
+  if (name.size() > kSector) return fail("backing file name of {} bytes is too long", options.backing_name.size());
+  header.locators[0] = {
+      .platform = kRelativeName, .size = static_cast<uint32_t>(name.size()), .offset = kSector + kHeaderBytes};
+  header.table_offset += kSector;
+  name.resize(kSector);
+  return name;
+}
+
+}  // namespace
+
+Result<> create(Store& store, const CreateOptions& options) {
+  Settings settings("vhd", options.settings);
+  const std::string subformat = TRY(settings.word("subformat", "dynamic", {"dynamic", "fixed"}));
+  const uint64_t block =
+      TRY(settings.power_of_two("block_size", kDefaultBlockBytes, kLeastBlockBytes, kMostBlockBytes));
+  TRY(settings.finish());
+  if (options.size > kLargestDisk) return fail("size {}: the largest VHD disk is {}", options.size, kLargestDisk);
+  Footer footer{.timestamp = seconds_since_2000(), .id = random_guid(GuidOrder::kAsWritten)};
+  footer.original_size = footer.current_size = align_up(options.size, kSector);
+  set_geometry(footer);
+  if (subformat == "fixed") {
+    if (!options.backing_name.empty()) return fail("a fixed VHD image cannot have a backing file");
+    return create_fixed(store, std::move(footer));
+  }
+  footer.type = options.backing_name.empty() ? DiskType::kDynamic : DiskType::kDifferencing;
+  footer.header_offset = kSector;
+  Header header{.table_offset = kSector + kHeaderBytes,
+                .entries = static_cast<uint32_t>((footer.current_size + block - 1) / block),
+                .block_bytes = static_cast<uint32_t>(block)};
+  if (footer.type == DiskType::kDifferencing) {
+    TRY(store.write_all(kSector + kHeaderBytes, TRY(name_parent(header, options))));
+  }
+  const std::vector<uint8_t> table(header.table_bytes(), 0xFF);
+  TRY(store.write_all(header.table_offset, table));
+  TRY(store.write_all(kSector, make_header(header)));
+  TRY(store.write_all(header.table_offset + table.size(), make_footer(footer)));
+  TRY(store.flush_all());
+  TRY(store.write_all(0, make_footer(footer)));
+  return store.flush_all();
+}
+
+Result<bool> ends_with_footer(Store& store) {
+  const uint64_t file_size = TRY(store.size());
+  if (file_size < kSector) return false;
+  std::vector<uint8_t> bytes(kSector);
+  TRY(store.read_all(file_size - kSector, bytes));
+  const auto footer = parse_footer(bytes, store.name(), file_size - kSector);
+  return footer && *footer;
+}
+
+Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener) {
+  const uint64_t file_size = TRY(store->size());
+  std::vector<uint8_t> bytes(kSector);
+  if (file_size < kSector) return fail("open '{}': no VHD image", store->name());
+  const uint64_t end = align_down(file_size, kSector) - kSector;
+  for (const uint64_t at : {uint64_t{0}, end}) {
+    TRY(store->read_all(at, bytes));
+    const std::optional<Footer> footer = TRY(parse_footer(bytes, store->name(), at));
+    if (!footer) continue;
+    if (footer->type != DiskType::kFixed) return DynamicImage::open(std::move(store), *footer, access, opener);
+    if (at != end || footer->disk_size() > end) continue;
+    return std::make_unique<FixedImage>(std::move(store), *footer, access);
+  }
+  return fail("open '{}': no VHD image: neither its first nor its last 512 bytes are a footer", store->name());
+}
+
+}  // namespace bulkhead::block::vhd

@@ -1,0 +1,60 @@
+// VHDX images: blocks of 1 to 256 MiB found through one table, fixed, dynamic or differencing. A block's data is
+// flushed before its table entry is written, and an entry lies in one sector, so that the log is read and never needed.
+// Source: Microsoft's [MS-VHDX].
+#pragma once
+
+#include "block/format/unit/unit_image.h"
+#include "block/format/vhdx/metadata.h"
+
+namespace bulkhead::block::vhdx {
+
+Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
+// Settings: subformat (fixed, dynamic; with a backing file it is differencing), block_size, logical_sector_size.
+Result<> create(Store& store, const CreateOptions& options);
+
+class VhdxImage final : public UnitImage {
+ public:
+  static Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
+  ~VhdxImage() override;
+
+  [[nodiscard]] ImageInfo info() const override;
+  [[nodiscard]] Result<CheckReport> check(Repair repair) override;
+  [[nodiscard]] Result<> grow(uint64_t new_size) override;
+  [[nodiscard]] Image* backing() override { return parent_.get(); }
+
+ private:
+  VhdxImage(std::unique_ptr<Store> store, CurrentHeader header, Regions regions, Metadata metadata, Access access);
+  Result<> open_parent(const ImageOpener& opener);
+  Result<> find_end();
+  Result<uint64_t> used_end(uint64_t file_size) REQUIRES(mutex_);
+
+  Outcome<Unit> find_unit(uint64_t unit) override REQUIRES(mutex_);
+  Outcome<Place> allocate() override REQUIRES(mutex_);
+  Outcome<> link(uint64_t unit, uint64_t place) override REQUIRES(mutex_);
+  Outcome<> link_zero(uint64_t unit) override REQUIRES(mutex_);
+  Outcome<> begin_writing() override REQUIRES(mutex_);
+  [[nodiscard]] bool may_be_data(uint64_t place) const override REQUIRES(mutex_);
+  Outcome<> read_special(const Unit& unit, uint64_t guest, MutableByteSpan bytes) override;
+  Outcome<> write_tables(const std::vector<TableSectors::Run>& runs) override;
+
+  [[nodiscard]] uint64_t entry_at(uint64_t unit) const {
+    return regions_.table.offset + (unit + unit / metadata_.chunk_ratio()) * 8;
+  }
+  [[nodiscard]] uint64_t bitmap_entry_at(uint64_t chunk) const {
+    return regions_.table.offset + (chunk * (metadata_.chunk_ratio() + 1) + metadata_.chunk_ratio()) * 8;
+  }
+  // Calls each(place) for the bitmap blocks there are.
+  template <typename Each>
+  Result<> each_bitmap(Each each) REQUIRES(mutex_);
+
+  Header header_;
+  size_t header_slot_;
+  const Regions regions_;
+  Metadata metadata_;
+  std::unique_ptr<Image> parent_;
+  uint64_t end_ GUARDED_BY(mutex_) = 0;
+  bool tail_is_clean_ GUARDED_BY(mutex_) = false;
+  uint64_t file_end_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace bulkhead::block::vhdx

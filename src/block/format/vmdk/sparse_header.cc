@@ -1,0 +1,97 @@
+#include "block/format/vmdk/sparse_header.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace bulkhead::block::vmdk {
+namespace {
+
+constexpr uint32_t kMagic = 0x564D444B;
+constexpr uint64_t kMostGrainSectors = (uint64_t{64} << 20) / kSector;
+constexpr std::array<uint8_t, 4> kLineEnds{'\n', ' ', '\r', '\n'};
+
+Result<> check_places(const SparseHeader& header, const std::string& name, uint64_t offset, uint64_t file_size) {
+  const auto inside = [&](uint64_t sector, uint64_t bytes) {
+    return sector <= file_size / kSector && range_fits(sector * kSector, bytes, align_up(file_size, kSector));
+  };
+  if (header.directory != kDirectoryAtEnd && !inside(header.directory, header.directory_bytes())) {
+    return fail("open '{}': grain directory at sector {:#x} (byte {}) lies outside the file ({} bytes)", name,
+                header.directory, offset + 56, file_size);
+  }
+  if (header.has_redundant() && !inside(header.redundant_directory, header.directory_bytes())) {
+    return fail("open '{}': redundant grain directory at sector {:#x} (byte {}) lies outside the file ({} bytes)", name,
+                header.redundant_directory, offset + 48, file_size);
+  }
+  if (header.descriptor_at != 0 && (header.descriptor_size > kMostDescriptorBytes / kSector ||
+                                    !inside(header.descriptor_at, header.descriptor_size * kSector))) {
+    return fail("open '{}': descriptor of {} sectors at sector {:#x} (byte {})", name, header.descriptor_size,
+                header.descriptor_at, offset + 28);
+  }
+  return {};
+}
+
+}  // namespace
+
+bool is_sparse_header(ByteSpan bytes) {
+  return bytes.size() >= kSector && load<uint32_t>(&bytes[0]) == kMagic;
+}
+
+Result<SparseHeader> parse_sparse_header(ByteSpan bytes, const std::string& name, uint64_t offset, uint64_t file_size) {
+  if (!is_sparse_header(bytes)) return fail("open '{}': no VMDK sparse extent", name);
+  SparseHeader header;
+  header.version = load<uint32_t>(&bytes[4]);
+  header.flags = load<uint32_t>(&bytes[8]);
+  header.capacity = load<uint64_t>(&bytes[12]);
+  header.grain = load<uint64_t>(&bytes[20]);
+  header.descriptor_at = load<uint64_t>(&bytes[28]);
+  header.descriptor_size = load<uint64_t>(&bytes[36]);
+  header.table_entries = load<uint32_t>(&bytes[44]);
+  header.redundant_directory = load<uint64_t>(&bytes[48]);
+  header.directory = load<uint64_t>(&bytes[56]);
+  header.overhead = load<uint64_t>(&bytes[64]);
+  header.unclean = bytes[kUncleanField] != 0;
+  if (header.version < 1 || header.version > 3) {
+    return fail("open '{}': version {} at byte {}", name, header.version, offset + 4);
+  }
+  if (header.capacity > kLargestDiskSectors) {
+    return fail("open '{}': capacity of {} sectors at byte {}", name, header.capacity, offset + 12);
+  }
+  if (!std::has_single_bit(header.grain) || header.grain > kMostGrainSectors) {
+    return fail("open '{}': grain of {} sectors at byte {}, allowed are powers of two up to {}", name, header.grain,
+                offset + 20, kMostGrainSectors);
+  }
+  if (!std::has_single_bit(header.table_entries) || header.table_entries > 4096) {
+    return fail("open '{}': grain tables of {} entries at byte {}", name, header.table_entries, offset + 44);
+  }
+  if (!std::ranges::equal(bytes.subspan(73, 4), kLineEnds)) {
+    return fail("open '{}': bytes {} to {} show that the file was changed as if it were text", name, offset + 73,
+                offset + 76);
+  }
+  const auto compression = load<uint16_t>(&bytes[77]);
+  if (compression > 1 || (compression == 1) != ((header.flags & kCompressed) != 0)) {
+    return fail("open '{}': compression {} at byte {}", name, compression, offset + 77);
+  }
+  TRY(check_places(header, name, offset, file_size));
+  return header;
+}
+
+std::vector<uint8_t> make_sparse_header(const SparseHeader& header) {
+  std::vector<uint8_t> bytes(kSector);
+  store(&bytes[0], kMagic);
+  store(&bytes[4], header.version);
+  store(&bytes[8], header.flags);
+  store(&bytes[12], header.capacity);
+  store(&bytes[20], header.grain);
+  store(&bytes[28], header.descriptor_at);
+  store(&bytes[36], header.descriptor_size);
+  store(&bytes[44], header.table_entries);
+  store(&bytes[48], header.redundant_directory);
+  store(&bytes[56], header.directory);
+  store(&bytes[64], header.overhead);
+  bytes[kUncleanField] = header.unclean ? 1 : 0;
+  std::ranges::copy(kLineEnds, bytes.begin() + 73);
+  store(&bytes[77], static_cast<uint16_t>((header.flags & kCompressed) != 0 ? 1 : 0));
+  return bytes;
+}
+
+}  // namespace bulkhead::block::vmdk

@@ -1,0 +1,275 @@
+#include "block/format/vmdk/vmdk_image.h"
+
+#include <filesystem>
+#include <random>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "block/store/file/plain_file.h"
+#include "block/testing/shared_store.h"
+
+namespace bulkhead::block::vmdk {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+Result<std::unique_ptr<Image>> try_open(MemoryStore& file, Access access = Access::kReadWrite) {
+  return vmdk::open(std::make_unique<block::testing::SharedStore>(file), access, ImageOpener("/nonexistent"));
+}
+
+std::string error_of(MemoryStore& file) {
+  const auto image = try_open(file);
+  return image ? "" : image.error().message;
+}
+
+MemoryStore made(uint64_t size, const char* subformat = "monolithicSparse") {
+  MemoryStore file;
+  const auto done = create(file, {.size = size, .settings = {{"subformat", subformat}}});
+  EXPECT_TRUE(done) << done.error().message;
+  return file;
+}
+
+std::string text_in(MemoryStore& file) {
+  return {reinterpret_cast<const char*>(&file.bytes()[512]), 10240};
+}
+
+class Folder : public ::testing::Test {
+ protected:
+  Folder() : path_(std::filesystem::temp_directory_path() / fmt::format("vmdk-{}", ::getpid())) {
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() override { std::filesystem::remove_all(path_); }
+  void create(const std::string& name, uint64_t size, std::map<std::string, std::string> settings) {
+    CreateOptions options{.size = size, .settings = std::move(settings), .file_name = name};
+    options.create_beside = [&](const std::string& beside) { return PlainFile::create(path_ / beside); };
+    const auto done = vmdk::create(*PlainFile::create(path_ / name).value(), options);
+    ASSERT_TRUE(done) << done.error().message;
+  }
+  Result<std::unique_ptr<Image>> open(const std::string& name, Access access = Access::kReadWrite) {
+    return open_image(path_ / name, "vmdk", access);
+  }
+  std::filesystem::path path_;
+};
+
+TEST_F(Folder, ASplitImageOpensByAnyOfItsFiles) {
+  for (const char* const kind : {"twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "monolithicFlat"}) {
+    const std::string stem = kind;
+    create(stem + ".vmdk", 5 * kMiB / 2, {{"subformat", kind}, {"extent_size", "1048576"}});
+    std::vector<uint8_t> data(5 * kMiB / 2), found(data.size());
+    std::mt19937_64 random(1);
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+    ASSERT_EQ((*open(stem + ".vmdk"))->write(0, data), Status::kOk);
+    unsigned files = 0;
+    for (const auto& file : std::filesystem::directory_iterator(path_)) {
+      if (!file.path().filename().string().starts_with(stem)) continue;
+      const auto image = open(file.path().filename(), Access::kReadOnly);
+      ASSERT_TRUE(image) << image.error().message;
+      ASSERT_EQ((*image)->read(0, found), Status::kOk);
+      EXPECT_TRUE(found == data) << file.path();
+      ++files;
+    }
+    EXPECT_EQ(files, stem == "monolithicFlat" ? 2u : 4u);
+  }
+}
+
+TEST_F(Folder, AnExtentThatIsMissingOrTooSmallIsNamed) {
+  create("a.vmdk", 3 * kMiB, {{"subformat", "twoGbMaxExtentFlat"}, {"extent_size", "1048576"}});
+  std::filesystem::resize_file(path_ / "a-f002.vmdk", kMiB - 512);
+  const auto small = open("a.vmdk");
+  ASSERT_FALSE(small);
+  EXPECT_NE(small.error().message.find("'a-f002.vmdk' has 1048064 bytes"), std::string::npos) << small.error().message;
+  std::filesystem::remove(path_ / "a-f002.vmdk");
+  EXPECT_NE(open("a.vmdk").error().message.find("a-f002.vmdk"), std::string::npos);
+}
+
+TEST_F(Folder, AParentThatWasWrittenToIsRefused) {
+  create("base.vmdk", kMiB, {});
+  CreateOptions options{.size = kMiB, .backing_name = "base.vmdk", .backing_format = "vmdk"};
+  options.backing_identity = (*open("base.vmdk", Access::kReadOnly))->info().identity;
+  ASSERT_TRUE(vmdk::create(*PlainFile::create(path_ / "top.vmdk").value(), options));
+  ASSERT_TRUE(open("top.vmdk"));
+  ASSERT_EQ((*open("base.vmdk"))->write(0, std::vector<uint8_t>(512, 1)), Status::kOk);
+  const auto image = open("top.vmdk");
+  ASSERT_FALSE(image);
+  EXPECT_NE(image.error().message.find("changed since"), std::string::npos) << image.error().message;
+}
+
+TEST(VmdkStream, HoldsWhatItWasFilledWithAndIsReadOnlyThen) {
+  MemoryStore file = made(40 * kMiB + 512, "streamOptimized");
+  EXPECT_EQ((*try_open(file, Access::kReadOnly))->check(Repair::kNone)->errors, 0u);
+  std::vector<uint8_t> grain(65536, 7), found(65536);
+  {
+    const auto image = try_open(file, Access::kFill).value();
+    EXPECT_EQ(image->fill_order(), FillOrder::kAscending);
+    ASSERT_EQ(image->write(65536, grain), Status::kOk);
+    EXPECT_EQ(image->write(0, grain), Status::kUnsupported);
+    EXPECT_EQ(image->write(3 * 65536, ByteSpan(grain).first(512)), Status::kUnsupported);
+    ASSERT_EQ(image->write(35 * kMiB, grain), Status::kOk);
+    ASSERT_EQ(image->write(40 * kMiB, ByteSpan(grain).first(512)), Status::kOk);
+    ASSERT_EQ(image->flush(), Status::kOk);
+    EXPECT_EQ(image->write(40 * kMiB, ByteSpan(grain).first(512)), Status::kUnsupported);
+  }
+  EXPECT_LT(file.bytes().size(), 100000u);
+  EXPECT_NE(error_of(file).find("can only be read"), std::string::npos);
+  const auto image = try_open(file, Access::kReadOnly).value();
+  for (const uint64_t at : {uint64_t{65536}, 35 * kMiB}) {
+    ASSERT_EQ(image->read(at, found), Status::kOk);
+    EXPECT_TRUE(found == grain);
+  }
+  ASSERT_EQ(image->read(0, found), Status::kOk);
+  EXPECT_EQ(found[0], 0);
+  ASSERT_EQ(image->read(40 * kMiB, MutableByteSpan(found).first(512)), Status::kOk);
+  EXPECT_EQ(found[511], 7);
+  EXPECT_EQ(image->check(Repair::kNone)->errors, 0u);
+}
+
+TEST(VmdkStream, ADamagedGrainIsAnErrorAndCheckFindsAWrongMarker) {
+  MemoryStore file = made(kMiB, "streamOptimized");
+  std::vector<uint8_t> grain(65536, 7);
+  {
+    const auto image = try_open(file, Access::kFill).value();
+    ASSERT_EQ(image->write(0, grain), Status::kOk);
+    ASSERT_EQ(image->flush(), Status::kOk);
+  }
+  file.bytes()[65536 + 20] ^= 0x55;
+  EXPECT_EQ((*try_open(file, Access::kReadOnly))->read(0, grain), Status::kIoError);
+  file.bytes()[65536] = 128;
+  EXPECT_EQ((*try_open(file, Access::kReadOnly))->check(Repair::kNone)->errors, 1u);
+}
+
+TEST(VmdkSparse, RepairsTheSecondTablesAfterAPowerCut) {
+  MemoryStore file = made(4 * kMiB);
+  ASSERT_EQ((*try_open(file))->write(0, std::vector<uint8_t>(512, 5)), Status::kOk);
+  EXPECT_EQ(file.bytes()[72], 0);
+  const size_t redundant = (21 + 1) * 512;
+  ASSERT_NE(load<uint32_t>(&file.bytes()[redundant]), 0u);
+  store(&file.bytes()[redundant], uint32_t{0});
+  EXPECT_EQ((*try_open(file, Access::kReadOnly))->check(Repair::kNone)->errors, 1u);
+  file.bytes()[72] = 1;
+  EXPECT_EQ((*try_open(file))->check(Repair::kNone)->errors, 0u);
+  EXPECT_EQ(file.bytes()[72], 0);
+}
+
+TEST(VmdkSparse, CutsOffWhatNoTableNamesAfterAPowerCut) {
+  MemoryStore file = made(4 * kMiB);
+  const size_t size = file.bytes().size();
+  file.bytes().resize(size + 3 * 65536, 0xAA);
+  file.bytes()[72] = 1;
+  const auto image = try_open(file).value();
+  EXPECT_EQ(file.bytes().size(), size);
+  ASSERT_EQ(image->write(512, std::vector<uint8_t>(512, 5)), Status::kOk);
+  std::vector<uint8_t> found(1536);
+  ASSERT_EQ(image->read(0, found), Status::kOk);
+  EXPECT_EQ(found[0], 0);
+  EXPECT_EQ(found[1024], 0);
+}
+
+TEST(VmdkSparse, KnowsGrainsOfZeroes) {
+  MemoryStore file = made(4 * kMiB);
+  ASSERT_EQ((*try_open(file))->write(0, std::vector<uint8_t>(512, 5)), Status::kOk);
+  file.bytes()[4] = 2;
+  file.bytes()[8] |= kHasZeroGrains;
+  const size_t table = (21 + 1 + 4 + 1) * 512;
+  store(&file.bytes()[table + 4], uint32_t{1});
+  const auto image = try_open(file, Access::kReadOnly).value();
+  EXPECT_EQ(image->map(65536)->kind, ExtentKind::kZero);
+  std::vector<uint8_t> found(512, 1);
+  ASSERT_EQ(image->read(65536, found), Status::kOk);
+  EXPECT_EQ(found[0], 0);
+}
+
+TEST(VmdkSparse, MakesTablesWhereThereAreNone) {
+  MemoryStore file = made(100 * kMiB);
+  // The second and later tables of both directories are not there.
+  for (const size_t directory : {size_t{21}, size_t{21 + 1 + 4 * 4}}) {
+    std::memset(&file.bytes()[directory * 512 + 4], 0, 3 * 4);
+  }
+  {
+    const auto image = try_open(file).value();
+    EXPECT_EQ(image->map(0)->size, 100 * kMiB);
+    ASSERT_EQ(image->write(70 * kMiB, std::vector<uint8_t>(512, 5)), Status::kOk);
+  }
+  const auto image = try_open(file).value();
+  std::vector<uint8_t> found(512);
+  ASSERT_EQ(image->read(70 * kMiB, found), Status::kOk);
+  EXPECT_EQ(found[0], 5);
+  const CheckReport report = image->check(Repair::kNone).value();
+  EXPECT_EQ(report.errors + report.leaks, 0u);
+}
+
+TEST(VmdkSparse, NamesThePlaceOfWhatMakesNoSense) {
+  MemoryStore file = made(4 * kMiB);
+  const auto with = [&](size_t at, uint8_t value) {
+    MemoryStore other(file.bytes());
+    other.bytes()[at] = value;
+    return error_of(other);
+  };
+  EXPECT_NE(with(4, 9).find("version 9 at byte 4"), std::string::npos);
+  EXPECT_NE(with(20, 3).find("3 sectors at byte 20"), std::string::npos);
+  EXPECT_NE(with(44, 3).find("at byte 44"), std::string::npos);
+  EXPECT_NE(with(60, 9).find("(byte 56) lies outside the file"), std::string::npos);
+  EXPECT_NE(with(73, '\r').find("as if it were text"), std::string::npos);
+  EXPECT_NE(with(77, 1).find("at byte 77"), std::string::npos);
+}
+
+TEST(VmdkSparse, ChangesItsIdWithTheFirstWriteOfAnOpening) {
+  MemoryStore file = made(4 * kMiB);
+  const std::string before = (*try_open(file))->info().identity;
+  EXPECT_EQ((*try_open(file))->info().identity, before);
+  {
+    const auto image = try_open(file).value();
+    ASSERT_EQ(image->write(0, std::vector<uint8_t>(512, 5)), Status::kOk);
+    const std::string after = image->info().identity;
+    EXPECT_NE(after, before);
+    ASSERT_EQ(image->write(0, std::vector<uint8_t>(512, 6)), Status::kOk);
+    EXPECT_EQ(image->info().identity, after);
+  }
+  EXPECT_NE(text_in(file).find("CID=" + (*try_open(file))->info().identity), std::string::npos);
+}
+
+TEST(VmdkDescriptor, IsReadAsProductsWriteIt) {
+  const auto found = parse_descriptor(
+      "# Disk DescriptorFile\r\nversion=1\r\nencoding=\"windows-1252\"\r\nCID=fffffffe\r\nparentCID=ffffffff\r\n"
+      "isNativeSnapshot=\"no\"\r\ncreateType=\"vmfs\"\r\n\r\n# Extent description\r\n"
+      "RW 4192256 VMFS \"my disk-flat.vmdk\"\r\nRW 100 ZERO\r\nRDONLY 63 FLAT \"mbr.vmdk\" 8\r\n"
+      "ddb.adapterType = \"lsilogic\"\r\n",
+      "x");
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_EQ(found->type, "vmfs");
+  EXPECT_EQ(found->id, 0xFFFFFFFEu);
+  ASSERT_EQ(found->extents.size(), 3u);
+  EXPECT_EQ(found->extents[0].file, "my disk-flat.vmdk");
+  EXPECT_EQ(found->extents[1].type, ExtentType::kZero);
+  EXPECT_EQ(found->extents[2].offset, 8u);
+  EXPECT_EQ(found->extents[2].access, ExtentAccess::kReadOnly);
+  EXPECT_EQ(found->adapter, "lsilogic");
+}
+
+TEST(VmdkDescriptor, NamesTheLineOfWhatMakesNoSense) {
+  const auto error = [](const std::string& lines) {
+    const auto found = parse_descriptor("# Disk DescriptorFile\nCID=1\n" + lines, "x");
+    return found ? "" : found.error().message;
+  };
+  EXPECT_EQ(error("RW 8 FLAT \"a\"\n"), "");
+  EXPECT_NE(error("RW eight FLAT \"a\"\n").find("line 3: size of the extent"), std::string::npos);
+  EXPECT_NE(error("\nRW 8 SESPARSE \"a\"\n").find("line 4: extents of type SESPARSE are not supported"),
+            std::string::npos);
+  EXPECT_NE(error("RW 8 FLAT\n").find("line 3: no file"), std::string::npos);
+  EXPECT_NE(error("parentCID=xyz\n").find("line 3: parentCID"), std::string::npos);
+  EXPECT_NE(error("").find("names no extent"), std::string::npos);
+  EXPECT_FALSE(parse_descriptor("# Disk DescriptorFile\nRW 8 FLAT \"a\"\n", "x"));
+}
+
+TEST(VmdkDescriptor, IsFoundByTheNameOfAnExtent) {
+  EXPECT_EQ(descriptor_of_extent("disk-s001.vmdk"), "disk.vmdk");
+  EXPECT_EQ(descriptor_of_extent("my-disk-f1024.vmdk"), "my-disk.vmdk");
+  EXPECT_EQ(descriptor_of_extent("disk-flat.vmdk"), "disk.vmdk");
+  EXPECT_EQ(descriptor_of_extent("disk.vmdk"), "");
+  EXPECT_EQ(descriptor_of_extent("disk-system.vmdk"), "");
+  EXPECT_EQ(descriptor_of_extent("-flat.vmdk"), "");
+  EXPECT_EQ(descriptor_of_extent("disk-s001.img"), "");
+}
+
+}  // namespace
+}  // namespace bulkhead::block::vmdk

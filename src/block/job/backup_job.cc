@@ -1,0 +1,188 @@
+#include "block/job/backup_job.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace bulkhead::block {
+namespace {
+
+constexpr uint64_t kGrain = 65536;
+constexpr std::chrono::milliseconds kPatience{100};
+
+}  // namespace
+
+BackupState::~BackupState() {
+  if (changed_) disk_.unwatch(*changed_);
+}
+
+class BackupJob::Turn {
+ public:
+  explicit Turn(BackupJob& job) : job_(job) {
+    const LockGuard lock(job_.mutex_);
+    while (job_.turn_taken_) job_.turn_ended_.wait(job_.mutex_);
+    job_.turn_taken_ = true;
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  ~Turn() {
+    const LockGuard lock(job_.mutex_);
+    job_.turn_taken_ = false;
+    job_.turn_ended_.notify_all();
+  }
+
+ private:
+  BackupJob& job_;
+};
+
+BackupJob::BackupJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, BackupState& state, JobTarget target, What what,
+                     uint64_t speed, uint64_t piece_bytes)
+    : Job("backup", speed),
+      disk_(disk),
+      files_(std::move(files)),
+      state_(state),
+      target_(std::move(target)),
+      what_(what),
+      piece_bytes_(piece_bytes),
+      to_copy_(disk.geometry().size),
+      in_storage_(disk.geometry().size),
+      since_(std::make_unique<ChangedBlocks>(disk.geometry().size)),
+      piece_(std::max(piece_bytes, to_copy_.block_size())),
+      aside_piece_(to_copy_.block_size()) {}
+
+Result<> BackupJob::make_target(DiskFiles& files) {
+  CreateOptions options{.size = disk_.geometry().size};
+  if (what_ == What::kChanged) {
+    if (!state_.changed_) return fail("there is no earlier backup since the machine began; make one of all");
+    const JobTarget& last = state_.last_;
+    options.backing_name = TRY(name_from(target_.path, last.path));
+    options.backing_format = last.format;
+    options.backing_identity = TRY(files.open_image(last.path, last.format))->info().identity;
+  }
+  return files.create(target_.path, target_.format, options);
+}
+
+Result<std::string> BackupJob::work() {
+  // What it made and does not keep is gone when this returns.
+  const auto files = std::move(files_);
+  auto result = back_up(*files);
+  aside_.reset();
+  return result;
+}
+
+Result<std::string> BackupJob::back_up(DiskFiles& files) {
+  TRY(make_target(files));
+  auto to = TRY(files.open_image(target_.path, target_.format));
+  TRY(check_same_shape(disk_.geometry(), to->geometry(), target_.path));
+  aside_ = TRY(files.open_scratch(disk_.storage().path));
+  {
+    // The moment that the backup is of.
+    const auto fence = disk_.fence_all();
+    if (what_ == What::kAll) {
+      to_copy_.add_all();
+    } else {
+      to_copy_.add_those_of(*state_.changed_);
+    }
+    in_storage_.add_those_of(to_copy_);
+    disk_.watch(*since_);
+    disk_.protect(&in_storage_);
+  }
+  set_total(to_copy_.bytes());
+  Result<bool> copied = false;
+  {
+    const Thread aside("disk-aside", [this] { set_aside_what_is_written(); });
+    copied = copy(*to);
+    const LockGuard lock(mutex_);
+    ended_ = true;
+  }
+  disk_.protect(nullptr);
+  if (copied && *copied) {
+    const Status flushed = to->flush();
+    if (flushed != Status::kOk) copied = fail("flush '{}': {}", target_.path, to_string(flushed));
+  }
+  if (!copied || !*copied) {
+    disk_.unwatch(*since_);
+    if (!copied) return std::unexpected(std::move(copied).error());
+    return "";
+  }
+  files.keep();
+  if (state_.changed_) disk_.unwatch(*state_.changed_);
+  state_.changed_ = std::move(since_);
+  state_.last_ = target_;
+  return fmt::format("the backup is '{}', format={}", target_.path, target_.format);
+}
+
+Result<bool> BackupJob::copy(Image& to) {
+  while (const auto run = to_copy_.take(0, piece_bytes_)) {
+    const MutableByteSpan piece = MutableByteSpan(piece_).first(run->size);
+    TRY(fetch(run->offset, piece));
+    for (uint64_t at = 0; at < run->size; at += kGrain) {
+      const ByteSpan grain = piece.subspan(at, std::min(kGrain, run->size - at));
+      const bool zero = grain[0] == 0 && std::memcmp(grain.data(), grain.data() + 1, grain.size() - 1) == 0;
+      if (zero && what_ == What::kAll) continue;
+      TRY(check_status(
+          zero ? to.write_zeroes(run->offset + at, grain.size(), Unmap::kYes) : to.write(run->offset + at, grain),
+          "write the target", run->offset + at));
+    }
+    if (!go_on(run->size)) return false;
+  }
+  return true;
+}
+
+Result<> BackupJob::fetch(uint64_t offset, MutableByteSpan bytes) {
+  {
+    const Turn turn(*this);
+    {
+      const LockGuard lock(mutex_);
+      if (aside_error_) return std::unexpected(*aside_error_);
+    }
+    const uint64_t block = in_storage_.block_size();
+    for (uint64_t at = 0; at < bytes.size();) {
+      const bool still = in_storage_.any(offset + at, 1);
+      uint64_t end = at + block;
+      while (end < bytes.size() && in_storage_.any(offset + end, 1) == still) end += block;
+      const MutableByteSpan part = bytes.subspan(at, std::min<uint64_t>(end, bytes.size()) - at);
+      const Status status =
+          still ? read_now(*disk_.storage().opened.disk, offset + at, part) : aside_->read(offset + at, part);
+      TRY(check_status(status, still ? "read" : "read what was set aside", offset + at));
+      at = end;
+    }
+    in_storage_.remove(offset, bytes.size());
+  }
+  disk_.release_unprotected();
+  return {};
+}
+
+void BackupJob::set_aside_what_is_written() {
+  for (;;) {
+    const auto write = disk_.next_protected(kPatience);
+    if (write) {
+      if (auto done = set_aside(write->offset, write->size); !done) {
+        {
+          const LockGuard lock(mutex_);
+          aside_error_ = std::move(done).error();
+        }
+        // The backup is lost, and not the guest's write.
+        disk_.protect(nullptr);
+      }
+      disk_.release_unprotected();
+    }
+    const LockGuard lock(mutex_);
+    if (ended_ || aside_error_) return;
+  }
+}
+
+Result<> BackupJob::set_aside(uint64_t offset, uint64_t size) {
+  const Turn turn(*this);
+  for (uint64_t at = offset; in_storage_.any(at, offset + size - at);) {
+    const auto block = in_storage_.find(align_down(at, in_storage_.block_size()), 1);
+    const MutableByteSpan bytes = MutableByteSpan(aside_piece_).first(block->size);
+    TRY(check_status(read_now(*disk_.storage().opened.disk, block->offset, bytes), "read", block->offset));
+    TRY(check_status(aside_->write(block->offset, bytes), "set aside", block->offset));
+    in_storage_.remove(block->offset, block->size);
+    at = block->offset + block->size;
+    if (at >= offset + size) break;
+  }
+  return {};
+}
+
+}  // namespace bulkhead::block

@@ -1,0 +1,65 @@
+// Copies a disk as it was at one moment to a new file, while a guest goes on writing to it. What the guest is about to
+// overwrite is first set aside in a local file, so that the guest never waits for the target: a write waits at most
+// until the old data has been read and set aside. After a first backup the next ones can be of what has changed since:
+// they stand on the one before as their backing file.
+#pragma once
+
+#include <optional>
+
+#include "block/job/jobs.h"
+
+namespace bulkhead::block {
+
+// What is known of a disk's last backup; lives as long as the disk does.
+class BackupState {
+ public:
+  explicit BackupState(LiveDisk& disk) : disk_(disk) {}
+  ~BackupState();
+
+ private:
+  friend class BackupJob;
+  LiveDisk& disk_;
+  JobTarget last_;                          // of which this is true:
+  std::unique_ptr<ChangedBlocks> changed_;  // what has been written since; null: there is none
+};
+
+class BackupJob final : public Job {
+ public:
+  enum class What : uint8_t { kAll, kChanged };
+  BackupJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, BackupState& state, JobTarget target, What what,
+            uint64_t speed, uint64_t piece_bytes = uint64_t{1} << 20);
+  ~BackupJob() override { stop(); }
+
+ private:
+  Result<std::string> work() override;
+  Result<std::string> back_up(DiskFiles& files);
+  Result<> make_target(DiskFiles& files);
+  Result<bool> copy(Image& to);
+  // The old contents, wherever they are by now; the guest may write there afterwards.
+  Result<> fetch(uint64_t offset, MutableByteSpan bytes);
+  void set_aside_what_is_written();
+  Result<> set_aside(uint64_t offset, uint64_t size);
+
+  // Old data is moved by one thread at a time.
+  class Turn;
+
+  LiveDisk& disk_;
+  std::unique_ptr<DiskFiles> files_;
+  BackupState& state_;
+  const JobTarget target_;
+  const What what_;
+  const uint64_t piece_bytes_;  // read and written at once
+  ChangedBlocks to_copy_;
+  ChangedBlocks in_storage_;              // whose old contents are nowhere else
+  std::unique_ptr<ChangedBlocks> since_;  // what is written from the moment on
+  std::unique_ptr<Store> aside_;
+  std::vector<uint8_t> piece_, aside_piece_;
+
+  Mutex mutex_;
+  ConditionVariable turn_ended_;
+  bool turn_taken_ GUARDED_BY(mutex_) = false;
+  bool ended_ GUARDED_BY(mutex_) = false;
+  std::optional<Error> aside_error_ GUARDED_BY(mutex_);
+};
+
+}  // namespace bulkhead::block

@@ -1,0 +1,127 @@
+#include "block/job/copy_job.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+namespace bulkhead::block {
+namespace {
+
+bool is_zero(ByteSpan bytes) {
+  return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+}  // namespace
+
+CopyJob::CopyJob(std::string kind, LiveDisk& disk, uint64_t speed, CopySteps steps)
+    : Job(std::move(kind), speed),
+      disk_(disk),
+      steps_(steps),
+      changes_(disk.geometry().size),
+      // Aligned, so that it may go past the host's page cache.
+      memory_(static_cast<uint8_t*>(std::aligned_alloc(4096, std::max(steps.piece_bytes, changes_.block_size()))),
+              &std::free) {
+  CHECK(memory_ != nullptr, "no memory for a piece of a copy");
+  set_total(disk.geometry().size);
+}
+
+Result<std::string> CopyJob::work() {
+  disk_.watch(changes_);
+  auto result = copy();
+  disk_.unwatch(changes_);
+  return result;
+}
+
+Result<> CopyJob::copy_piece(Image& to, uint64_t offset, uint64_t size, Fresh fresh) {
+  const MutableByteSpan piece(memory_.get(), size);
+  TRY(check_status(read_now(*disk_.storage().opened.disk, offset, piece), "read", offset));
+  for (uint64_t at = 0; at < size;) {
+    uint64_t end = std::min(at + kGrain, size);
+    const bool zero = is_zero(piece.subspan(at, end - at));
+    while (end < size && is_zero(piece.subspan(end, std::min(kGrain, size - end))) == zero) {
+      end = std::min(end + kGrain, size);
+    }
+    if (!zero) {
+      TRY(check_status(to.write(offset + at, piece.subspan(at, end - at)), "write the target", offset + at));
+    } else if (fresh == Fresh::kNo) {
+      TRY(check_status(to.write_zeroes(offset + at, end - at, Unmap::kYes), "write the target", offset + at));
+    }
+    at = end;
+  }
+  return {};
+}
+
+Result<bool> CopyJob::copy_once(Image& to, Skip skip) {
+  Image* const image = disk_.storage().opened.image;
+  const uint64_t size = disk_.geometry().size;
+  const bool chained = image != nullptr && image->backing() != nullptr;
+  for (uint64_t offset = 0; offset < size;) {
+    const Extent extent = image != nullptr ? TRY(image->map(offset)) : Extent{size, ExtentKind::kData};
+    const uint64_t end = std::min(size, offset + extent.size);
+    const bool skipped = skip == Skip::kBacking
+                             ? extent.kind == ExtentKind::kAbsent
+                             : extent.kind == ExtentKind::kZero || (extent.kind == ExtentKind::kAbsent && !chained);
+    while (offset < end) {
+      const uint64_t part =
+          skipped ? end - offset : std::min(steps_.piece_bytes - offset % steps_.piece_bytes, end - offset);
+      if (!skipped) TRY(copy_piece(to, offset, part, skip == Skip::kZeroes ? Fresh::kYes : Fresh::kNo));
+      offset += part;
+      if (skipped) add_done(part);
+      if (!go_on(skipped ? 0 : part)) return false;
+    }
+  }
+  return true;
+}
+
+Result<bool> CopyJob::copy_pass(Image& to) {
+  for (uint64_t offset = 0;;) {
+    const auto run = changes_.take(offset, steps_.piece_bytes);
+    if (!run) return true;
+    TRY(copy_piece(to, run->offset, run->size, Fresh::kNo));
+    offset = run->offset + run->size;
+    if (!go_on(run->size)) return false;
+  }
+}
+
+// A guest that writes faster than we copy waits now and then, each time longer.
+Result<bool> CopyJob::copy_held(Image& to) {
+  std::chrono::milliseconds patience{100};
+  for (; changes_.bytes() > steps_.last_bytes; patience *= 2) {
+    const auto fence = disk_.fence_all();
+    const auto end = std::chrono::steady_clock::now() + patience;
+    while (std::chrono::steady_clock::now() < end) {
+      const auto run = changes_.take(0, steps_.piece_bytes);
+      if (!run) break;
+      TRY(copy_piece(to, run->offset, run->size, Fresh::kNo));
+      add_done(run->size);
+    }
+    if (cancelled()) return false;
+  }
+  return true;
+}
+
+Result<bool> CopyJob::catch_up(Image& to) {
+  for (;;) {
+    const uint64_t before = changes_.bytes();
+    if (before <= steps_.last_bytes) break;
+    set_total(progress().done_bytes + before);
+    if (!TRY(copy_pass(to))) return false;
+    if (changes_.bytes() > before / 2) return copy_held(to);
+  }
+  // Little is left to be flushed, then, while the guest waits.
+  TRY(check_status(to.flush(), "flush the target", 0));
+  return go_on(0);
+}
+
+Result<> CopyJob::copy_rest(Image& to) {
+  // What this storage has lost must not look safe on another.
+  TRY(check_status(flush_now(*disk_.storage().opened.disk), "flush", 0));
+  while (const auto run = changes_.take(0, steps_.piece_bytes)) {
+    TRY(copy_piece(to, run->offset, run->size, Fresh::kNo));
+    add_done(run->size);
+  }
+  return check_status(to.flush(), "flush the target", 0);
+}
+
+}  // namespace bulkhead::block

@@ -1,0 +1,57 @@
+// The files that a job makes, opens and closes in the middle of a guest's work: those of the host, or memory in a test.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "block/format/disk_opener.h"
+#include "block/format/image.h"
+#include "block/format/new_files.h"
+
+namespace bulkhead::block {
+
+class DiskFiles {
+ public:
+  virtual ~DiskFiles() = default;
+  // What a guest gets.
+  [[nodiscard]] virtual Result<OpenedDisk> open(const std::string& path, const std::string& format,
+                                                Access backing_access) = 0;
+  // To be filled by a job.
+  [[nodiscard]] virtual Result<std::unique_ptr<Image>> open_image(const std::string& path,
+                                                                  const std::string& format) = 0;
+  // An empty image whose names outlast a power cut. It is removed with this object unless keep() comes before.
+  [[nodiscard]] virtual Result<> create(const std::string& path, const std::string& format,
+                                        const CreateOptions& options) = 0;
+  virtual void keep() = 0;
+  // Bytes that nobody else sees and that are gone when they are closed, on the storage that path is on.
+  [[nodiscard]] virtual Result<std::unique_ptr<Store>> open_scratch(const std::string& path) = 0;
+};
+
+class HostFiles final : public DiskFiles {
+ public:
+  HostFiles(HostCache cache, unsigned thread_count) : cache_(cache), thread_count_(thread_count) {}
+  [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format,
+                                        Access backing_access) override {
+    return open_disk(path, format, Access::kReadWrite, cache_, thread_count_, backing_access);
+  }
+  [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, const std::string& format) override {
+    return block::open_image(path, format, Access::kReadWrite, Access::kReadOnly, cache_);
+  }
+  [[nodiscard]] Result<> create(const std::string& path, const std::string& format,
+                                const CreateOptions& options) override {
+    TRY(create_files(files_, path, format, options));
+    return sync_folder_of(path);
+  }
+  void keep() override { files_.keep(); }
+  [[nodiscard]] Result<std::unique_ptr<Store>> open_scratch(const std::string& path) override {
+    NewFiles files;
+    return TRY(files.create(path + ".aside"));
+  }
+
+ private:
+  const HostCache cache_;
+  const unsigned thread_count_;
+  NewFiles files_;
+};
+
+}  // namespace bulkhead::block

@@ -1,0 +1,41 @@
+// What a fuzz target does with any bytes as an image of some format: opened, mapped, read, checked, written, grown and
+// repaired. Nothing may crash, hang or use much memory.
+#pragma once
+
+#include "block/format/image.h"
+#include "block/store/memory/memory_store.h"
+
+namespace bulkhead::block::testing {
+
+inline void fuzz_image(std::string_view format, ByteSpan data) {
+  if (data.size() > (size_t{4} << 20)) return;
+  const Format* const found = find_format(format).value();
+  for (const Access access : {Access::kReadOnly, Access::kReadWrite}) {
+    auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
+    const auto image = found->open(std::move(store), access, ImageOpener("/nonexistent"));
+    if (!image) continue;
+    const uint64_t disk = (*image)->geometry().size;
+    (void)(*image)->info();
+    std::vector<uint8_t> bytes(4096, 0x5A);
+    for (const uint64_t offset : {uint64_t{0}, disk / 2 & ~uint64_t{4095}, disk < 4096 ? 0 : disk - 4096}) {
+      if (disk < offset + bytes.size()) continue;
+      (void)(*image)->map(offset);
+      (void)(*image)->read(offset, bytes);
+      if (access == Access::kReadOnly) continue;
+      (void)(*image)->write(offset, bytes);
+      const uint64_t unit = (*image)->compression_unit();
+      if (unit != 0) (void)(*image)->write_compressed(offset / unit * unit, bytes);
+      (void)(*image)->discard(offset, 4096);
+      (void)(*image)->write_zeroes(offset, 4096, Unmap::kYes);
+      (void)(*image)->flush();
+    }
+    if (access == Access::kReadWrite) (void)(*image)->grow(disk + (1 << 20));
+    (void)(*image)->check(Repair::kNone);
+  }
+  auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
+  if (const auto image = found->open(std::move(store), Access::kRepair, ImageOpener("/nonexistent"))) {
+    (void)(*image)->check(Repair::kAll);
+  }
+}
+
+}  // namespace bulkhead::block::testing

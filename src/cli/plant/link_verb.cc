@@ -1,0 +1,92 @@
+#include "cli/plant/link_verb.h"
+
+#include <algorithm>
+#include <csignal>
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+
+#include "net/link/nat.h"
+#include "net/link/patch.h"
+#include "net/link/tap.h"
+#include "net/vhost/front_end.h"
+#include "plant/compile.h"
+#include "support/log.h"
+#include "support/os/confine.h"
+#include "support/os/thread.h"
+
+namespace bulkhead::cli {
+namespace {
+
+// To speak vhost-user, and to make the threads that do.
+const std::vector<std::string> kCalls{"socket",   "connect",  "sendmsg",         "recvmsg",   "setsockopt",
+                                      "shutdown", "eventfd2", "memfd_create",    "ftruncate", "clone",
+                                      "clone3",   "prctl",    "rt_sigtimedwait", "sendto",    "recvfrom"};
+// What libslirp does for the guests' connections; it looks up the host's name servers again and again.
+const std::vector<std::string> kNatCalls{"bind",        "listen",      "accept", "accept4", "getsockopt",
+                                         "getsockname", "getpeername", "ioctl",  "openat",  "stat"};
+
+Result<> give_up(const plant::LinkToOutside& link) {
+  Confinement confinement{.removable_in = {}, .readable = {}, .calls = kCalls};
+  if (link.kind == plant::LinkToOutside::Kind::kNat) {
+    confinement.readable = {"/etc/resolv.conf"};
+    confinement.calls.insert(confinement.calls.end(), kNatCalls.begin(), kNatCalls.end());
+  }
+  for (const std::string& each : TRY(confine(confinement)))
+    log::warning("link '{}': not confined: {}", link.name, each);
+  return {};
+}
+
+}  // namespace
+
+void LinkVerb::add_options(CLI::App& options) {
+  options.footer(
+      "Plugs into the link's port of a switch that runs in DIR, and into it again when the switch comes back.\n\n"
+      "Example:\n  bulkhead link plant.yaml --link internet --directory /run/tank");
+  options.add_option("file", file_, "The plant's description (plant.yaml)")->type_name("FILE");
+  options.add_option("--link", link_, "Which of the plant's links")->type_name("NAME")->required();
+  options.add_option("--directory", directory_, "The folder of the switch that the link is plugged into")
+      ->type_name("DIR")
+      ->required();
+}
+
+Result<> LinkVerb::serve() {
+  const plant::Plant plant = TRY(plant::load_plant(file_));
+  const auto found = std::ranges::find(plant.links, link_, &plant::LinkToOutside::name);
+  if (found == plant.links.end()) {
+    std::vector<std::string_view> names;
+    for (const auto& each : plant.links) names.push_back(each.name);
+    return fail("--link '{}': allowed: {}", link_, fmt::join(names, ", "));
+  }
+  const net::link::LinkConfig config = TRY(plant::link_config_of(plant, *found));
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  // A device needs a file; then files are given up, and only then are there threads and frames.
+  Fd device;
+  const bool is_tap = found->kind == plant::LinkToOutside::Kind::kTap;
+  if (is_tap) device = TRY(net::link::TapLink::open(config.tap));
+  TRY(give_up(*found));
+  const auto outside =
+      is_tap ? TRY(net::link::TapLink::adopt(std::move(device))) : TRY(net::link::NatLink::create(config));
+  const auto port = TRY(net::vhost::FrontEnd::create(fmt::format("{}/{}.sock", directory_, found->name)));
+  const auto patch = TRY(net::link::Patch::create(*port, *outside));
+  const Thread carrier("patch", [&] {
+    patch->run([&](bool up) { log::info("link '{}': {}", found->name, up ? plant::kLinkIsUp : "down"); });
+  });
+  int signal = 0;
+  while (::sigwait(&signals, &signal) != 0) continue;
+  patch->stop();
+  return {};
+}
+
+int LinkVerb::run() {
+  const auto served = serve();
+  if (served) return 0;
+  print_message(served.error().message);
+  return kUsageErrorStatus;
+}
+
+}  // namespace bulkhead::cli

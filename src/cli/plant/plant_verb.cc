@@ -1,0 +1,100 @@
+#include "cli/plant/plant_verb.h"
+
+#include <cstdio>
+
+#include <fcntl.h>
+
+#include <CLI/CLI.hpp>
+
+#include "plant/explain.h"
+#include "plant/graph.h"
+#include "plant/values.h"
+#include "support/os/fd.h"
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr int kDropped = 1;
+
+void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+}  // namespace
+
+void PlantVerb::add_options(CLI::App& options) {
+  app_ = &options;
+  options.require_subcommand(1);
+  options.footer("Examples:\n  bulkhead plant check plant.yaml\n  bulkhead plant graph plant.yaml --output plant.svg");
+  CLI::App* const check =
+      options.add_subcommand("check", "Say what is wrong with a plant's description, or what it has");
+  CLI::App* const graph = options.add_subcommand("graph", "Draw zones, machines and conduits as SVG");
+  for (CLI::App* const verb : {check, graph}) {
+    verb->add_option("file", file_, "The plant's description; see docs/plants.md (plant.yaml)")->type_name("FILE");
+  }
+  graph->add_option("-o,--output", output_, "Write the picture there instead of standard output")->type_name("FILE");
+}
+
+Result<> PlantVerb::dispatch() {
+  const plant::Plant plant = TRY(plant::load_plant(file_));
+  if (app_->get_subcommands().front()->get_name() == "check") {
+    print(fmt::format("{}: plant '{}': {} switches, {} zones, {} conduits, {} machines, {} links to outside\n", file_,
+                      plant.name, plant.switches.size(), plant.zones.size(), plant.conduits.size(),
+                      plant.machines.size(), plant.links.size()));
+    return {};
+  }
+  const std::string svg = plant::draw_svg(plant);
+  if (output_.empty()) {
+    print(svg);
+    return {};
+  }
+  const Fd file = TRY(open_file(output_, O_WRONLY | O_CREAT | O_TRUNC));
+  return write_all(file.get(), {reinterpret_cast<const uint8_t*>(svg.data()), svg.size()});
+}
+
+int PlantVerb::run() {
+  const auto done = dispatch();
+  if (done) return 0;
+  print_message(done.error().message);
+  return kUsageErrorStatus;
+}
+
+void NetworkVerb::add_options(CLI::App& options) {
+  options.require_subcommand(1);
+  CLI::App* const explain = options.add_subcommand("explain", "Say which rule decides about a connection");
+  explain->footer(
+      "Exit status: 0 it passes, 1 it does not, 2 the question or the plant's description is wrong.\n\n"
+      "Example:\n  bulkhead network explain --from historian --to plc1 tcp/502 --modbus write --address 100");
+  explain->add_option("service", service_, "A service by name, or tcp/PORT or udp/PORT")->required();
+  explain->add_option("--plant", file_, "The plant's description (plant.yaml)")->type_name("FILE");
+  explain->add_option("--from", from_, "A machine, a link to outside or a zone")->required()->type_name("NAME");
+  explain->add_option("--to", to_, "As --from")->required()->type_name("NAME");
+  explain->add_option("--modbus", modbus_, "A Modbus request in the connection: read, write or a function code")
+      ->type_name("WHAT");
+  explain->add_option("--unit", unit_, "Its unit (1)")->check(CLI::Range(0u, 255u));
+  explain->add_option("--address", addresses_, "Its first address, or FIRST-LAST (0)")->type_name("RANGE");
+}
+
+Result<int> NetworkVerb::explain() {
+  const auto [first, last] =
+      TRY_IN(fmt::format("--address '{}'", addresses_), plant::parse_range(addresses_, 0, UINT16_MAX));
+  const plant::Plant plant = TRY(plant::load_plant(file_));
+  const plant::Explanation explanation = TRY(plant::explain(plant, {.from = from_,
+                                                                    .to = to_,
+                                                                    .service = service_,
+                                                                    .modbus = modbus_,
+                                                                    .unit = static_cast<uint8_t>(unit_),
+                                                                    .first_address = static_cast<uint16_t>(first),
+                                                                    .last_address = static_cast<uint16_t>(last)}));
+  for (const std::string& line : explanation.lines) print(line + "\n");
+  return explanation.passes ? 0 : kDropped;
+}
+
+int NetworkVerb::run() {
+  const auto status = explain();
+  if (status) return *status;
+  print_message(status.error().message);
+  return kUsageErrorStatus;
+}
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,26 @@
+// What the board is told of a disk: where its bytes are, on which bus the guest finds it, and how it calls itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "block/disk.h"
+
+namespace bulkhead::machine {
+
+enum class DiskBus : uint8_t {
+  kVirtio,  // a virtio-block device of its own
+  kNvme,    // an NVMe controller of its own
+  kSata,    // a port of the AHCI adapter
+};
+
+enum class DiskMedium : uint8_t { kFixed, kCdrom };  // a CD drive is on SATA
+
+struct DiskWires {
+  block::Disk& disk;
+  std::string serial;  // at most 20 bytes
+  DiskBus bus = DiskBus::kVirtio;
+  DiskMedium medium = DiskMedium::kFixed;
+};
+
+}  // namespace bulkhead::machine

@@ -1,0 +1,220 @@
+// What a switch's control socket answers: tables of ports, rules and refusals, and faults that are changed while
+// running.
+#include <charconv>
+#include <chrono>
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/server/server.h"
+
+namespace bulkhead::net::server {
+namespace {
+
+constexpr size_t kMaximumQuestion = 1024, kMaximumQuestions = 16;
+
+// The next word of a line, which is taken off it.
+std::string_view next_word(std::string_view& line) {
+  const size_t begin = std::min(line.find_first_not_of(' '), line.size());
+  line.remove_prefix(begin);
+  const std::string_view word = line.substr(0, line.find(' '));
+  line.remove_prefix(word.size());
+  return word;
+}
+
+std::string end_text(const frame::IpAddress& address, uint16_t port) {
+  return address.family == frame::Family::kIpv4 ? fmt::format("{}:{}", address.to_string(), port)
+                                                : fmt::format("[{}]:{}", address.to_string(), port);
+}
+
+std::string_view protocol_name(uint8_t protocol) {
+  switch (protocol) {
+    case frame::kProtocolTcp:
+      return "TCP";
+    case frame::kProtocolUdp:
+      return "UDP";
+    case frame::kProtocolIcmp:
+    case frame::kProtocolIcmpv6:
+      return "ping";
+    default:
+      return "IP";
+  }
+}
+
+}  // namespace
+
+std::string Server::name_of(switching::PortId id) const {
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? fmt::format("port {}", id) : found->second->name;
+}
+
+std::string Server::refusal_text(const policy::Refusal& refusal) const {
+  std::string text = fmt::format("{} -> {}", name_of(refusal.from), name_of(refusal.to));
+  if (refusal.flow && refusal.type == frame::kTypeArp) {
+    text += fmt::format(" ARP {} asks for {}", refusal.flow->source.to_string(), refusal.flow->destination.to_string());
+  } else if (refusal.flow) {
+    text += fmt::format(" {} {} -> {}", protocol_name(refusal.flow->protocol),
+                        end_text(refusal.flow->source, refusal.flow->source_port),
+                        end_text(refusal.flow->destination, refusal.flow->destination_port));
+  } else {
+    text += fmt::format(" frame type {:#06x}", refusal.type);
+  }
+  text += fmt::format(": refused: {}", to_string(refusal.reason));
+  if (refusal.reason != policy::Reason::kInspection) return text;
+  text += fmt::format(": {}", to_string(refusal.modbus));
+  if (refusal.modbus == inspect::ModbusVerdict::kMalformed) return text;
+  text += fmt::format(": Modbus function {} to unit {}", refusal.request.function, refusal.request.unit);
+  for (size_t i = 0; i < refusal.request.range_count; ++i) {
+    text += fmt::format(", addresses {} to {}", refusal.request.ranges[i].first, refusal.request.ranges[i].last);
+  }
+  if (refusal.rule) text += fmt::format(" by {}", firewall_.plan().rules()[*refusal.rule].name);
+  return text;
+}
+
+// A line a refusal, at most so many a second: whoever is refused chooses how often.
+void Server::log_refusals() {
+  const uint64_t count = firewall_.refused_count();
+  if (count == logged_refusals_) return;
+  const auto& refusals = firewall_.refusals();
+  uint64_t fresh = std::min<uint64_t>(count - logged_refusals_, refusals.size());
+  logged_refusals_ = count;
+  constexpr unsigned kMostASecond = 20;
+  for (size_t i = refusals.size() - fresh; i < refusals.size(); ++i) {
+    const uint64_t second = refusals[i].time_ns / 1'000'000'000;
+    if (second != log_second_) {
+      if (logged_this_second_ > kMostASecond) {
+        log::warning("switch '{}': {} more refusals in a second", name_, logged_this_second_ - kMostASecond);
+      }
+      log_second_ = second;
+      logged_this_second_ = 0;
+    }
+    if (++logged_this_second_ <= kMostASecond) log::warning("switch '{}': {}", name_, refusal_text(refusals[i]));
+  }
+}
+
+std::string Server::list_ports() const {
+  std::string text = fmt::format("{:<24} {:<16} {:<16} {:<5} {:>12} {:>12} {:>10} {:>10}  {}\n", "PORT", "ZONE",
+                                 "GROUP", "LINK", "FRAMES IN", "FRAMES OUT", "REFUSED", "LOST", "DROPPED");
+  for (const auto& port : ports_) {
+    const switching::Counters* const counters = port->id ? switch_.counters(*port->id) : nullptr;
+    std::string drops;
+    for (size_t i = 0; counters != nullptr && i < switching::kDropCount; ++i) {
+      if (counters->drops[i] == 0 || static_cast<switching::Drop>(i) == switching::Drop::kFilter) continue;
+      drops += fmt::format("{}{} {}", drops.empty() ? "" : ", ", to_string(static_cast<switching::Drop>(i)),
+                           counters->drops[i]);
+    }
+    text += fmt::format(
+        "{:<24} {:<16} {:<16} {:<5} {:>12} {:>12} {:>10} {:>10}  {}\n", port->name, group_zones_[port->group],
+        group_names_[port->group], port->connection && port->connection->is_ready() ? "up" : "down",
+        counters == nullptr ? 0 : counters->received_frames, counters == nullptr ? 0 : counters->sent_frames,
+        counters == nullptr ? 0 : counters->dropped(switching::Drop::kFilter), port->lost, drops);
+  }
+  return text;
+}
+
+std::string Server::list_addresses() const {
+  std::string text = fmt::format("{} of {} addresses learned\n", switch_.addresses().size(),
+                                 switching::MacTableLimits{}.address_count);
+  for (const auto& port : ports_) {
+    if (port->id) text += fmt::format("{:<24} {:>6}\n", port->name, switch_.addresses().count_of(*port->id));
+  }
+  return text;
+}
+
+std::string Server::list_rules() const {
+  std::string text = fmt::format("{:>12}  {}\n", "PASSED", "RULE");
+  const auto& rules = firewall_.plan().rules();
+  for (uint32_t i = 0; i < rules.size(); ++i)
+    text += fmt::format("{:>12}  {}\n", firewall_.passed_by(i), rules[i].name);
+  for (size_t i = 0; i < policy::kReasonCount; ++i) {
+    const auto reason = static_cast<policy::Reason>(i);
+    if (firewall_.count(reason) != 0) {
+      text += fmt::format("{:>12}  {}{}\n", firewall_.count(reason),
+                          policy::is_pass(reason) ? "passed: " : "refused: ", to_string(reason));
+    }
+  }
+  return text + fmt::format("{:>12}  connections, {} of them inspected\n", firewall_.connections().size(),
+                            firewall_.connections().inspected());
+}
+
+std::string Server::list_refusals() const {
+  std::string text;
+  const auto now = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  for (const policy::Refusal& refusal : firewall_.refusals()) {
+    const uint64_t ago_ms = now > refusal.time_ns ? (now - refusal.time_ns) / 1'000'000 : 0;
+    text += fmt::format("{}.{:03} s ago: {}\n", ago_ms / 1000, ago_ms % 1000, refusal_text(refusal));
+  }
+  return text;
+}
+
+// "PORT [in|out] delay_ns jitter_ns lost duplicated reordered corrupted rate cut", numbers all of them.
+std::string Server::set_faults(std::string_view arguments) {
+  const std::string_view name = next_word(arguments);
+  const auto port = std::ranges::find_if(ports_, [name](const auto& each) { return each->name == name; });
+  if (port == ports_.end()) return fmt::format("error: no port '{}'\n", name);
+  // A line that is bad in one direction only may be half-open: "in" is what the port sends.
+  std::string_view direction = arguments;
+  direction = next_word(direction);
+  const bool is_one_way = direction == "in" || direction == "out";
+  if (is_one_way) (void)next_word(arguments);
+  uint64_t numbers[8] = {};
+  for (uint64_t& number : numbers) {
+    const std::string_view word = next_word(arguments);
+    if (std::from_chars(word.data(), word.data() + word.size(), number).ec != std::errc()) {
+      return fmt::format("error: '{}' is no number\n", word);
+    }
+  }
+  for (size_t i = 2; i < 6; ++i) {
+    if (numbers[i] > fault::FaultConfig::kAlways) return fmt::format("error: {} of a million\n", numbers[i]);
+  }
+  const fault::FaultConfig config{.delay_ns = numbers[0],
+                                  .jitter_ns = numbers[1],
+                                  .lost = static_cast<uint32_t>(numbers[2]),
+                                  .duplicated = static_cast<uint32_t>(numbers[3]),
+                                  .reordered = static_cast<uint32_t>(numbers[4]),
+                                  .corrupted = static_cast<uint32_t>(numbers[5]),
+                                  .rate_bytes_a_second = numbers[6],
+                                  .is_cut = numbers[7] != 0};
+  if (const auto checked = fault::check_faults(config); !checked) return "error: " + checked.error().message + "\n";
+  if (!is_one_way || direction == "in") (*port)->inward->set_config(config);
+  if (!is_one_way || direction == "out") (*port)->outward->set_config(config);
+  return "done\n";
+}
+
+std::string Server::reply_to(std::string_view line) {
+  const std::string_view word = next_word(line);
+  if (word == "ports") return list_ports();
+  if (word == "addresses") return list_addresses();
+  if (word == "rules") return list_rules();
+  if (word == "refusals") return list_refusals();
+  if (word == "faults") return set_faults(line);
+  return fmt::format("error: '{}'; allowed: ports, addresses, rules, refusals, faults\n", word);
+}
+
+void Server::accept_question() {
+  Fd socket(::accept4(control_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid() || questions_.size() >= kMaximumQuestions) return;
+  const int fd = socket.get();
+  if (!loop_.watch(fd, EPOLLIN, [this, fd](uint32_t) { answer(fd); })) return;
+  questions_.emplace(fd, std::pair(std::move(socket), std::string()));
+}
+
+void Server::answer(int fd) {
+  std::string& line = questions_.at(fd).second;
+  char bytes[256];
+  const ssize_t count = ::recv(fd, bytes, sizeof bytes, 0);
+  if (count < 0 && errno == EAGAIN) return;
+  if (count > 0) {
+    line.append(bytes, static_cast<size_t>(count));
+    if (line.find('\n') == std::string::npos && line.size() < kMaximumQuestion) return;
+    std::string reply = reply_to(std::string_view(line).substr(0, line.find('\n')));
+    // What the socket does not take at once is cut off; its buffer holds a few hundred kilobytes.
+    const int buffer_bytes = 1 << 20;
+    (void)::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes);
+    (void)!::send(fd, reply.data(), reply.size(), MSG_NOSIGNAL);
+  }
+  loop_.unwatch(fd);
+  questions_.erase(fd);
+}
+
+}  // namespace bulkhead::net::server

@@ -1,0 +1,364 @@
+#include "net/server/server.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "net/server/listen.h"
+#include "support/random.h"
+
+namespace bulkhead::net::server {
+namespace {
+
+// Frames of one port in a turn, before others have theirs.
+constexpr unsigned kFramesATurn = 256;
+// How long a port stays closed after a front end that misbehaved.
+constexpr std::chrono::seconds kPenalty{1};
+constexpr std::chrono::seconds kLoopProbeInterval{1};
+constexpr std::string_view kCaptureGroup = "capture";
+
+uint64_t now_ns() {
+  return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+uint64_t wall_ns() {
+  return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+}
+
+uint64_t secret() {
+  HostRandom random;
+  return random.next_u64();
+}
+
+}  // namespace
+
+Server::Server(const Setup& setup, EventLoop& loop, policy::CompiledPlan plan, uint64_t secret_number)
+    : name_(setup.name),
+      loop_(loop),
+      switch_({}, secret_number),
+      firewall_(std::move(plan), {}, secret_number + 1),
+      outgoing_(vhost::kNetHeaderSize + frame::kMaximumFrameSize),
+      incoming_(frame::kMaximumFrameSize + frame::kVlanTagSize) {}
+
+Result<std::unique_ptr<Server>> Server::create(const Setup& setup, EventLoop& loop) {
+  auto plan = TRY(policy::CompiledPlan::compile(setup.plan));
+  std::unique_ptr<Server> server(new Server(setup, loop, std::move(plan), secret()));
+  TRY(server->open(setup));
+  return server;
+}
+
+Server::~Server() {
+  loop_.cancel(loop_probe_);
+  for (const auto& port : ports_) {
+    if (port->timer != 0) loop_.cancel(port->timer);
+    if (port->listener.valid()) loop_.unwatch(port->listener.get());
+    if (!port->path.empty()) ::unlink(port->path.c_str());
+  }
+  for (const auto& socket : group_sockets_) {
+    loop_.unwatch(socket->listener.get());
+    ::unlink(socket->path.c_str());
+  }
+  for (const auto& [fd, question] : questions_) loop_.unwatch(fd);
+  if (control_.valid()) {
+    loop_.unwatch(control_.get());
+    ::unlink(control_path_.c_str());
+  }
+}
+
+Result<> Server::open(const Setup& setup) {
+  // Asked first: two switches in one folder would take each other's ports.
+  control_path_ = setup.directory + "/control.sock";
+  control_ = TRY(listen_at(control_path_));
+  TRY(loop_.watch(control_.get(), EPOLLIN, [this](uint32_t) { accept_question(); }));
+  TRY(open_groups(setup));
+  TRY(open_ports(setup));
+  TRY(open_capture(setup));
+  switch_.set_filter(&firewall_);
+  probe_for_loops();
+  return {};
+}
+
+Result<> Server::open_groups(const Setup& setup) {
+  for (const GroupSetup& group : setup.groups) {
+    const auto id = TRY_IN(fmt::format("port group '{}'", group.policy.name), switch_.add_group(group.policy));
+    group_names_.push_back(group.policy.name);
+    group_zones_.push_back(group.zone);
+    auto socket = std::make_unique<GroupSocket>();
+    socket->path = fmt::format("{}/group-{}.sock", setup.directory, group.policy.name);
+    socket->listener = TRY(listen_at(socket->path));
+    socket->group = id;
+    TRY(loop_.watch(socket->listener.get(), EPOLLIN, [this, raw = socket.get()](uint32_t) { accept_guest(*raw); }));
+    group_sockets_.push_back(std::move(socket));
+  }
+  return {};
+}
+
+Result<> Server::open_ports(const Setup& setup) {
+  for (const PortSetup& wanted : setup.ports) {
+    const auto group = std::ranges::find(group_names_, wanted.group);
+    if (group == group_names_.end()) return fail("port '{}': no port group '{}'", wanted.name, wanted.group);
+    auto port = std::make_unique<Port>();
+    port->name = wanted.name;
+    port->serial = next_serial_++;
+    port->group = static_cast<switching::GroupId>(group - group_names_.begin());
+    switching::PortConfig config = wanted.port;
+    config.group = port->group;
+    port->id = TRY_IN(fmt::format("port '{}'", wanted.name), switch_.add_port(std::move(config)));
+    firewall_.set_zone(*port->id, TRY(firewall_.plan().zone(group_zones_[port->group])));
+    by_id_[*port->id] = port.get();
+    port->inward = std::make_unique<fault::Faults>(wanted.faults, wanted.fault_seed * 2);
+    port->outward = std::make_unique<fault::Faults>(wanted.faults, wanted.fault_seed * 2 + 1);
+    port->path = fmt::format("{}/{}.sock", setup.directory, wanted.name);
+    port->listener = TRY(listen_at(port->path));
+    TRY(loop_.watch(port->listener.get(), EPOLLIN, [this, raw = port.get()](uint32_t) { accept(*raw); }));
+    ports_.push_back(std::move(port));
+  }
+  return {};
+}
+
+Result<> Server::open_capture(const Setup& setup) {
+  if (setup.capture.empty()) return {};
+  capture_ = TRY(capture::PcapngRing::create(setup.capture, setup.capture_bytes));
+  const auto group = TRY(switch_.add_group({.name = std::string(kCaptureGroup)}));
+  capture_port_ = TRY(switch_.add_port({.name = std::string(kCaptureGroup), .group = group}));
+  switching::Mirror mirror{.ports = {}, .target = *capture_port_};
+  for (const auto& port : ports_) {
+    const auto& zones = setup.captured_zones;
+    const bool wanted = zones.empty() || std::ranges::find(zones, group_zones_[port->group]) != zones.end();
+    if (wanted) mirror.ports.push_back(*port->id);
+  }
+  return switch_.set_mirror(std::move(mirror));
+}
+
+// ---- Front ends come and go ----
+
+void Server::accept(Port& port) {
+  Fd socket(::accept4(port.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!socket.valid()) return;
+  // The one that is there stays: whoever came later is told by the end of its stream.
+  if (port.connection) {
+    ++port.refused_connections;
+    return;
+  }
+  attach(port, std::move(socket));
+}
+
+void Server::accept_guest(const GroupSocket& group) {
+  Fd socket(::accept4(group.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!socket.valid() || guest_count_ >= kMaximumGuests) return;
+  ++guest_count_;
+  auto port = std::make_unique<Port>();
+  port->serial = next_serial_++;
+  port->name = fmt::format("{}#{}", group_names_[group.group], port->serial);
+  port->group = group.group;
+  port->is_guest = true;
+  port->inward = std::make_unique<fault::Faults>(fault::FaultConfig{}, 0);
+  port->outward = std::make_unique<fault::Faults>(fault::FaultConfig{}, 1);
+  Port& raw = *ports_.emplace_back(std::move(port));
+  attach(raw, std::move(socket));
+}
+
+void Server::attach(Port& port, Fd socket) {
+  Port* const raw = &port;
+  auto connection = Connection::create(
+      std::move(socket), loop_, [this, raw] { drain(*raw); },
+      [this, raw](const std::string& why) {
+        if (!why.empty()) {
+          log::warning("switch '{}': port '{}': {}", name_, raw->name, why);
+          if (!raw->is_guest) {
+            loop_.set_events(raw->listener.get(), 0);
+            loop_.call_after(kPenalty, [this, raw] { loop_.set_events(raw->listener.get(), EPOLLIN); });
+          }
+        }
+        post_detach(*raw);
+      });
+  if (!connection) {
+    log::warning("switch '{}': port '{}': {}", name_, port.name, connection.error().message);
+    return;
+  }
+  port.connection = std::move(*connection);
+  log::info("switch '{}': port '{}': connected", name_, port.name);
+}
+
+Server::Port* Server::find(uint64_t serial) const {
+  const auto found = std::ranges::find_if(ports_, [serial](const auto& each) { return each->serial == serial; });
+  return found == ports_.end() ? nullptr : found->get();
+}
+
+void Server::post_detach(const Port& port) {
+  // A loop that takes no more work hears of the same end again.
+  (void)loop_.post([this, serial = port.serial] {
+    if (Port* const found = find(serial)) detach(*found);
+  });
+}
+
+void Server::detach(Port& port) {
+  if (!std::exchange(port.connection, nullptr)) return;
+  log::info("switch '{}': port '{}': gone", name_, port.name);
+  std::erase(touched_, &port);
+  if (!port.is_guest) return;
+  if (port.id) {
+    by_id_.erase(*port.id);
+    firewall_.remove_port(*port.id);
+    switch_.remove_port(*port.id);
+  }
+  if (port.timer != 0) loop_.cancel(port.timer);
+  --guest_count_;
+  std::erase_if(ports_, [&port](const auto& each) { return each.get() == &port; });
+}
+
+// ---- Frames ----
+
+void Server::drain(Port& port) {
+  if (!port.connection || port.is_draining) return;
+  const uint64_t now = now_ns();
+  port.connection->wake();
+  bool is_empty = false;
+  for (unsigned count = 0; count < kFramesATurn; ++count) {
+    Connection::Taken taken;
+    const auto took = port.connection->take(outgoing_, taken);
+    if (took == Connection::Took::kNone) {
+      is_empty = true;
+      break;
+    }
+    if (took == Connection::Took::kNothingOfUse) continue;
+    take(port, taken.frame, taken.offload, now);
+  }
+  touched_.push_back(&port);
+  after_forwarding(now);
+  if (!port.connection || (is_empty && !port.connection->rest())) return;
+  // The rest has its turn after the others.
+  port.is_draining = true;
+  const bool posted = loop_.post([this, serial = port.serial] {
+    Port* const found = find(serial);
+    if (found == nullptr) return;
+    found->is_draining = false;
+    drain(*found);
+  });
+  if (!posted) port.is_draining = false;
+}
+
+void Server::take(Port& port, MutableByteSpan frame, const frame::Offload& offload, uint64_t now) {
+  if (port.is_guest && !port.id) {
+    // A card without a name is who it says it is first, and nobody else after.
+    const frame::Ethernet ethernet = frame::read_ethernet(frame);
+    if (ethernet.fault != frame::Fault::kNone) return;
+    const auto id = switch_.add_port({.name = port.name, .group = port.group, .mac = ethernet.source});
+    const auto zone = firewall_.plan().zone(group_zones_[port.group]);
+    if (!id || !zone) return;
+    port.id = *id;
+    firewall_.set_zone(*id, *zone);
+    by_id_[*id] = &port;
+  }
+  if (!port.inward->is_clear()) {
+    send_through(*port.inward, frame, offload, now);
+    return run_inward(port, now);
+  }
+  // Whoever reads what a connection says reads it as its receiver will: in packets.
+  if (!offload.is_segmented() || !firewall_.inspects(*port.id)) {
+    return switch_.forward(*port.id, frame, now, *this, offload);
+  }
+  frame::for_each_piece(frame, offload, [&](ByteSpan piece) {
+    switch_.forward(*port.id, piece, now, *this);
+    return true;
+  });
+}
+
+// A bad line loses and spoils packets, not what they are pieces of.
+void Server::send_through(fault::Faults& faults, ByteSpan frame, const frame::Offload& offload, uint64_t now) {
+  frame::for_each_piece(frame, offload, [&](ByteSpan piece) {
+    faults.send(piece, now);
+    return true;
+  });
+}
+
+// What has arrived by now, into the switch.
+void Server::run_inward(Port& port, uint64_t now) {
+  while (port.inward->next_ns() <= now) {
+    const std::vector<uint8_t> arrived = port.inward->receive(now);
+    if (arrived.empty()) break;
+    switch_.forward(*port.id, arrived, now, *this);
+  }
+  arm(port);
+}
+
+void Server::deliver(switching::PortId id, const switching::OutputFrame& frame) {
+  if (frame.size() > incoming_.size()) return;
+  const MutableByteSpan bytes = MutableByteSpan(incoming_).first(frame.size());
+  frame.copy_to(bytes);
+  if (capture_ && id == capture_port_) {
+    return frame::for_each_piece(bytes, frame.offload, [this](ByteSpan piece) {
+      capture_->write(piece, wall_ns());
+      return true;
+    });
+  }
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) return;
+  Port& port = *found->second;
+  if (port.outward->is_clear()) return write_to(port, bytes, frame.offload);
+  send_through(*port.outward, bytes, frame.offload, now_ns());
+  run_outward(port);
+}
+
+void Server::write_to(Port& port, ByteSpan frame, const frame::Offload& offload) {
+  if (!port.connection || !port.connection->put(frame, offload)) {
+    ++port.lost;
+    return;
+  }
+  if (touched_.empty() || touched_.back() != &port) touched_.push_back(&port);
+}
+
+// What has arrived by now, out of the port.
+void Server::run_outward(Port& port) {
+  const uint64_t now = now_ns();
+  while (port.outward->next_ns() <= now) {
+    const std::vector<uint8_t> arrived = port.outward->receive(now);
+    if (arrived.empty()) break;
+    write_to(port, arrived, {});
+  }
+  arm(port);
+}
+
+// Wakes up when the next delayed frame is due.
+void Server::arm(Port& port) {
+  const uint64_t next = std::min(port.inward->next_ns(), port.outward->next_ns());
+  if (next == UINT64_MAX || next >= port.timer_ns) return;
+  if (port.timer != 0) loop_.cancel(port.timer);
+  port.timer_ns = next;
+  const uint64_t now = now_ns();
+  port.timer = loop_.call_after(std::chrono::nanoseconds(next > now ? next - now : 0), [this, raw = &port] {
+    raw->timer = 0;
+    raw->timer_ns = UINT64_MAX;
+    const uint64_t at = now_ns();
+    if (raw->id) run_inward(*raw, at);
+    run_outward(*raw);
+    after_forwarding(at);
+  });
+}
+
+void Server::probe_for_loops() {
+  const uint64_t now = now_ns();
+  switch_.probe_for_loops(now, *this);
+  after_forwarding(now);
+  loop_probe_ = loop_.call_after(kLoopProbeInterval, [this] { probe_for_loops(); });
+}
+
+void Server::after_forwarding(uint64_t /*now*/) {
+  for (const policy::Answer& answer : firewall_.take_answers()) {
+    switch_.originate(answer.to, answer.vlan, answer.frame, *this);
+  }
+  log_refusals();
+  ring_bells();
+}
+
+void Server::ring_bells() {
+  for (Port* const port : std::exchange(touched_, {})) {
+    if (!port->connection || port->connection->tell()) continue;
+    log::warning("switch '{}': port '{}': a bell that cannot be rung", name_, port->name);
+    post_detach(*port);
+  }
+}
+
+}  // namespace bulkhead::net::server

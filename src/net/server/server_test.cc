@@ -1,0 +1,250 @@
+// The switch's process in one thread of this one, with the cards' own front ends at its sockets.
+#include "net/server/server.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/frame/frame_builder.h"
+#include "net/server/listen.h"
+#include "net/vhost/front_end.h"
+#include "support/os/thread.h"
+
+namespace bulkhead::net::server {
+namespace {
+
+using frame::FrameBuilder;
+using namespace std::chrono_literals;
+
+constexpr auto kPatience = 60s;
+
+// Until it holds; events of other threads and processes take as long as they take.
+template <typename Condition>
+[[nodiscard]] bool comes_true(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    ::usleep(1000);
+  }
+  return true;
+}
+
+// A short path: a socket's has 107 characters.
+struct Folder {
+  Folder() { EXPECT_NE(::mkdtemp(path.data()), nullptr); }
+  ~Folder() { std::filesystem::remove_all(path); }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  std::string path = "/tmp/server-XXXXXX";
+};
+
+frame::MacAddress mac(uint8_t number) {
+  return {{2, 0, 0, 0, 0, number}};
+}
+
+// Two cards in a zone, one in another that may reach the first by HTTP, and a group for whoever comes.
+server::Setup setup_in(const std::string& directory) {
+  server::Setup setup{.name = "test", .directory = directory};
+  setup.plan = {.zones = {"office", "floor"},
+                .address_sets = {},
+                .services = {},
+                .conduits = {{.name = "web", .from = "office", .to = "floor", .services = {"http"}}}};
+  setup.groups = {{{.name = "office"}, "office"}, {{.name = "floor"}, "floor"}};
+  for (const auto& [name, group, number] : {std::tuple("a", "floor", 1), {"b", "floor", 2}, {"desk", "office", 3}}) {
+    setup.ports.push_back({.name = name,
+                           .port = {.name = name, .mac = mac(static_cast<uint8_t>(number)), .ip_addresses = {}},
+                           .group = group,
+                           .faults = {}});
+  }
+  return setup;
+}
+
+// A server on a thread of its own.
+class Running {
+ public:
+  explicit Running(const server::Setup& setup) : loop_(EventLoop::create().value()) {
+    auto made = Server::create(setup, *loop_);
+    EXPECT_TRUE(made) << made.error().message;
+    server_ = std::move(*made);
+    thread_ = Thread("server", [this] { loop_->run(); });
+  }
+  ~Running() {
+    loop_->stop();
+    thread_.join();
+  }
+
+ private:
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<Server> server_;
+  Thread thread_;
+};
+
+struct Cards {
+  explicit Cards(const std::string& directory) : path(directory) {}
+  link::Link& plug(const std::string& socket) {
+    links.push_back(vhost::FrontEnd::create(fmt::format("{}/{}.sock", path, socket)).value());
+    EXPECT_TRUE(comes_true([&] { return links.back()->link_up(); })) << socket;
+    return *links.back();
+  }
+  [[nodiscard]] std::string ask(std::string_view question) const {
+    const Fd socket = connect_to(path + "/control.sock").value();
+    EXPECT_TRUE(write_all(socket.get(), ByteSpan(reinterpret_cast<const uint8_t*>(question.data()), question.size())));
+    std::string answer;
+    char bytes[4096];
+    for (ssize_t count = 0; (count = ::read(socket.get(), bytes, sizeof bytes)) > 0;) {
+      answer.append(bytes, static_cast<size_t>(count));
+    }
+    return answer;
+  }
+  std::string path;
+  std::vector<std::unique_ptr<link::Link>> links;
+};
+
+// The next frame, or nothing when none comes.
+std::vector<uint8_t> next(link::Link& link) {
+  std::vector<uint8_t> frame(vhost::FrontEnd::kMaximumFrame);
+  size_t size = 0;
+  frame::Offload offload;
+  EXPECT_TRUE(comes_true([&] { return (size = link.receive(frame, offload)) != 0; }));
+  frame.resize(size);
+  return frame;
+}
+
+FrameBuilder between(uint8_t from, uint8_t to) {
+  return FrameBuilder().ethernet(mac(from), mac(to)).ipv4(fmt::format("10.0.0.{}", from), fmt::format("10.0.0.{}", to));
+}
+
+TEST(SwitchServer, CarriesFramesBetweenCardsAndAsksThePlan) {
+  const Folder folder;
+  const Running running(setup_in(folder.path));
+  Cards cards(folder.path);
+  link::Link& a = cards.plug("a");
+  link::Link& b = cards.plug("b");
+  link::Link& desk = cards.plug("desk");
+  const auto within = between(1, 2).udp(1, 2).payload("within the zone").build();
+  ASSERT_EQ(a.send(within), Sent::kDone);
+  EXPECT_EQ(next(b), within);
+  // What no conduit names does not come, and what does comes behind it.
+  const auto ssh = between(3, 1).tcp(4000, 22, frame::kTcpSyn).build();
+  const auto http = between(3, 1).tcp(4000, 80, frame::kTcpSyn).build();
+  ASSERT_EQ(desk.send(ssh), Sent::kDone);
+  ASSERT_EQ(desk.send(http), Sent::kDone);
+  EXPECT_EQ(next(a), http);
+  EXPECT_NE(cards.ask("refusals\n").find("desk -> a TCP 10.0.0.3:4000 -> 10.0.0.1:22: refused"), std::string::npos);
+  EXPECT_NE(cards.ask("rules\n").find("1  conduit 'web': http"), std::string::npos);
+  EXPECT_NE(cards.ask("ports\n").find("desk"), std::string::npos);
+  EXPECT_NE(cards.ask("what\n").find("error: 'what'; allowed:"), std::string::npos);
+}
+
+TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {
+  const Folder folder;
+  const Running running(setup_in(folder.path));
+  Cards cards(folder.path);
+  link::Link& a = cards.plug("a");
+  link::Link& guest = cards.plug("group-floor");
+  const auto honest = between(9, 1).udp(1, 2).build();
+  ASSERT_EQ(guest.send(honest), Sent::kDone);
+  EXPECT_EQ(next(a), honest);
+  ASSERT_EQ(guest.send(between(8, 1).udp(1, 2).build()), Sent::kDone);
+  const auto again = between(9, 1).udp(3, 4).build();
+  ASSERT_EQ(guest.send(again), Sent::kDone);
+  EXPECT_EQ(next(a), again);
+  // It is gone when its card is, and its place with it.
+  cards.links.pop_back();
+  EXPECT_TRUE(comes_true([&] { return cards.ask("ports\n").find("floor#") == std::string::npos; }));
+}
+
+TEST(SwitchServer, KeepsAPortForWhoIsThereAndClosesItForNonsense) {
+  const Folder folder;
+  const Running running(setup_in(folder.path));
+  Cards cards(folder.path);
+  link::Link& a = cards.plug("a");
+  link::Link& b = cards.plug("b");
+  // A second one at a port is told by the end of its stream.
+  const Fd second = connect_to(folder.path + "/a.sock").value();
+  char byte = 0;
+  EXPECT_EQ(::read(second.get(), &byte, 1), 0);
+  const Fd nonsense = connect_to(folder.path + "/desk.sock").value();
+  const std::array<uint8_t, 12> words{77, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0};
+  ASSERT_TRUE(write_all(nonsense.get(), words));
+  EXPECT_EQ(::read(nonsense.get(), &byte, 1), 0);
+  const auto after = between(1, 2).udp(1, 2).build();
+  ASSERT_EQ(a.send(after), Sent::kDone);
+  EXPECT_EQ(next(b), after);
+}
+
+TEST(SwitchServer, CardsOutliveIt) {
+  const Folder folder;
+  Cards cards(folder.path);
+  {
+    const Running first(setup_in(folder.path));
+    cards.plug("a");
+    cards.plug("b");
+    EXPECT_FALSE(Server::create(setup_in(folder.path), *EventLoop::create().value())) << "two switches in one folder";
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path));
+  EXPECT_TRUE(comes_true([&] { return !cards.links[0]->link_up() && !cards.links[1]->link_up(); }));
+  // Frames to nowhere are lost, and nothing waits for them.
+  EXPECT_EQ(cards.links[0]->send(between(1, 2).udp(1, 2).build()), Sent::kDone);
+  const Running second(setup_in(folder.path));
+  EXPECT_TRUE(comes_true([&] { return cards.links[0]->link_up() && cards.links[1]->link_up(); }));
+  const auto frame = between(1, 2).udp(1, 2).payload("again").build();
+  ASSERT_EQ(cards.links[0]->send(frame), Sent::kDone);
+  EXPECT_EQ(next(*cards.links[1]), frame);
+}
+
+TEST(SwitchServer, ChangesFaultsWhileItRuns) {
+  const Folder folder;
+  const Running running(setup_in(folder.path));
+  Cards cards(folder.path);
+  link::Link& a = cards.plug("a");
+  link::Link& b = cards.plug("b");
+  EXPECT_EQ(cards.ask("faults a 0 0 0 1000000 0 0 0 0\n"), "done\n");
+  const auto twice = between(1, 2).udp(1, 2).build();
+  ASSERT_EQ(a.send(twice), Sent::kDone);
+  EXPECT_EQ(next(b), twice);
+  EXPECT_EQ(next(b), twice);
+  EXPECT_EQ(cards.ask("faults a 0 0 0 0 0 0 0 1\n"), "done\n");
+  ASSERT_EQ(a.send(twice), Sent::kDone);
+  EXPECT_NE(cards.ask("ports\n").find("a  "), std::string::npos);
+  EXPECT_EQ(cards.ask("faults a 0 0 0 0 0 0 0 0\n"), "done\n");
+  const auto whole = between(1, 2).udp(5, 6).build();
+  ASSERT_EQ(a.send(whole), Sent::kDone);
+  EXPECT_EQ(next(b), whole);
+  // Half-open: b hears a, and a does not hear b.
+  EXPECT_EQ(cards.ask("faults a out 0 0 0 0 0 0 0 1\n"), "done\n");
+  const auto back = between(2, 1).udp(6, 5).build(), late = between(2, 1).udp(7, 5).build();
+  ASSERT_EQ(b.send(back), Sent::kDone);
+  ASSERT_EQ(a.send(whole), Sent::kDone);
+  EXPECT_EQ(next(b), whole);
+  EXPECT_EQ(cards.ask("faults a out 0 0 0 0 0 0 0 0\n"), "done\n");
+  ASSERT_EQ(b.send(late), Sent::kDone);
+  EXPECT_EQ(next(a), late);
+  EXPECT_EQ(cards.ask("faults a 1 2 3\n"), "error: '' is no number\n");
+}
+
+TEST(SwitchServer, SaysWhatIsWrongWithItsSetup) {
+  const Folder folder;
+  const auto loop = EventLoop::create().value();
+  const auto complaint = [&](auto&& change) {
+    server::Setup setup = setup_in(folder.path);
+    change(setup);
+    const auto made = Server::create(setup, *loop);
+    return made ? std::string() : made.error().message;
+  };
+  EXPECT_EQ(complaint([](server::Setup&) {}), "");
+  EXPECT_EQ(complaint([](server::Setup& setup) { setup.ports[0].group = "roof"; }), "port 'a': no port group 'roof'");
+  EXPECT_NE(complaint([](server::Setup& setup) { setup.ports[1].port.mac = mac(1); }).find("belongs to port 'a'"),
+            std::string::npos);
+  EXPECT_NE(
+      complaint([](server::Setup& setup) { setup.directory += std::string(100, 'x'); }).find("at most 107 characters"),
+      std::string::npos);
+  EXPECT_NE(complaint([](server::Setup& setup) { setup.capture = "/nowhere/at/all"; }), "");
+}
+
+}  // namespace
+}  // namespace bulkhead::net::server

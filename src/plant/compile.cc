@@ -1,0 +1,101 @@
+#include "plant/compile.h"
+
+#include <algorithm>
+
+#include "support/random.h"
+
+namespace bulkhead::plant {
+namespace {
+
+PortPlan port_of(const Plant& plant, const CardConfig& card, std::string name, const std::string& owner) {
+  PortPlan made{.name = std::move(name), .owner = owner};
+  made.group = card.group.name;
+  made.zone = plant.group_of(card).zone.name;
+  made.port.name = made.name;
+  made.port.mac = mac_of(plant, card, made.name);
+  if (card.address) made.port.ip_addresses.push_back(*card.address);
+  made.port.promiscuous = card.promiscuous;
+  made.faults = card.faults;
+  made.fault_seed = card.fault_seed;
+  return made;
+}
+
+}  // namespace
+
+net::policy::Plan policy_of(const Plant& plant) {
+  net::policy::Plan plan;
+  for (const ZoneConfig& zone : plant.zones) plan.zones.push_back(zone.name);
+  for (const AddressSetConfig& set : plant.addresses) plan.address_sets.push_back(set.set);
+  for (const ServiceConfig& service : plant.services) plan.services.push_back(service.service);
+  for (const ConduitConfig& conduit : plant.conduits) plan.conduits.push_back(conduit.conduit);
+  return plan;
+}
+
+Result<net::link::LinkConfig> link_config_of(const Plant& plant, const LinkToOutside& link) {
+  net::link::LinkConfig config{.reach_host = link.reach_host, .tap = link.tap};
+  if (link.kind == LinkToOutside::Kind::kTap) {
+    config.kind = net::link::LinkConfig::Kind::kTap;
+    return config;
+  }
+  config.kind = net::link::LinkConfig::Kind::kNat;
+  config.network = plant.switch_of(link.card).network;
+  config.gateway = link.card.address.value_or(net::frame::IpAddress{});
+  config.names = link.names.value_or(net::frame::IpAddress{});
+  for (const std::string& text : link.forwards) {
+    // A machine of the plant may stand for its address.
+    std::string words = text;
+    for (const MachineConfig& machine : plant.machines) {
+      const size_t at = text.find(":" + machine.name + ":");
+      const auto card = std::ranges::find_if(machine.cards, [&](const CardConfig& each) {
+        return each.address && each.address->family == net::frame::Family::kIpv4 && each.on.name == link.card.on.name;
+      });
+      if (at == std::string::npos || card == machine.cards.end()) continue;
+      words.replace(at + 1, machine.name.size(), card->address->to_string());
+    }
+    config.forwards.push_back(TRY(net::link::parse_forward(words)));
+    const net::link::Forward& made = config.forwards.back();
+    const auto guest = net::frame::IpAddress::parse(made.guest);
+    if (!guest || !config.network->contains(*guest)) {
+      return fail("forward '{}': allowed: a machine of the plant, or an address in {}, like tcp:127.0.0.1:8080:NAME:80",
+                  text, config.network->to_string());
+    }
+  }
+  return config;
+}
+
+std::string port_name(const MachineConfig& machine, size_t card) {
+  return fmt::format("{}.{}", machine.name, card);
+}
+
+net::frame::MacAddress mac_of(const Plant& plant, const CardConfig& card, std::string_view port) {
+  if (card.mac) return *card.mac;
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : fmt::format("{}/{}", plant.name, port)) {
+    hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  }
+  net::frame::MacAddress address;
+  SeededRandom(hash).fill(address.bytes);
+  address.bytes[0] = static_cast<uint8_t>((address.bytes[0] & 0xFC) | 2);
+  return address;
+}
+
+std::vector<PortPlan> ports_of(const Plant& plant, std::string_view switch_name) {
+  std::vector<PortPlan> ports;
+  for (const MachineConfig& machine : plant.machines) {
+    for (size_t i = 0; i < machine.cards.size(); ++i) {
+      if (machine.cards[i].on.name != switch_name) continue;
+      ports.push_back(port_of(plant, machine.cards[i], port_name(machine, i), machine.name));
+    }
+  }
+  for (const LinkToOutside& link : plant.links) {
+    if (link.card.on.name != switch_name) continue;
+    PortPlan port = port_of(plant, link.card, link.name, link.name);
+    // Behind a link are many.
+    port.port.mac.reset();
+    port.port.ip_addresses.clear();
+    ports.push_back(std::move(port));
+  }
+  return ports;
+}
+
+}  // namespace bulkhead::plant

@@ -1,0 +1,442 @@
+// Reads plant.yaml into a Plant: spellings and single values here, what they mean together in check.cc.
+#include <algorithm>
+
+#include "plant/cursor.h"
+#include "plant/model.h"
+#include "plant/values.h"
+#include "support/os/fd.h"
+
+namespace bulkhead::plant {
+namespace {
+
+using net::frame::IpAddress, net::frame::IpPrefix, net::frame::MacAddress;
+using net::switching::Permission;
+
+constexpr yaml::Limits kLimits;
+constexpr std::string_view kAllowed = "kind, metadata and spec";
+
+Cursor::Field text_field(std::string_view name, std::string& target) {
+  return {name, [&target](const Cursor& at) -> Result<> {
+            target = TRY(at.text());
+            return {};
+          }};
+}
+
+Cursor::Field flag_field(std::string_view name, bool& target) {
+  return {name, [&target](const Cursor& at) -> Result<> {
+            target = TRY(at.value(parse_flag));
+            return {};
+          }};
+}
+
+Cursor::Field reference_field(std::string_view name, Reference& target) {
+  return {name, [&target](const Cursor& at) -> Result<> {
+            target = {TRY(at.text()), at.line()};
+            return {};
+          }};
+}
+
+template <typename T>
+Cursor::Field number_field(std::string_view name, T& target, uint64_t least, uint64_t most) {
+  return {name, [&target, least, most](const Cursor& at) -> Result<> {
+            target = static_cast<T>(
+                TRY(at.value([least, most](std::string_view text) { return parse_number(text, least, most); })));
+            return {};
+          }};
+}
+
+// Any parser of a single value.
+template <typename T, typename Parse>
+Cursor::Field value_field(std::string_view name, T& target, Parse parse) {
+  return {name, [&target, parse](const Cursor& at) -> Result<> {
+            target = TRY(at.value(parse));
+            return {};
+          }};
+}
+
+Cursor::Field permission_field(std::string_view name, Permission& target) {
+  return value_field(name, target, [](std::string_view text) -> Result<Permission> {
+    if (text == "allow") return Permission::kAllow;
+    if (text == "deny") return Permission::kDeny;
+    return fail("allowed: allow or deny");
+  });
+}
+
+Cursor::Field references_field(std::string_view name, std::vector<Reference>& target, size_t most) {
+  return {name, [&target, most](const Cursor& at) {
+            return at.list(most, [&target](const Cursor& item) -> Result<> {
+              target.push_back({TRY(item.text()), item.line()});
+              return {};
+            });
+          }};
+}
+
+// ---- What the network is ----
+
+Result<> read_switch(Plant& plant, const std::string& name, const Cursor& at) {
+  SwitchConfig made{.name = name, .line = at.line()};
+  TRY(at.fields({value_field("network", made.network, IpPrefix::parse),
+                 value_field("probe-address", made.probe_address, IpAddress::parse),
+                 text_field("capture", made.capture), references_field("captured", made.captured, 64),
+                 value_field("capture-size", made.capture_bytes, parse_byte_size)}));
+  plant.switches.push_back(std::move(made));
+  return {};
+}
+
+Result<> read_zone(Plant& plant, const std::string& name, const Cursor& at) {
+  ZoneConfig made{.name = name, .line = at.line()};
+  TRY(at.fields(
+      {text_field("description", made.description), number_field("vlan", made.vlan, 1, net::frame::kMaximumVlan)}));
+  plant.zones.push_back(std::move(made));
+  return {};
+}
+
+Cursor::Field vlans_field(std::string_view name, net::switching::VlanSet& target) {
+  return {name, [&target](const Cursor& at) {
+            return at.list(256, [&target](const Cursor& item) -> Result<> {
+              const auto [first, last] =
+                  TRY(item.value([](std::string_view text) { return parse_range(text, 1, net::frame::kMaximumVlan); }));
+              for (uint64_t vlan = first; vlan <= last; ++vlan) target.set(vlan);
+              return {};
+            });
+          }};
+}
+
+Result<> read_group(Plant& plant, const std::string& name, const Cursor& at) {
+  using net::switching::VlanMode;
+  GroupConfig made{.line = at.line()};
+  net::switching::GroupPolicy& policy = made.policy;
+  policy.name = name;
+  constexpr uint64_t kMostFrames = 100'000'000;
+  const Cursor::Field mode = value_field("mode", policy.mode, [](std::string_view text) -> Result<VlanMode> {
+    if (text == "access") return VlanMode::kAccess;
+    if (text == "trunk") return VlanMode::kTrunk;
+    if (text == "tunnel") return VlanMode::kTunnel;
+    return fail("allowed: access, trunk or tunnel");
+  });
+  const Cursor::Field vlan{"vlan", [&made](const Cursor& value) -> Result<> {
+                             made.vlan_given = true;
+                             return number_field("", made.policy.vlan, 1, net::frame::kMaximumVlan).read(value);
+                           }};
+  TRY(at.fields(
+      {reference_field("zone", made.zone), mode, vlan, vlans_field("vlans", policy.allowed_vlans),
+       number_field("native-vlan", policy.native_vlan, 1, net::frame::kMaximumVlan),
+       value_field("rate", policy.rate_bytes_a_second, parse_bit_rate),
+       number_field("broadcasts", policy.broadcast_frames_a_second, 1, kMostFrames),
+       number_field("multicasts", policy.multicast_frames_a_second, 1, kMostFrames),
+       permission_field("forged-mac", policy.forged_mac), permission_field("forged-address", policy.forged_address),
+       permission_field("network-services", policy.network_services),
+       permission_field("promiscuous", policy.promiscuous), permission_field("within-group", policy.within_group)}));
+  plant.groups.push_back(std::move(made));
+  return {};
+}
+
+Result<> read_addresses(Plant& plant, const std::string& name, const Cursor& at) {
+  AddressSetConfig made{.line = at.line(), .set = {.name = name, .prefixes = {}}};
+  TRY(at.list(net::policy::Plan::kMaximumPrefixes, [&made](const Cursor& item) -> Result<> {
+    made.set.prefixes.push_back(TRY(item.value(IpPrefix::parse)));
+    return {};
+  }));
+  plant.addresses.push_back(std::move(made));
+  return {};
+}
+
+Result<> read_service(Plant& plant, const std::string& name, const Cursor& at) {
+  ServiceConfig made{.line = at.line(), .service = {.name = name, .ports = {}}};
+  if (net::policy::find_service(name)) return fail("{}: a known service; take another name", at.place());
+  TRY(at.list(64, [&made](const Cursor& item) -> Result<> {
+    const auto found = TRY(item.value(net::policy::find_service));
+    made.service.ports.insert(made.service.ports.end(), found.ports.begin(), found.ports.end());
+    return {};
+  }));
+  plant.services.push_back(std::move(made));
+  return {};
+}
+
+// ---- Conduits ----
+
+Result<net::inspect::ModbusFunctions> parse_functions(std::string_view text) {
+  net::inspect::ModbusFunctions functions;
+  if (text == "read") return net::inspect::modbus_reads();
+  if (text == "write") return net::inspect::modbus_writes();
+  if (text == "all") return functions.set().reset(0);
+  const auto range = parse_range(text, 1, 127);
+  if (!range) return fail("allowed: read, write, all, a function code of 1 to 127 or FIRST-LAST");
+  for (uint64_t code = range->first; code <= range->second; ++code) functions.set(code);
+  return functions;
+}
+
+Result<> read_modbus_rule(net::inspect::ModbusPolicy& policy, const Cursor& at) {
+  net::inspect::ModbusRule rule;
+  const Cursor::Field functions{"functions", [&rule](const Cursor& value) {
+                                  return value.list(64, [&rule](const Cursor& item) -> Result<> {
+                                    rule.functions |= TRY(item.value(parse_functions));
+                                    return {};
+                                  });
+                                }};
+  const Cursor::Field units{"units", [&rule](const Cursor& value) -> Result<> {
+                              const auto [first, last] =
+                                  TRY(value.value([](std::string_view text) { return parse_range(text, 0, 255); }));
+                              rule.first_unit = static_cast<uint8_t>(first);
+                              rule.last_unit = static_cast<uint8_t>(last);
+                              return {};
+                            }};
+  const Cursor::Field addresses{
+      "addresses", [&rule](const Cursor& value) -> Result<> {
+        const auto [first, last] = TRY(value.value([](std::string_view text) { return parse_range(text, 0, 65535); }));
+        rule.addresses = {static_cast<uint16_t>(first), static_cast<uint16_t>(last)};
+        return {};
+      }};
+  TRY(at.fields({functions, units, addresses}));
+  if (rule.functions.none()) return fail("{}: functions is missing", at.place());
+  policy.rules.push_back(rule);
+  return {};
+}
+
+Result<> read_conduit(Plant& plant, const std::string& name, const Cursor& at) {
+  ConduitConfig made{.line = at.line()};
+  net::policy::Conduit& conduit = made.conduit;
+  conduit.name = name;
+  const Cursor::Field modbus{"modbus", [&conduit](const Cursor& value) {
+                               auto& policy = conduit.modbus.emplace();
+                               return value.list(net::inspect::ModbusPolicy::kMaximumRules,
+                                                 [&](const Cursor& item) { return read_modbus_rule(policy, item); });
+                             }};
+  const Cursor::Field refuse =
+      value_field("refuse", conduit.refuse, [](std::string_view text) -> Result<net::policy::Refuse> {
+        if (text == "drop") return net::policy::Refuse::kDrop;
+        if (text == "answer") return net::policy::Refuse::kAnswer;
+        return fail("allowed: drop or answer");
+      });
+  const Cursor::Field direction =
+      value_field("direction", conduit.direction, [](std::string_view text) -> Result<net::policy::Direction> {
+        if (text == "answered") return net::policy::Direction::kAnswered;
+        if (text == "one-way") return net::policy::Direction::kOneWay;
+        return fail("allowed: answered or one-way");
+      });
+  TRY(at.fields({reference_field("from", made.from), reference_field("to", made.to),
+                 references_field("services", made.services, 64),
+                 reference_field("from-addresses", made.from_addresses),
+                 reference_field("to-addresses", made.to_addresses), direction, modbus, refuse}));
+  plant.conduits.push_back(std::move(made));
+  return {};
+}
+
+// ---- Machines and links ----
+
+Cursor::Field faults_field(CardConfig& card) {
+  return {"faults", [&card](const Cursor& at) -> Result<> {
+            net::fault::FaultConfig& faults = card.faults;
+            TRY(at.fields({value_field("delay", faults.delay_ns, parse_duration_ns),
+                           value_field("jitter", faults.jitter_ns, parse_duration_ns),
+                           value_field("lost", faults.lost, parse_share),
+                           value_field("duplicated", faults.duplicated, parse_share),
+                           value_field("reordered", faults.reordered, parse_share),
+                           value_field("corrupted", faults.corrupted, parse_share),
+                           value_field("rate", faults.rate_bytes_a_second, parse_bit_rate),
+                           flag_field("cut", faults.is_cut), number_field("seed", card.fault_seed, 0, UINT64_MAX)}));
+            if (auto checked = net::fault::check_faults(faults); !checked) {
+              return fail("{}: {}", at.place(), checked.error().message);
+            }
+            return {};
+          }};
+}
+
+std::vector<Cursor::Field> card_fields(CardConfig& card) {
+  return {reference_field("switch", card.on),
+          reference_field("zone", card.zone),
+          reference_field("group", card.group),
+          value_field("address", card.address, IpAddress::parse),
+          value_field("mac", card.mac,
+                      [](std::string_view text) -> Result<MacAddress> {
+                        const MacAddress mac = TRY(MacAddress::parse(text));
+                        if (mac.is_group() || mac.is_zero()) return fail("no card's address");
+                        return mac;
+                      }),
+          flag_field("promiscuous", card.promiscuous),
+          faults_field(card)};
+}
+
+Result<> read_probe(ProbeConfig& probe, const Cursor& at) {
+  using Kind = ProbeConfig::Kind;
+  probe.line = at.line();
+  const auto kind = [&probe](Kind wanted, uint16_t port) {
+    return [&probe, wanted, port](const Cursor& value) -> Result<> {
+      if (probe.kind != Kind::kNone) return fail("{}: a second question; allowed: one", value.place());
+      probe.kind = wanted;
+      probe.port = port;
+      return {};
+    };
+  };
+  const Cursor::Field tcp{"tcp", [&](const Cursor& value) -> Result<> {
+                            TRY(kind(Kind::kTcp, 0)(value));
+                            return number_field("", probe.port, 1, 65535).read(value);
+                          }};
+  const Cursor::Field modbus{
+      "modbus", [&](const Cursor& value) -> Result<> {
+        TRY(kind(Kind::kModbus, 502)(value));
+        return value.fields({number_field("port", probe.port, 1, 65535), number_field("unit", probe.unit, 0, 255),
+                             number_field("address", probe.address, 0, 65535)});
+      }};
+  const Cursor::Field http{
+      "http", [&](const Cursor& value) -> Result<> {
+        TRY(kind(Kind::kHttp, 80)(value));
+        const auto check = [](std::string_view text) -> Result<std::string> {
+          const bool plain = std::ranges::all_of(text, [](char c) { return c > ' ' && c < 0x7F; });
+          if (!text.starts_with('/') || text.size() > 200 || !plain) {
+            return fail("allowed: a path that begins with /, of 200 plain characters at most");
+          }
+          return std::string(text);
+        };
+        return value.fields({number_field("port", probe.port, 1, 65535), value_field("path", probe.path, check)});
+      }};
+  const Cursor::Field mqtt{"mqtt", [&](const Cursor& value) -> Result<> {
+                             TRY(kind(Kind::kMqtt, 1883)(value));
+                             return value.fields({number_field("port", probe.port, 1, 65535)});
+                           }};
+  const Cursor::Field log{"log", [&](const Cursor& value) -> Result<> {
+                            TRY(kind(Kind::kLog, 0)(value));
+                            probe.text = TRY(value.text());
+                            if (probe.text.empty() || probe.text.size() > 200) {
+                              return fail("{}: allowed: 1 to 200 characters", value.place());
+                            }
+                            return {};
+                          }};
+  TRY(at.fields({tcp, modbus, http, mqtt, log, value_field("within", probe.within_ns, parse_duration_ns)}));
+  if (probe.kind == Kind::kNone) return fail("{}: asks nothing; allowed: tcp, modbus, http, mqtt or log", at.place());
+  return {};
+}
+
+// A flag of "bulkhead run" by the same name; paths count from the plant's folder.
+Cursor::Field run_field(std::string_view name, MachineConfig& machine, const std::string* directory) {
+  return {name, [name, &machine, directory](const Cursor& at) -> Result<> {
+            return at.list(16, [&](const Cursor& item) -> Result<> {
+              std::string text = TRY(item.text());
+              if (directory != nullptr && !directory->empty() && !text.starts_with('/')) {
+                text = fmt::format("{}/{}", *directory, text);
+              }
+              machine.arguments.push_back(fmt::format("--{}", name));
+              machine.arguments.push_back(std::move(text));
+              return {};
+            });
+          }};
+}
+
+Result<> read_machine(Plant& plant, const std::string& name, const Cursor& at) {
+  MachineConfig made{.name = name, .line = at.line()};
+  const Cursor::Field cards{"nics", [&made](const Cursor& value) {
+                              return value.list(Plant::kMaximumCards, [&made](const Cursor& item) -> Result<> {
+                                CardConfig card{.line = item.line()};
+                                TRY(item.fields(card_fields(card)));
+                                made.cards.push_back(std::move(card));
+                                return {};
+                              });
+                            }};
+  const Cursor::Field file{"file", [&](const Cursor& value) -> Result<> {
+                             made.file = TRY(value.text());
+                             if (!plant.directory.empty() && !made.file.starts_with('/')) {
+                               made.file = fmt::format("{}/{}", plant.directory, made.file);
+                             }
+                             return {};
+                           }};
+  const Cursor::Field ready{"ready", [&made](const Cursor& value) { return read_probe(made.ready, value); }};
+  TRY(at.fields({file, run_field("cpus", made, nullptr), run_field("memory", made, nullptr),
+                 run_field("engine", made, nullptr), run_field("cpu-model", made, nullptr),
+                 run_field("kernel", made, &plant.directory), run_field("initrd", made, &plant.directory),
+                 run_field("cmdline", made, nullptr), run_field("disk", made, &plant.directory), cards,
+                 references_field("after", made.after, Plant::kMaximumMachines), ready,
+                 flag_field("restart", made.restart)}));
+  plant.machines.push_back(std::move(made));
+  return {};
+}
+
+Result<> read_link(Plant& plant, const std::string& name, const Cursor& at) {
+  LinkToOutside made{.name = name, .line = at.line()};
+  made.card.line = at.line();
+  bool has_kind = false;
+  std::vector<Cursor::Field> fields = card_fields(made.card);
+  fields.push_back({"nat", [&](const Cursor& value) -> Result<> {
+                      has_kind = true;
+                      made.kind = LinkToOutside::Kind::kNat;
+                      return value.fields({{"forward",
+                                            [&made](const Cursor& forwards) {
+                                              return forwards.list(32, [&made](const Cursor& item) -> Result<> {
+                                                made.forwards.push_back(TRY(item.text()));
+                                                return {};
+                                              });
+                                            }},
+                                           flag_field("host", made.reach_host)});
+                    }});
+  fields.push_back({"tap", [&](const Cursor& value) -> Result<> {
+                      if (has_kind) return fail("{}: nat and tap at once", value.place());
+                      has_kind = true;
+                      made.kind = LinkToOutside::Kind::kTap;
+                      made.tap = TRY(value.text());
+                      return {};
+                    }});
+  TRY(at.fields(fields));
+  if (!has_kind) return fail("{}: leads nowhere; allowed: nat or tap", at.place());
+  plant.links.push_back(std::move(made));
+  return {};
+}
+
+// Calls read with the plant for each name under a section.
+Cursor::Field section(std::string_view name, Plant& plant, size_t most,
+                      Result<> (*read)(Plant&, const std::string&, const Cursor&)) {
+  return {name, [&plant, most, read](const Cursor& at) {
+            return at.named(most, [&plant, read](const std::string& each, const Cursor& value) {
+              return read(plant, each, value);
+            });
+          }};
+}
+
+Result<> read_plant(Plant& plant, const Cursor& root) {
+  if (!root.is_map()) return fail("{}:{}: not a map; allowed: {}", plant.file, root.line(), kAllowed);
+  bool kind_seen = false, name_seen = false;
+  const Cursor::Field kind{"kind", [&](const Cursor& at) -> Result<> {
+                             kind_seen = true;
+                             if (TRY(at.text()) == "Plant") return {};
+                             return fail("{} '{}': allowed: Plant", at.place(), TRY(at.text()));
+                           }};
+  const Cursor::Field metadata{"metadata", [&](const Cursor& at) {
+                                 return at.fields({{"name", [&](const Cursor& value) -> Result<> {
+                                                      name_seen = true;
+                                                      TRY(value.value(check_name));
+                                                      plant.name = TRY(value.text());
+                                                      return {};
+                                                    }}});
+                               }};
+  const Cursor::Field spec{
+      "spec", [&](const Cursor& at) {
+        return at.fields({section("switches", plant, Plant::kMaximumSwitches, read_switch),
+                          section("zones", plant, net::policy::Plan::kMaximumZones, read_zone),
+                          section("groups", plant, Plant::kMaximumGroups, read_group),
+                          section("addresses", plant, 256, read_addresses),
+                          section("services", plant, 256, read_service),
+                          section("conduits", plant, net::policy::Plan::kMaximumConduits, read_conduit),
+                          section("machines", plant, Plant::kMaximumMachines, read_machine),
+                          section("links", plant, Plant::kMaximumLinks, read_link)});
+      }};
+  TRY(root.fields({kind, metadata, spec}));
+  if (!kind_seen) return fail("{}:1: kind is missing; allowed: kind: Plant", plant.file);
+  if (!name_seen) return fail("{}:1: metadata.name is missing", plant.file);
+  return {};
+}
+
+}  // namespace
+
+Result<Plant> parse_plant(std::string_view text, const std::string& name, const std::string& directory) {
+  Plant plant{.file = name, .directory = directory};
+  TRY(yaml::read(text, name, kLimits, kAllowed,
+                 [&plant](const YAML::Node& root) { return read_plant(plant, Cursor(plant.file, root, "")); }));
+  TRY(check_plant(plant));
+  return plant;
+}
+
+Result<Plant> load_plant(const std::string& path) {
+  const std::string text = TRY(read_file(path, kLimits.bytes));
+  const size_t slash = path.rfind('/');
+  return parse_plant(text, path, slash == std::string::npos ? std::string() : path.substr(0, slash));
+}
+
+}  // namespace bulkhead::plant

@@ -1,0 +1,144 @@
+#include <fstream>
+#include <sstream>
+
+#include <gtest/gtest.h>
+
+#include "plant/compile.h"
+#include "plant/explain.h"
+#include "plant/graph.h"
+#include "plant/model.h"
+
+namespace bulkhead::plant {
+namespace {
+
+std::string tank_text() {
+  std::ifstream file(BULKHEAD_SOURCE_DIR "/tests/system/plants/tank.yaml");
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+Plant tank() {
+  auto plant = parse_plant(tank_text(), "tank.yaml", "/plants");
+  EXPECT_TRUE(plant) << plant.error().message;
+  return plant ? *plant : Plant{};
+}
+
+// The complaint about the tank with one piece of text replaced by another.
+std::string complaint(std::string_view from, std::string_view to) {
+  std::string text = tank_text();
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  text.replace(at, from.size(), to);
+  const auto plant = parse_plant(text, "tank.yaml", "");
+  return plant ? std::string("fine") : plant.error().message;
+}
+
+TEST(Plant, IsReadWithItsPlaces) {
+  const Plant plant = tank();
+  EXPECT_EQ(plant.name, "tank");
+  ASSERT_EQ(plant.machines.size(), 3u);
+  EXPECT_EQ(plant.machines[0].arguments, (std::vector<std::string>{"--kernel", "/plants/vmlinuz"}));
+  EXPECT_EQ(plant.machines[0].ready.kind, ProbeConfig::Kind::kModbus);
+  EXPECT_EQ(plant.machines[1].after[0].name, "plc1");
+  EXPECT_EQ(plant.group_of(plant.machines[2].cards[0]).policy.rate_bytes_a_second, 12'500'000u);
+  EXPECT_EQ(plant.switches[0].probe_address->to_string(), "10.77.0.254");
+  const auto& conduit = plant.conduits[0].conduit;
+  EXPECT_EQ(plant.conduits[0].line, 21u);
+  EXPECT_EQ(conduit.refuse, net::policy::Refuse::kAnswer);
+  ASSERT_EQ(conduit.modbus->rules.size(), 1u);
+  EXPECT_EQ(conduit.modbus->rules[0].addresses, (net::inspect::AddressRange{0, 99}));
+}
+
+TEST(Plant, NamesFileLineAndValueOfWhatIsWrong) {
+  const std::pair<std::pair<const char*, const char*>, const char*> cases[] = {
+      {{"kind: Plant", "kind: Garden"}, "tank.yaml:2: kind 'Garden': allowed: Plant"},
+      {{"name: tank", "name: Tank"}, "tank.yaml:4: metadata.name 'Tank': no name"},
+      {{"network: 10.77.0.0/24", "network: 10.77.0.1/24"}, "tank.yaml:8: spec.switches.plant.network '10.77.0.1/24'"},
+      {{"    control: {description", "    control: {colour"},
+       "tank.yaml:12: spec.zones.control.colour: unknown key; allowed: description, vlan"},
+      {{"zone: office, rate: 100M", "zone: kitchen, rate: 100M"},
+       "tank.yaml:15: spec.groups.laptops: no zone 'kitchen'; allowed: office, supervision, control, field"},
+      {{"rate: 100M", "rate: fast"}, "tank.yaml:15: spec.groups.laptops.rate 'fast': allowed: bits a second"},
+      {{"laptops: {zone", "control: {zone"}, "tank.yaml:15: spec.groups.control: a zone has this name"},
+      {{"plcs: 10.77.0.16/28", "plcs: 10.77.0.17/28"}, "tank.yaml:17: spec.addresses.plcs '10.77.0.17/28'"},
+      {{"trends: tcp/8086", "modbus: tcp/8086"}, "tank.yaml:19: spec.services.modbus: a known service"},
+      {{"from: supervision\n", "from: control\n"}, "tank.yaml:21: spec.conduits.polling: zone 'control' on both ends"},
+      {{"services: modbus\n", "services: ntp\n"},
+       "tank.yaml:25: spec.conduits.polling.services: service 'ntp' is not TCP alone"},
+      {{"services: syslog", "services: ssh"}, "tank.yaml:30: spec.conduits.telemetry.services: service 'ssh' needs"},
+      {{"services: [trends", "services: [trendz"}, "tank.yaml:29: spec.conduits.trending.services: service 'trendz'"},
+      {{"to-addresses: plcs", "to-addresses: plc"},
+       "tank.yaml:24: spec.conduits.polling.to-addresses: no address set 'plc'; allowed: plcs"},
+      {{"units: 1-3", "units: 3-1"}, "tank.yaml:27: spec.conduits.polling.modbus[0].units '3-1'"},
+      {{"functions: read", "functions: look"}, "tank.yaml:27: spec.conduits.polling.modbus[0].functions 'look'"},
+      {{"address: 10.77.0.17}", "address: 10.78.0.17}"}, "10.78.0.17 lies outside 10.77.0.0/24"},
+      {{"address: 10.77.0.50}", "address: 10.77.0.10}"},
+       "tank.yaml:43: spec.machines.desk.nics[0].address: 10.77.0.10 stands in line 40 too"},
+      {{"address: 10.77.0.50}", "address: 10.77.0.254}"}, "10.77.0.254 asks for readiness"},
+      {{"after: plc1", "after: plc2"}, "tank.yaml:38: spec.machines.historian.after: no machine 'plc2'"},
+      {{"ready: {modbus", "after: historian\n      ready: {modbus"}, "historian, plc1 wait for each other"},
+      {{"ready: {modbus: {unit: 1, address: 0}}", "ready: {modbus: {unit: 256}}"},
+       "tank.yaml:35: spec.machines.plc1.ready.modbus.unit '256': allowed: 0 to 255"},
+      {{"control: {description", "control: {vlan: 7, description"}, "share no VLAN, so nothing can pass"},
+      {{"zone: control, address: 10.77.0.17}", "zone: control, group: laptops}"}, "allowed: either zone or group"},
+      {{"kernel: vmlinuz\n      nics: {zone: c", "cpus: 1\n      nics: {zone: c"}, "says not what runs"},
+      {{"  zones:", "  zones:\n    office: {}"}, "tank.yaml:11: spec.zones.office: stands twice"},
+      {{"  zones:", "  zones: ["}, "not YAML"},
+  };
+  for (const auto& [change, wanted] : cases) {
+    const std::string message = complaint(change.first, change.second);
+    EXPECT_NE(message.find(wanted), std::string::npos) << change.second << "\n  " << message;
+    EXPECT_TRUE(message.starts_with("tank.yaml:")) << message;
+  }
+}
+
+TEST(Plant, HasPortsWithAddressesThatStay) {
+  const auto ports = ports_of(tank(), "plant");
+  ASSERT_EQ(ports.size(), 3u);
+  EXPECT_EQ(ports[0].name, "plc1.0");
+  EXPECT_EQ(ports[2].group, "laptops");
+  EXPECT_EQ(ports[2].zone, "office");
+  EXPECT_EQ(ports[0].port.mac, ports_of(tank(), "plant")[0].port.mac);
+  EXPECT_NE(ports[0].port.mac, ports[1].port.mac);
+  EXPECT_EQ(ports[0].port.mac->bytes[0] & 3, 2);
+}
+
+TEST(Explain, SaysWhichRuleDecides) {
+  const Plant plant = tank();
+  const auto ask = [&](const char* from, const char* to, const char* service, const char* modbus = "") {
+    auto explained = explain(plant, {.from = from, .to = to, .service = service, .modbus = modbus});
+    return explained ? fmt::format("{} {}", explained->passes, fmt::join(explained->lines, "|"))
+                     : explained.error().message;
+  };
+  EXPECT_NE(ask("historian", "plc1", "tcp/502", "write").find("false historian.0 (supervision, 10.77.0.10) -> plc1.0"),
+            std::string::npos);
+  EXPECT_NE(ask("historian", "plc1", "modbus", "write").find("refused: unit or function not allowed"),
+            std::string::npos);
+  EXPECT_NE(ask("historian", "plc1", "modbus", "read").find("conduit 'polling': modbus, tank.yaml:21"),
+            std::string::npos);
+  EXPECT_TRUE(ask("historian", "plc1", "modbus", "read").starts_with("true"));
+  EXPECT_TRUE(ask("desk", "plc1", "modbus").starts_with("false"));
+  EXPECT_TRUE(ask("plc1", "historian", "modbus").starts_with("false"));
+  EXPECT_TRUE(ask("desk", "historian", "trends").starts_with("true"));
+  EXPECT_TRUE(ask("field", "supervision", "syslog").starts_with("true"));
+  EXPECT_TRUE(ask("supervision", "field", "syslog").starts_with("false"));
+  EXPECT_TRUE(ask("nobody", "plc1", "modbus").starts_with("--from 'nobody'"));
+  EXPECT_TRUE(ask("desk", "plc1", "modbux").starts_with("service 'modbux'"));
+}
+
+TEST(Graph, ShowsEverythingAndKeepsForeignTextAsText) {
+  const Plant plant = tank();
+  const std::string svg = draw_svg(plant);
+  for (const char* wanted :
+       {"office", "historian  10.77.0.10", "polling: modbus (inspected)", "(one way)", "[laptops]"}) {
+    EXPECT_NE(svg.find(wanted), std::string::npos) << wanted;
+  }
+  Plant hostile = plant;
+  hostile.zones[0].description = "<script>&\"'";
+  EXPECT_EQ(draw_svg(hostile).find("<script>"), std::string::npos);
+  EXPECT_TRUE(draw_svg(Plant{}).ends_with("</svg>\n"));
+}
+
+}  // namespace
+}  // namespace bulkhead::plant

@@ -1,0 +1,443 @@
+#include "plant/run/supervisor.h"
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+
+#include <fcntl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "net/server/listen.h"
+#include "plant/compile.h"
+#include "support/log.h"
+#include "support/random.h"
+
+namespace bulkhead::plant {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kTick{50};
+// A process that cannot live is not started more often than this.
+constexpr std::chrono::milliseconds kLeastLife{100};
+constexpr std::chrono::seconds kShutDownPatience{8};
+constexpr size_t kMaximumQuestion = 256, kMaximumQuestions = 16;
+
+}  // namespace
+
+std::string_view to_string(Stage stage) {
+  switch (stage) {
+    case Stage::kWaiting:
+      return "waiting";
+    case Stage::kStarting:
+      return "starting";
+    case Stage::kReady:
+      return "ready";
+    case Stage::kLate:
+      return "late";
+    case Stage::kEnded:
+      return "ended";
+  }
+  return "";
+}
+
+Result<std::unique_ptr<Supervisor>> Supervisor::create(Plant plant, std::string plant_file, std::string directory,
+                                                       std::string program, EventLoop& loop) {
+  std::unique_ptr<Supervisor> made(new Supervisor(std::move(plant), std::move(directory), std::move(program), loop));
+  TRY(made->open(plant_file));
+  return made;
+}
+
+Result<> Supervisor::open(const std::string& plant_file) {
+  control_path_ = directory_ + "/plant.sock";
+  control_ = TRY(net::server::listen_at(control_path_));
+  TRY(loop_.watch(control_.get(), EPOLLIN, [this](uint32_t) { accept(); }));
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGCHLD);
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  children_ = Fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!children_.valid()) return fail_errno(errno, "signals");
+  TRY(loop_.watch(children_.get(), EPOLLIN, [this](uint32_t) { on_child(); }));
+  TRY(add_processes(plant_file));
+  tick();
+  return {};
+}
+
+Result<> Supervisor::add_processes(const std::string& plant_file) {
+  for (const SwitchConfig& each : plant_.switches) {
+    auto process = std::make_unique<Process>();
+    process->name = each.name;
+    process->arguments = {"switch", plant_file, "--switch", each.name, "--directory", directory_ + "/" + each.name};
+    processes_.push_back(std::move(process));
+  }
+  for (const LinkToOutside& link : plant_.links) {
+    if (find(link.name) != nullptr) {
+      return fail("{}:{}: link '{}': a switch has this name", plant_.file, link.line, link.name);
+    }
+    auto process = std::make_unique<Process>();
+    process->name = link.name;
+    process->link = &link;
+    process->arguments = {"link", plant_file, "--link", link.name, "--directory", directory_ + "/" + link.card.on.name};
+    process->awaited = kLinkIsUp;
+    processes_.push_back(std::move(process));
+  }
+  for (const MachineConfig& machine : plant_.machines) {
+    if (find(machine.name) != nullptr) {
+      return fail("{}:{}: machine '{}': a switch has this name", plant_.file, machine.line, machine.name);
+    }
+    auto process = std::make_unique<Process>();
+    process->name = machine.name;
+    process->machine = &machine;
+    process->arguments = machine_arguments(machine);
+    if (machine.ready.kind == ProbeConfig::Kind::kLog) process->awaited = machine.ready.text;
+    processes_.push_back(std::move(process));
+  }
+  return {};
+}
+
+Supervisor::~Supervisor() {
+  for (const auto& process : processes_) {
+    if (process->child.pid > 0) ::kill(process->child.pid, SIGKILL);
+    if (process->child.output.valid()) loop_.unwatch(process->child.output.get());
+    if (process->viewer.valid()) loop_.unwatch(process->viewer.get());
+  }
+  for (const auto& [fd, question] : questions_) loop_.unwatch(fd);
+  if (control_.valid()) {
+    loop_.unwatch(control_.get());
+    ::unlink(control_path_.c_str());
+  }
+  if (children_.valid()) loop_.unwatch(children_.get());
+}
+
+std::vector<std::string> Supervisor::machine_arguments(const MachineConfig& machine) const {
+  std::vector<std::string> arguments{"run"};
+  if (!machine.file.empty()) arguments.push_back(machine.file);
+  arguments.insert(arguments.end(), {"--name", machine.name, "--serial", "stdio", "--control",
+                                     fmt::format("{}/{}.control", directory_, machine.name)});
+  arguments.insert(arguments.end(), machine.arguments.begin(), machine.arguments.end());
+  for (size_t i = 0; i < machine.cards.size(); ++i) {
+    const std::string port = port_name(machine, i);
+    arguments.insert(arguments.end(),
+                     {"--nic", fmt::format("switch={}/{},port={},mac={}", directory_, machine.cards[i].on.name, port,
+                                           mac_of(plant_, machine.cards[i], port).to_string())});
+  }
+  return arguments;
+}
+
+Supervisor::Process* Supervisor::find(std::string_view name) {
+  const auto found = std::ranges::find_if(processes_, [name](const auto& each) { return each->name == name; });
+  return found == processes_.end() ? nullptr : found->get();
+}
+
+// ---- Processes ----
+
+Result<> Supervisor::start(Process& process) {
+  if (!process.log.valid()) {
+    process.log = TRY(
+        open_file(fmt::format("{}/{}.log", directory_, process.name), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
+    process.log_bytes = 0;
+  }
+  process.child = TRY(Child::start(program_, process.arguments));
+  process.began = Clock::now();
+  process.stage = Stage::kStarting;
+  process.tail.clear();
+  process.text_seen = false;
+  ++process.starts;
+  Process* const raw = &process;
+  return loop_.watch(process.child.output.get(), EPOLLIN, [this, raw](uint32_t) { on_output(*raw); });
+}
+
+void Supervisor::tick() {
+  if (is_down_) return;
+  if (!is_going_down_) start_those_whose_turn_it_is();
+  for (const auto& process : processes_) look_after(*process);
+  report_up();
+  if (is_going_down_) {
+    const auto waited = Clock::now() - down_since_;
+    bool machines_left = false, any_left = false;
+    for (const auto& process : processes_) {
+      if (process->child.pid <= 0) continue;
+      any_left = true;
+      machines_left |= process->machine != nullptr;
+      const auto patience = process->machine != nullptr ? kShutDownPatience : 2 * kShutDownPatience;
+      if (waited > patience) ::kill(process->child.pid, SIGKILL);
+    }
+    // Switches go last, so that machines can say goodbye.
+    for (const auto& process : processes_) {
+      if (!machines_left && process->machine == nullptr && process->child.pid > 0) ::kill(process->child.pid, SIGTERM);
+    }
+    if (!any_left) {
+      is_down_ = true;
+      if (on_down) on_down();
+      return;
+    }
+  }
+  loop_.call_after(kTick, [this] { tick(); });
+}
+
+void Supervisor::start_those_whose_turn_it_is() {
+  const auto is_there = [this](std::string_view name) {
+    const Process* const other = find(name);
+    // One that was ready and has done its work may be gone.
+    return other != nullptr && (other->stage == Stage::kReady || (other->stage == Stage::kEnded && other->was_ready));
+  };
+  // Machines wait for links, too: what they begin with may be outside.
+  const auto all_ready = [this](bool links) {
+    return std::ranges::all_of(processes_, [links](const auto& each) {
+      return each->machine != nullptr || (!links && each->link != nullptr) || each->stage == Stage::kReady;
+    });
+  };
+  const bool switches_ready = all_ready(false), wires_ready = all_ready(true);
+  for (const auto& process : processes_) {
+    const bool again = process->stage == Stage::kEnded && !process->stop_asked && process->child.pid < 0 &&
+                       Clock::now() - process->began > kLeastLife &&
+                       (process->machine == nullptr || process->machine->restart);
+    if (process->stage != Stage::kWaiting && !again) continue;
+    if (process->link != nullptr && !switches_ready) continue;
+    if (process->machine != nullptr) {
+      const bool may = wires_ready && std::ranges::all_of(process->machine->after,
+                                                          [&](const Reference& other) { return is_there(other.name); });
+      if (!may) continue;
+    }
+    if (const auto started = start(*process); !started) {
+      log::error("plant '{}': {}: {}", plant_.name, process->name, started.error().message);
+      process->stage = Stage::kEnded;
+      process->stop_asked = true;
+    }
+  }
+}
+
+bool Supervisor::is_ready(Process& process) {
+  if (!process.awaited.empty()) return process.text_seen;
+  if (process.machine == nullptr) {
+    return net::server::connect_to(fmt::format("{}/{}/control.sock", directory_, process.name)).has_value();
+  }
+  const ProbeConfig& ready = process.machine->ready;
+  if (ready.kind == ProbeConfig::Kind::kNone) return true;
+  if (!process.prober) {
+    auto made = Prober::create(plant_, *process.machine, directory_, HostRandom().next_u64());
+    if (!made) return false;
+    process.prober = std::move(*made);
+  }
+  return process.prober->poll(static_cast<uint64_t>(Clock::now().time_since_epoch().count()));
+}
+
+void Supervisor::look_after(Process& process) {
+  if (process.stage != Stage::kStarting && process.stage != Stage::kLate) return;
+  if (is_ready(process)) {
+    process.prober.reset();
+    process.stage = Stage::kReady;
+    process.was_ready = true;
+    log::info("plant '{}': {}: ready", plant_.name, process.name);
+    return;
+  }
+  const uint64_t within_ns = process.machine == nullptr ? 30'000'000'000 : process.machine->ready.within_ns;
+  if (process.stage == Stage::kStarting && Clock::now() - process.began > std::chrono::nanoseconds(within_ns)) {
+    process.stage = Stage::kLate;
+    log::warning("plant '{}': {}: not ready in time", plant_.name, process.name);
+  }
+}
+
+void Supervisor::report_up() {
+  if (is_up_ || is_going_down_) return;
+  std::string why;
+  bool waits = false;
+  for (const auto& process : processes_) {
+    const bool failed = process->stage == Stage::kLate || (process->stage == Stage::kEnded && process->status != 0 &&
+                                                           process->machine != nullptr && !process->machine->restart);
+    if (failed && why.empty()) {
+      why = process->stage == Stage::kLate ? fmt::format("{} is not ready in time", process->name)
+                                           : fmt::format("{} has ended with status {}; see {}/{}.log", process->name,
+                                                         process->status, directory_, process->name);
+    }
+    waits |= process->stage == Stage::kWaiting || process->stage == Stage::kStarting;
+  }
+  if (waits && why.empty()) return;
+  is_up_ = true;
+  if (on_up) on_up(why);
+}
+
+void Supervisor::on_output(Process& process) {
+  std::array<uint8_t, 16384> bytes;
+  const ssize_t count = ::read(process.child.output.get(), bytes.data(), bytes.size());
+  if (count < 0 && errno == EAGAIN) return;
+  if (count <= 0) {
+    loop_.unwatch(process.child.output.get());
+    process.child.output.reset();
+    return;
+  }
+  const ByteSpan fresh = ByteSpan(bytes).first(static_cast<size_t>(count));
+  write_log(process, fresh);
+  if (process.viewer.valid())
+    (void)!::send(process.viewer.get(), fresh.data(), fresh.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (process.awaited.empty() || process.text_seen) return;
+  const std::string& wanted = process.awaited;
+  process.tail.append(reinterpret_cast<const char*>(fresh.data()), fresh.size());
+  process.text_seen = process.tail.find(wanted) != std::string::npos;
+  if (process.tail.size() >= wanted.size()) process.tail.erase(0, process.tail.size() - wanted.size() + 1);
+  // It may end before the next tick.
+  look_after(process);
+}
+
+void Supervisor::write_log(Process& process, ByteSpan bytes) {
+  if (process.log_bytes + bytes.size() > kLogBytes) {
+    const std::string path = fmt::format("{}/{}.log", directory_, process.name);
+    (void)::rename(path.c_str(), (path + ".1").c_str());
+    auto next = open_file(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+    if (!next) return;
+    process.log = std::move(*next);
+    process.log_bytes = 0;
+  }
+  // A full disk costs the log, not the plant.
+  if (write_all(process.log.get(), bytes)) process.log_bytes += bytes.size();
+}
+
+void Supervisor::on_child() {
+  signalfd_siginfo news;
+  while (::read(children_.get(), &news, sizeof news) == sizeof news) continue;
+  for (const auto& process : processes_) {
+    int status = 0;
+    if (process->child.pid > 0 && ::waitpid(process->child.pid, &status, WNOHANG) == process->child.pid) {
+      ended(*process, status);
+    }
+  }
+}
+
+void Supervisor::ended(Process& process, int status) {
+  // What it still said.
+  for (int i = 0; i < 64 && process.child.output.valid(); ++i) on_output(process);
+  if (process.child.output.valid()) loop_.unwatch(process.child.output.get());
+  // Whoever sits at its console sees that it has gone.
+  if (process.viewer.valid()) loop_.unwatch(process.viewer.get());
+  process.viewer.reset();
+  process.child = Child();
+  process.prober.reset();
+  process.stage = Stage::kEnded;
+  process.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  if (process.stop_asked) return;
+  if (process.status == 0 && process.machine != nullptr) {
+    log::info("plant '{}': {}: ended", plant_.name, process.name);
+  } else {
+    log::warning("plant '{}': {}: ended with status {}", plant_.name, process.name, process.status);
+  }
+}
+
+void Supervisor::shut_down() {
+  if (std::exchange(is_going_down_, true)) return;
+  down_since_ = Clock::now();
+  for (const auto& process : processes_) {
+    process->stop_asked = true;
+    if (process->machine != nullptr && process->child.pid > 0) ::kill(process->child.pid, SIGTERM);
+  }
+}
+
+// ---- Questions ----
+
+void Supervisor::accept() {
+  Fd socket(::accept4(control_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid() || questions_.size() >= kMaximumQuestions) return;
+  const int fd = socket.get();
+  if (!loop_.watch(fd, EPOLLIN, [this, fd](uint32_t) { on_question(fd); })) return;
+  questions_.emplace(fd, std::pair(std::move(socket), std::string()));
+}
+
+void Supervisor::on_question(int fd) {
+  std::string& line = questions_.at(fd).second;
+  char byte = 0;
+  // One at a time: what follows a console's line belongs to the machine.
+  for (;;) {
+    const ssize_t count = ::recv(fd, &byte, 1, 0);
+    if (count < 0 && errno == EAGAIN) return;
+    if (count <= 0 || line.size() > kMaximumQuestion) break;
+    if (byte != '\n') {
+      line += byte;
+      continue;
+    }
+    const std::string reply = answer(line, fd);
+    (void)!::send(fd, reply.data(), reply.size(), MSG_NOSIGNAL);
+    break;
+  }
+  loop_.unwatch(fd);
+  questions_.erase(fd);
+}
+
+std::string Supervisor::list() const {
+  std::string text =
+      fmt::format("{:<20} {:<8} {:<9} {:>8} {:>7}  {}\n", "NAME", "KIND", "STATE", "PID", "STARTS", "NETWORK");
+  for (const auto& process : processes_) {
+    std::vector<std::string> cards;
+    if (process->machine != nullptr) {
+      for (const CardConfig& card : process->machine->cards) {
+        cards.push_back(card.address ? fmt::format("{} {}", card.zone.name, card.address->to_string())
+                                     : card.zone.name);
+      }
+    }
+    const std::string state = process->stage == Stage::kEnded ? fmt::format("ended {}", process->status)
+                                                              : std::string(to_string(process->stage));
+    text += fmt::format("{:<20} {:<8} {:<9} {:>8} {:>7}  {}\n", process->name,
+                        process->machine != nullptr ? "machine"
+                        : process->link != nullptr  ? "link"
+                                                    : "switch",
+                        state, process->child.pid > 0 ? std::to_string(process->child.pid) : "-", process->starts,
+                        fmt::join(cards, ", "));
+  }
+  return text;
+}
+
+std::string Supervisor::stop(std::string_view name) {
+  Process* const process = find(name);
+  if (process == nullptr || process->machine == nullptr) return fmt::format("error: no machine '{}'\n", name);
+  process->stop_asked = true;
+  if (process->stage == Stage::kWaiting) process->stage = Stage::kEnded;
+  if (process->child.pid > 0) ::kill(process->child.pid, SIGTERM);
+  return "done\n";
+}
+
+std::string Supervisor::view(std::string_view name, int fd) {
+  Process* const process = find(name);
+  if (process == nullptr || process->machine == nullptr) return fmt::format("error: no machine '{}'\n", name);
+  if (process->child.pid <= 0) return fmt::format("error: machine '{}' does not run\n", name);
+  if (process->viewer.valid()) return fmt::format("error: somebody else is at the console of '{}'\n", name);
+  process->viewer = Fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!process->viewer.valid() ||
+      !loop_.watch(process->viewer.get(), EPOLLIN, [this, process](uint32_t) { on_viewer(*process); })) {
+    process->viewer.reset();
+    return "error: no descriptor left\n";
+  }
+  return "done\n";
+}
+
+void Supervisor::on_viewer(Process& process) {
+  std::array<uint8_t, 1024> bytes;
+  const ssize_t count = ::recv(process.viewer.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+  if (count < 0 && errno == EAGAIN) return;
+  if (count > 0) {
+    // A machine that does not read its console loses what is typed, as a serial line does.
+    if (process.child.input.valid())
+      (void)!::write(process.child.input.get(), bytes.data(), static_cast<size_t>(count));
+    return;
+  }
+  loop_.unwatch(process.viewer.get());
+  process.viewer.reset();
+}
+
+std::string Supervisor::answer(std::string_view line, int fd) {
+  const size_t space = line.find(' ');
+  const std::string_view word = line.substr(0, space);
+  const std::string_view name = space == std::string_view::npos ? std::string_view() : line.substr(space + 1);
+  if (word == "ps") return list();
+  if (word == "stop") return stop(name);
+  if (word == "console") return view(name, fd);
+  if (word == "down") {
+    shut_down();
+    return "done\n";
+  }
+  return fmt::format("error: '{}'; allowed: ps, stop, console, down\n", word);
+}
+
+}  // namespace bulkhead::plant

@@ -1,0 +1,237 @@
+// The supervisor with a program of the test's own in the place of bulkhead: a switch that only answers at its control
+// socket, and machines that do what their names say.
+#include "plant/run/supervisor.h"
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <future>
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "net/server/listen.h"
+#include "support/os/thread.h"
+
+namespace bulkhead::plant {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kPatience = 60s;
+
+constexpr const char* kProgram = R"(#!/bin/sh
+if [ "$1" = switch ]; then
+  exec python3 -c '
+import os, socket, sys
+os.makedirs(sys.argv[1], exist_ok=True)
+path = sys.argv[1] + "/control.sock"
+if os.path.exists(path): os.unlink(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+while True: listener.accept()[0].close()
+' "$6"
+fi
+while [ "$1" != --name ]; do shift; done
+echo "$2 begins"
+case $2 in
+  fails*) exit 3 ;;
+  silent*) trap 'exit 0' TERM; while :; do sleep 0.1; done ;;
+  once*) echo READY; exit 0 ;;
+  *) trap 'echo power button; exit 0' TERM; echo READY; while read -r line; do echo "heard $line"; done; exit 0 ;;
+esac
+)";
+
+template <typename Condition>
+[[nodiscard]] bool comes_true(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    ::usleep(10'000);
+  }
+  return true;
+}
+
+Plant plant_of(const std::string& machines) {
+  const std::string text =
+      "kind: Plant\nmetadata: {name: test}\nspec:\n  switches: {wire: {}}\n  zones: {floor: {}}\n" +
+      ("  machines:\n" + machines);
+  auto plant = parse_plant(text, "plant.yaml", "");
+  EXPECT_TRUE(plant) << plant.error().message;
+  return std::move(*plant);
+}
+
+constexpr std::string_view kLog = "nics: {zone: floor}, ready: {log: READY, within: 50s}";
+
+class World {
+ public:
+  explicit World(const std::string& machines) {
+    EXPECT_NE(::mkdtemp(folder.data()), nullptr);
+    const std::string program = folder + "/program";
+    std::ofstream(program) << kProgram;
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    loop_ = EventLoop::create().value();
+    supervisor_ = Supervisor::create(plant_of(machines), "plant.yaml", folder, program, *loop_).value();
+    supervisor_->on_up = [this](const std::string& why_not) { up_.set_value(why_not); };
+    supervisor_->on_down = [this] { loop_->stop(); };
+    thread_ = Thread("supervisor", [this] { loop_->run(); });
+  }
+  ~World() {
+    if (thread_.joinable()) down();
+    supervisor_.reset();
+    std::filesystem::remove_all(folder);
+  }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  // What it says when it is up: nothing when all is well.
+  std::string wait_until_up() {
+    auto future = up_.get_future();
+    return future.wait_for(kPatience) == std::future_status::ready ? future.get() : "it is not up";
+  }
+  [[nodiscard]] Fd say(std::string_view line) const {
+    Fd socket = net::server::connect_to(folder + "/plant.sock").value();
+    const timeval patience{.tv_sec = 60, .tv_usec = 0};
+    ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    EXPECT_TRUE(write_all(socket.get(), ByteSpan(reinterpret_cast<const uint8_t*>(line.data()), line.size())));
+    return socket;
+  }
+  // Until the end of the stream, or until the words have come.
+  static std::string read_from(const Fd& socket, std::string_view until) {
+    std::string text;
+    char byte = 0;
+    while ((until.empty() || !text.ends_with(until)) && ::recv(socket.get(), &byte, 1, 0) == 1) text += byte;
+    return text;
+  }
+  [[nodiscard]] std::string ask(std::string_view line) const { return read_from(say(line), ""); }
+  // The words of a process's line: NAME, KIND, STATE, PID, STARTS.
+  [[nodiscard]] std::vector<std::string> listed(const std::string& name) const {
+    std::istringstream lines(ask("ps\n"));
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::vector<std::string> all{std::istream_iterator<std::string>(words), {}};
+      if (!all.empty() && all[0] == name) return all;
+    }
+    return std::vector<std::string>(5);
+  }
+  [[nodiscard]] std::string log_of(const std::string& name) const {
+    std::ifstream file(folder + "/" + name + ".log");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  void down() {
+    EXPECT_EQ(ask("down\n"), "done\n");
+    thread_.join();
+  }
+
+  std::string folder = "/tmp/plant-XXXXXX";
+
+ private:
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<Supervisor> supervisor_;
+  std::promise<std::string> up_;
+  Thread thread_;
+};
+
+std::string machine(std::string_view name, std::string_view more = "") {
+  return fmt::format("    {}: {{kernel: k, {}{}}}\n", name, kLog, more);
+}
+
+TEST(Supervisor, StartsMachinesInTheOrderOfWhoWaitsForWhom) {
+  World world(machine("third", ", after: second") + machine("second", ", after: first") + machine("first"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  const auto began = [&](const char* name) {
+    return std::filesystem::last_write_time(fmt::format("{}/{}.log", world.folder, name));
+  };
+  EXPECT_LE(began("first"), began("second"));
+  EXPECT_LE(began("second"), began("third"));
+  for (const char* const name : {"wire", "first", "second", "third"}) EXPECT_EQ(world.listed(name)[2], "ready") << name;
+  world.down();
+  EXPECT_EQ(world.log_of("third"), "third begins\nREADY\npower button\n");
+}
+
+TEST(Supervisor, SaysWhichMachineCannotComeUp) {
+  World world(machine("good") + machine("fails") + machine("waits", ", after: fails"));
+  EXPECT_EQ(world.wait_until_up(), fmt::format("fails has ended with status 3; see {}/fails.log", world.folder));
+  EXPECT_EQ(world.listed("waits")[2], "waiting");
+  EXPECT_EQ(world.listed("fails")[2] + " " + world.listed("fails")[3], "ended 3");
+}
+
+TEST(Supervisor, SaysWhichMachineIsLate) {
+  World world("    silent: {kernel: k, nics: {zone: floor}, ready: {log: READY, within: 1s}}\n");
+  EXPECT_EQ(world.wait_until_up(), "silent is not ready in time");
+  EXPECT_EQ(world.listed("silent")[2], "late");
+}
+
+TEST(Supervisor, OneThatHasDoneItsWorkCountsAsReady) {
+  World world(machine("once") + machine("next", ", after: once"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  EXPECT_TRUE(comes_true([&] { return world.listed("once")[2] == "ended"; }));
+}
+
+TEST(Supervisor, GivesTheConsoleToOneAtATime) {
+  World world(machine("plc"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  {
+    const Fd console = world.say("console plc\n");
+    EXPECT_EQ(World::read_from(console, "\n"), "done\n");
+    EXPECT_EQ(world.ask("console plc\n"), "error: somebody else is at the console of 'plc'\n");
+    ASSERT_TRUE(write_all(console.get(), as_bytes(std::array{'h', 'i', '\n'})));
+    EXPECT_EQ(World::read_from(console, "\n"), "heard hi\n");
+  }
+  // It is free again when the first has gone, and what is typed right behind the question counts.
+  std::string heard;
+  EXPECT_TRUE(comes_true([&] {
+    const Fd console = world.say("console plc\nagain\n");
+    heard = World::read_from(console, "\n");
+    if (heard == "done\n") heard = World::read_from(console, "\n");
+    return heard == "heard again\n";
+  })) << heard;
+  EXPECT_NE(world.log_of("plc").find("heard hi\n"), std::string::npos);
+  EXPECT_EQ(world.ask("console nobody\n"), "error: no machine 'nobody'\n");
+  EXPECT_EQ(world.ask("console wire\n"), "error: no machine 'wire'\n");
+}
+
+TEST(Supervisor, EndsTheConsoleOfAMachineThatEnds) {
+  World world(machine("plc"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  const Fd console = world.say("console plc\n");
+  EXPECT_EQ(World::read_from(console, "\n"), "done\n");
+  EXPECT_EQ(world.ask("stop plc\n"), "done\n");
+  EXPECT_EQ(World::read_from(console, ""), "power button\n");
+}
+
+TEST(Supervisor, StopsAMachineAndTellsThatItDoesNotRun) {
+  World world(machine("plc", ", restart: true"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  EXPECT_EQ(world.ask("stop plc\n"), "done\n");
+  EXPECT_TRUE(comes_true([&] { return world.listed("plc")[2] == "ended"; }));
+  EXPECT_NE(world.log_of("plc").find("power button"), std::string::npos);
+  EXPECT_EQ(world.ask("console plc\n"), "error: machine 'plc' does not run\n");
+  EXPECT_EQ(world.ask("stop wire\n"), "error: no machine 'wire'\n");
+  EXPECT_EQ(world.ask("dance\n"), "error: 'dance'; allowed: ps, stop, console, down\n");
+}
+
+TEST(Supervisor, StartsAgainWhatIsToGoOn) {
+  World world(machine("plc", ", restart: true") + machine("other"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  for (const char* const name : {"wire", "plc", "other"}) {
+    const pid_t pid = std::stoi(world.listed(name)[3]);
+    ASSERT_EQ(::kill(pid, SIGKILL), 0);
+  }
+  for (const char* const name : {"wire", "plc"}) {
+    EXPECT_TRUE(comes_true([&] {
+      const auto words = world.listed(name);
+      return words[2] == "ready" && words[4] == "2";
+    })) << name;
+  }
+  EXPECT_TRUE(comes_true([&] { return world.listed("other")[2] == "ended"; }));
+  EXPECT_EQ(world.listed("other")[3], "137");
+}
+
+}  // namespace
+}  // namespace bulkhead::plant

@@ -1,0 +1,131 @@
+#include "vmm/disk_jobs.h"
+
+#include "block/format/image_disk.h"
+#include "vmm/config/values.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::string_view kVerbs = "status, snapshot, mirror, backup, commit, flatten, pause, resume, cancel, speed";
+constexpr uint64_t kFastest = uint64_t{1} << 40;
+
+std::string_view take_word(std::string_view& words) {
+  const std::string_view word = words.substr(0, words.find(' '));
+  words.remove_prefix(std::min(words.size(), word.size() + 1));
+  return word;
+}
+
+// For a line: a file may be named with anything.
+std::string shown(std::string_view text) {
+  std::string line(text);
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < ' ' || c == 0x7F) c = '?';
+  }
+  return line;
+}
+
+bool is_job(std::string_view verb) {
+  return verb == "snapshot" || verb == "mirror" || verb == "backup" || verb == "commit" || verb == "flatten";
+}
+
+bool has_ended(block::Job::State state) {
+  return state != block::Job::State::kRunning && state != block::Job::State::kPaused;
+}
+
+Result<block::JobTarget> parse_target(std::string_view words) {
+  block::JobTarget target{.format = std::string(take_word(words))};
+  TRY(block::find_format(target.format));
+  target.path = words;
+  if (!target.path.starts_with('/')) return fail("'{}': allowed: a path from the root", target.path);
+  return target;
+}
+
+}  // namespace
+
+std::string DiskJobs::answer(std::string_view words) {
+  const auto answer = carry_out(words);
+  return answer ? *answer : "error: " + shown(answer.error().message);
+}
+
+Result<std::string> DiskJobs::carry_out(std::string_view words) {
+  if (words == "count") return std::to_string(disks_.size());
+  if (disks_.size() == 0) return fail("the machine has no disks");
+  const std::string_view number = take_word(words);
+  const auto index = TRY_IN(fmt::format("disk '{}'", number), parse_number(number, 0, disks_.size() - 1));
+  const std::string_view verb = take_word(words);
+  if (verb == "status") return status(index);
+  block::Job* const job = jobs_[index].get();
+  if (is_job(verb)) {
+    TRY_IN(fmt::format("disk {}: {}", index, verb), begin(index, verb, words));
+    return "done";
+  }
+  if (verb != "pause" && verb != "resume" && verb != "cancel" && verb != "speed") {
+    return fail("'{}'; allowed: {}", verb, kVerbs);
+  }
+  if (job == nullptr || has_ended(job->progress().state)) return fail("disk {}: there is no job", index);
+  if (verb == "pause") job->pause();
+  if (verb == "resume") job->resume();
+  if (verb == "cancel") job->cancel();
+  if (verb == "speed") job->set_speed(TRY_IN(fmt::format("speed '{}'", words), parse_number(words, 0, kFastest)));
+  return "done";
+}
+
+Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view words) {
+  block::LiveDisk* const disk = disks_.live(index);
+  if (disk == nullptr) {
+    return fail("{}",
+                config_.deterministic.value ? "there are no jobs in a deterministic run" : "the disk is read-only");
+  }
+  auto& job = jobs_[index];
+  if (job && !has_ended(job->progress().state)) return fail("there is a job already: {}", job->kind());
+  uint64_t speed = 0;
+  if (verb != "snapshot") {
+    const std::string_view text = take_word(words);
+    speed = TRY_IN(fmt::format("speed '{}'", text), parse_number(text, 0, kFastest));
+  }
+  auto what = block::BackupJob::What::kAll;
+  if (verb == "backup") {
+    const std::string_view word = take_word(words);
+    if (word != "all" && word != "changed") return fail("'{}': allowed: all or changed", word);
+    if (word == "changed") what = block::BackupJob::What::kChanged;
+    if (!backups_[index]) backups_[index] = std::make_unique<block::BackupState>(*disk);
+  }
+  block::JobTarget target;
+  if (verb == "snapshot" || verb == "mirror" || verb == "backup") target = TRY(parse_target(words));
+  auto files = std::make_unique<block::HostFiles>(host_cache_of(config_.disks[index].value),
+                                                  block::ImageDisk::kDefaultThreadCount);
+  // The old one first: it may hold files, and its thread has ended or is about to.
+  job.reset();
+  if (verb == "snapshot") job = std::make_unique<block::SnapshotJob>(*disk, std::move(files), std::move(target));
+  if (verb == "mirror") job = std::make_unique<block::MirrorJob>(*disk, std::move(files), std::move(target), speed);
+  if (verb == "backup") {
+    job = std::make_unique<block::BackupJob>(*disk, std::move(files), *backups_[index], std::move(target), what, speed);
+  }
+  if (verb == "commit") job = std::make_unique<block::CommitJob>(*disk, std::move(files), speed);
+  if (verb == "flatten") job = std::make_unique<block::FlattenJob>(*disk, std::move(files), speed);
+  job->start();
+  return {};
+}
+
+std::string DiskJobs::status(size_t index) {
+  const DiskConfig& config = config_.disks[index].value;
+  std::string path = config.path, format = config.format.empty() ? "raw" : config.format;
+  if (block::LiveDisk* const live = disks_.live(index); live != nullptr)
+    std::tie(path, format) = live->path_and_format();
+  std::string line = fmt::format("file={}\tformat={}", shown(path), format);
+  if (const auto& job = jobs_[index]) {
+    const block::Job::Progress progress = job->progress();
+    line += fmt::format("\tjob={}\tstate={}\tdone={}\ttotal={}\tspeed={}\tmessage={}", job->kind(),
+                        block::to_string(progress.state), progress.done_bytes, progress.total_bytes, progress.speed,
+                        shown(progress.message));
+  }
+  return line;
+}
+
+DiskJobs::~DiskJobs() {
+  for (auto& job : jobs_) {
+    if (job) job->cancel();
+  }
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,239 @@
+"""Jobs on a disk while a guest writes records to it, says of each when it is safe, and reads older ones back: nothing is lost, neither when the
+disk moves nor when the machine is killed in the middle of it."""
+import os
+import pathlib
+import random
+import re
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+from bulkhead import BULKHEAD, SLOW, debian_arguments, wait_until_listening
+
+MIB = 1 << 20
+PLACES, STEP = 1024, 65536
+FORMATS = ["raw", "qcow2", "vhdx", "vmdk"]
+
+
+class Machine:
+    """A guest that writes records to a disk of 64 MiB."""
+
+    def __init__(self, folder, image_format="raw", count=1_000_000, more=""):
+        self.folder, self.control, self.log = folder, folder / "control", folder / "log"
+        self.base = folder / f"base.{image_format}"
+        subprocess.run([BULKHEAD, "image", "create", "-f", image_format, self.base, "64M"], check=True)
+        disk = f"file={self.base},format={image_format}{more}"
+        arguments = debian_arguments(task="records", extra_command_line=f"quiet records.count={count}", extra=["--disk", disk, "--control", self.control])
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([str(BULKHEAD), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until_listening(self.control)
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def safe(self):
+        numbers = re.findall(r"safe: (\d+)\r?\n", self.said())
+        return int(numbers[-1]) if numbers else 0
+
+    def wait_for_records(self, more, limit=180):
+        wanted, deadline = self.safe() + more, time.monotonic() + limit
+        while self.safe() < wanted:
+            assert time.monotonic() < deadline and self.process.poll() is None, self.said()[-3000:]
+            time.sleep(0.02)
+
+    def disk(self, *words, status=0):
+        done = subprocess.run([BULKHEAD, "disk", words[0], *map(str, words[1:]), "--control", self.control], capture_output=True, text=True,
+                              timeout=300, check=False)
+        assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}\n{self.said()[-2000:]}"
+        return done.stdout + done.stderr
+
+    def storage(self):
+        """Where the disk's bytes are by what the machine last said."""
+        moves = re.findall(r"the disk is now '([^']+)', format=(\w+)", self.said())
+        return moves[-1] if moves else (str(self.base), self.base.suffix[1:])
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def machines():
+    made = []
+    with tempfile.TemporaryDirectory(prefix="jobs-") as folder:
+
+        def start(**options):
+            inner = pathlib.Path(folder) / str(len(made))
+            inner.mkdir()
+            made.append(Machine(inner, **options))
+            return made[-1]
+
+        yield start
+        for machine in made:
+            machine.kill()
+
+
+def check_records(machine, safe):
+    """What lies on the disk of a machine that is gone holds every record that the guest was told is safe."""
+    assert "LOST" not in machine.said(), machine.said()[-3000:]
+    path, image_format = machine.storage()
+    raw = machine.folder / "found.raw"
+    raw.unlink(missing_ok=True)
+    if image_format != "raw":
+        subprocess.run([BULKHEAD, "image", "check", "-f", image_format, path], check=False, stdout=subprocess.DEVNULL)
+    subprocess.run([BULKHEAD, "image", "convert", "-f", image_format, path, raw], check=True)
+    assert raw.stat().st_size == 64 * MIB
+    with raw.open("rb") as file:
+        for number in range(max(1, safe - PLACES + 1), safe + 1):
+            file.seek(number * 37 % PLACES * STEP)
+            found = re.match(rb"record (\d+)\n", file.read(64))
+            assert found, f"record {number} of {safe} in {path}"
+            # Later ones may have come, not yet said to be safe.
+            assert int(found.group(1)) in (number, number + PLACES), f"{found.group(1)} in the place of {number}"
+
+
+def test_a_running_disk_moves_between_formats(machines):
+    machine = machines()
+    moves = 10 if SLOW else 4
+    for number in range(moves):
+        machine.wait_for_records(40)
+        image_format = FORMATS[(number + 1) % len(FORMATS)]
+        said = machine.disk("mirror", 0, machine.folder / f"moved{number}", "-f", image_format)
+        assert f"moved{number}" in said and machine.storage() == (str(machine.folder / f"moved{number}"), image_format)
+        # What it was before is not touched any more.
+        if number > 0:
+            os.unlink(machine.folder / f"moved{number - 1}")
+    machine.wait_for_records(40)
+    assert f"0 {machine.folder}/moved{moves - 1} (" in machine.disk("jobs")
+    safe = machine.safe()
+    machine.kill()
+    check_records(machine, safe)
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2", "vhdx"])
+def test_snapshots_are_made_and_committed_while_the_guest_writes(machines, image_format):
+    machine = machines(image_format=image_format)
+    machine.wait_for_records(60)
+    machine.disk("snapshot", 0, machine.folder / "one.qcow2")
+    before = machine.base.read_bytes()
+    machine.wait_for_records(60)
+    machine.disk("snapshot", 0, machine.folder / "two.qcow2")
+    machine.wait_for_records(60)
+    assert machine.base.read_bytes() == before
+    machine.disk("commit", 0)
+    assert machine.storage()[0] == str(machine.folder / "one.qcow2")
+    machine.wait_for_records(60)
+    machine.disk("flatten", 0)
+    assert machine.base.read_bytes() == before
+    machine.base.unlink()
+    machine.wait_for_records(60)
+    safe = machine.safe()
+    machine.kill()
+    check_records(machine, safe)
+
+
+def test_the_guest_ends_with_everything_where_the_disk_is_last(machines):
+    machine = machines(count=400)
+    machine.wait_for_records(20)
+    machine.disk("mirror", 0, machine.folder / "moved.qcow2")
+    assert machine.process.wait(timeout=300) == 0, machine.said()[-3000:]
+    assert "RECORDS DONE" in machine.said()
+    check_records(machine, 400)
+
+
+def test_a_job_is_paused_hurried_and_cancelled(machines):
+    machine = machines()
+    machine.wait_for_records(200)
+    machine.disk("mirror", 0, machine.folder / "moved.qcow2", "--speed", "4K", "--detach")
+    assert "mirror running" in machine.disk("jobs")
+    assert "there is a job already: mirror" in machine.disk("commit", 0, status=1)
+    machine.disk("pause", 0)
+    assert "mirror paused" in machine.disk("jobs")
+    machine.disk("resume", 0)
+    machine.disk("cancel", 0)
+    deadline = time.monotonic() + 60
+    while "mirror cancelled" not in machine.disk("jobs"):
+        assert time.monotonic() < deadline
+    assert not (machine.folder / "moved.qcow2").exists()
+    machine.disk("mirror", 0, machine.folder / "moved.qcow2", "--speed", "4K", "--detach")
+    machine.disk("speed", 0, "1G")
+    while "mirror done" not in machine.disk("jobs"):
+        assert time.monotonic() < deadline + 60
+    assert machine.storage() == (str(machine.folder / "moved.qcow2"), "qcow2")
+    assert "there is no job" in machine.disk("cancel", 0, status=1)
+    machine.wait_for_records(20)
+    safe = machine.safe()
+    machine.kill()
+    check_records(machine, safe)
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(machines):
+    machine = machines(image_format="qcow2")
+    machine.wait_for_records(5)
+    (machine.folder / "there").write_bytes(b"something")
+    (machine.folder / "below").mkdir()
+    for words, reason in [(("mirror", 0, machine.folder / "there"), "exists"),
+                          (("mirror", 0, "/nowhere/at/all"), "No such file"),
+                          (("mirror", 0, machine.folder / "new", "-f", "floppy"), "unknown"),
+                          (("mirror", 1, machine.folder / "new"), "disk '1'"),
+                          (("snapshot", 0, machine.folder / "below/new"), "does not lie in the folder"),
+                          (("snapshot", 0, machine.folder / "new", "-f", "raw"), "backing"),
+                          (("backup", 0, machine.folder / "new", "--changed"), "no earlier backup"),
+                          (("commit", 0), "has no backing file"),
+                          (("flatten", 0), "has no backing file")]:
+        assert reason in machine.disk(*words, status=1), words
+        assert not (machine.folder / "new").exists()
+    machine.wait_for_records(5)
+    assert machine.storage() == (str(machine.base), "qcow2")
+    assert (machine.folder / "there").read_bytes() == b"something"
+
+
+def test_backups_of_one_moment_and_of_what_has_changed_since(machines):
+    machine = machines()
+    machine.wait_for_records(100)
+    for number, words in enumerate([(), ("--changed",), ("--changed",)]):
+        before = machine.safe()
+        said = machine.disk("backup", 0, machine.folder / f"backup{number}", *words, "--speed", "40M")
+        after = machine.safe()
+        assert f"the backup is '{machine.folder}/backup{number}', format=qcow2" in said
+        # It holds what was safe when it began, and nothing that was begun after its end.
+        raw = machine.folder / "backup.raw"
+        raw.unlink(missing_ok=True)
+        subprocess.run([BULKHEAD, "image", "convert", "-f", "qcow2", machine.folder / f"backup{number}", raw], check=True)
+        contents = raw.read_bytes()
+        found = [int(match.group(1)) for match in re.finditer(rb"record (\d+)\n", contents)]
+        newest = max(found)
+        assert before <= newest <= after + 1
+        # One moment: up to the newest there is no gap.
+        assert sorted(found) == list(range(max(1, newest - PLACES + 1), newest + 1))
+        machine.wait_for_records(30)
+    sizes = [(machine.folder / f"backup{number}").stat().st_blocks for number in range(3)]
+    assert not list(machine.folder.glob("*.aside"))
+    assert machine.storage() == (str(machine.base), "raw") and sizes[0] > 0
+    safe = machine.safe()
+    machine.kill()
+    check_records(machine, safe)
+
+
+@pytest.mark.parametrize("seed", range(40 if SLOW else 4))
+def test_a_machine_that_is_killed_in_the_middle_of_jobs_loses_nothing(machines, seed):
+    rng = random.Random(seed)
+    machine = machines(image_format=rng.choice(["raw", "qcow2"]))
+    machine.wait_for_records(rng.randrange(40, 200))
+    chain = 0
+    for number in range(rng.randrange(1, 5)):
+        verb = rng.choice(["mirror", "snapshot", "commit", "flatten"]) if chain else rng.choice(["mirror", "snapshot"])
+        last = machine.folder / f"file{number}"
+        words = [verb, 0] + ([last] if verb in ("mirror", "snapshot") else []) + (["--speed", "8M"] if verb != "snapshot" else [])
+        chain += {"mirror": -chain, "snapshot": 1, "commit": -1, "flatten": -chain}[verb]
+        machine.disk(*words)
+        machine.wait_for_records(rng.randrange(1, 40))
+    # And one that it does not survive.
+    verb = rng.choice(["mirror", "commit", "flatten"] if chain else ["mirror"])
+    machine.disk(verb, 0, *([machine.folder / "last"] if verb == "mirror" else []), "--detach", "--speed", "16M")
+    time.sleep(rng.random() * 2)
+    safe = machine.safe()
+    machine.kill()
+    check_records(machine, safe)

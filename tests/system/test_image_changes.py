@@ -1,0 +1,120 @@
+"""The verbs of bulkhead image that change an image at rest, with qemu-img as the other opinion: snapshot, commit, rebase, resize."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+from test_image import COUNT, MIB, ours, qemu, random_raw, random_size
+from test_image_formats import change_at_random
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
+
+
+def contents(path, format_="qcow2"):
+    qemu("qemu-img", "convert", "-f", format_, "-O", "raw", path, f"{path}.contents")
+    with open(f"{path}.contents", "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_snapshots_of_both_programs_are_the_same(tmp_path, seed):
+    rng = random.Random(f"snapshot {seed}")
+    image, size = tmp_path / "a.qcow2", random_size(rng)
+    ours("create", image, size, "--set", f"cluster_size={1 << rng.randint(9, 18)}")
+    states = {}
+    for step in range(8):
+        change_at_random(rng, image, "qcow2", size)
+        action = rng.choice(("create", "create", "apply", "delete"))
+        name = rng.choice(list(states)) if states and action != "create" else f"state {step}"
+        if action == "create" or name not in states:
+            states[name] = contents(image)
+            if rng.random() < 0.5:
+                ours("snapshot", "-f", "qcow2", image, "create", name)
+            else:
+                qemu("qemu-img", "snapshot", "-c", name, image)
+        elif action == "apply":
+            if rng.random() < 0.7:
+                ours("snapshot", "-f", "qcow2", image, "apply", name)
+            else:
+                qemu("qemu-img", "snapshot", "-a", name, image)
+            assert contents(image) == states[name]
+        else:
+            before = contents(image)
+            if rng.random() < 0.7:
+                ours("snapshot", "-f", "qcow2", image, "delete", name)
+            else:
+                qemu("qemu-img", "snapshot", "-d", name, image)
+            del states[name]
+            assert contents(image) == before
+        qemu("qemu-img", "check", "-f", "qcow2", image)
+        ours("check", "-f", "qcow2", image)
+        listed = json.loads(ours("snapshot", image, "list", "-o", "json"))
+        assert sorted(one["name"] for one in listed) == sorted(states)
+    for name, state in states.items():
+        ours("snapshot", "-f", "qcow2", image, "apply", name)
+        assert contents(image) == state
+
+
+@pytest.mark.parametrize("format_,theirs", [("qcow2", "qcow2"), ("vhd", None), ("vhdx", None), ("vmdk", "vmdk")])
+@pytest.mark.parametrize("seed", range(3))
+def test_commit_puts_the_overlay_into_its_backing_file(tmp_path, format_, theirs, seed):
+    rng = random.Random(f"commit {seed}")
+    size = random_size(rng)
+    random_raw(tmp_path / "base.raw", rng, size)
+    random_raw(tmp_path / "new.raw", rng, size)
+    ours("convert", tmp_path / "base.raw", tmp_path / "base.image", "-O", format_)
+    ours("create", "-f", format_, tmp_path / "top.image", "-b", "base.image", "-F", format_)
+    if theirs:
+        change_at_random(rng, tmp_path / "top.image", theirs, size)
+    ours("convert", "-f", format_, tmp_path / "top.image", tmp_path / "before.raw")
+    assert "state its format" in ours("commit", tmp_path / "top.image", status=1)
+    done = json.loads(ours("commit", "-f", format_, "-o", "json", tmp_path / "top.image"))
+    assert (done["bytes"] > 0) == bool(theirs)
+    ours("compare", "-f", format_, "-F", "raw", tmp_path / "base.image", tmp_path / "before.raw")
+    ours("check", "-f", format_, tmp_path / "base.image")
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_rebase_keeps_what_the_image_shows(tmp_path, seed):
+    rng = random.Random(f"rebase {seed}")
+    size = random_size(rng)
+    for name in ("old.raw", "other.raw"):
+        random_raw(tmp_path / name, rng, random_size(rng) if rng.random() < 0.5 else size)
+    ours("create", tmp_path / "top.qcow2", size, "-b", "old.raw", "-F", "raw")
+    change_at_random(rng, tmp_path / "top.qcow2", "qcow2", size)
+    shown = contents(tmp_path / "top.qcow2")
+    ours("rebase", "-f", "qcow2", "-b", "other.raw", "-F", "raw", tmp_path / "top.qcow2")
+    assert json.loads(qemu("qemu-img", "info", "--output=json", tmp_path / "top.qcow2"))["backing-filename"] == "other.raw"
+    assert contents(tmp_path / "top.qcow2") == shown
+    ours("rebase", "-f", "qcow2", tmp_path / "top.qcow2")
+    (tmp_path / "other.raw").unlink()
+    assert contents(tmp_path / "top.qcow2") == shown
+    qemu("qemu-img", "check", "-f", "qcow2", tmp_path / "top.qcow2")
+    ours("check", tmp_path / "top.qcow2")
+
+
+@pytest.mark.parametrize("format_", ["qcow2", "raw"])
+def test_shrink_keeps_the_beginning(tmp_path, format_):
+    random_raw(tmp_path / "a.raw", random.Random(4), 5 * MIB)
+    ours("convert", tmp_path / "a.raw", tmp_path / "a.image", "-O", format_)
+    assert "--shrink allows it" in ours("resize", "-f", format_, tmp_path / "a.image", "3000000", status=1)
+    done = json.loads(ours("resize", "--shrink", "-o", "json", "-f", format_, tmp_path / "a.image", "3000320"))
+    assert done == {"virtual_size": 3000320}
+    assert contents(tmp_path / "a.image", format_) == (tmp_path / "a.raw").read_bytes()[:3000320]
+    if format_ == "qcow2":
+        qemu("qemu-img", "check", "-f", "qcow2", tmp_path / "a.image")
+
+
+def test_every_verb_speaks_json(tmp_path):
+    one, two = tmp_path / "a.qcow2", tmp_path / "b.vmdk"
+    assert json.loads(ours("create", "-o", "json", one, "1M"))["virtual_size"] == MIB
+    assert json.loads(ours("convert", "-o", "json", one, two))["format"] == "vmdk"
+    assert json.loads(ours("info", "-o", "json", two))["subformat"] == "monolithicSparse"
+    assert json.loads(ours("check", "-o", "json", two))["errors"] == 0
+    assert json.loads(ours("map", "-o", "json", two))[0]["kind"] == "absent"
+    assert json.loads(ours("compare", "-o", "json", one, two)) == {"equal": True}
+    ours("resize", "-f", "qcow2", one, "2M")
+    assert json.loads(ours("compare", "-o", "json", one, two, status=2))["equal"] is False
+    assert json.loads(ours("snapshot", "-f", "qcow2", "-o", "json", one, "create", "a")) == {"name": "a"}
