@@ -110,8 +110,8 @@ def test_a_guest_that_rewrites_itself_changes_nothing_else(jit, tmp_path):
     assert disk.stat().st_size == 1 << 20
     counted = {name: int(value) for name, value in re.findall(r"^  (\S+) +(\d+)$", result.output, re.MULTILINE)}
     # It was a fight: code rewritten, faults taken, and the translator at work where it was to be.
-    assert counted["exceptions"] > 1000 and counted["blocks.code_writes"] > 1000, result.describe()
-    assert (counted.get("jit.entries", 0) > 1000) == (jit == "on"), result.describe()
+    assert counted["exceptions"] > 100 and counted["blocks.code_writes"] > 100, result.describe()
+    assert (counted.get("jit.entries", 0) > 100) == (jit == "on"), result.describe()
     print(result.output)
 
 

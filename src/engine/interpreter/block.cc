@@ -10,6 +10,7 @@
 #include "engine/interpreter/system/system.h"
 #include "engine/jit/jit.h"
 #include "engine/mmu/access.h"
+#include "support/check.h"
 
 namespace bulkhead::engine {
 namespace {

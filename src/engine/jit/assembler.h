@@ -7,8 +7,6 @@
 #include <cstring>
 #include <span>
 
-#include "support/check.h"
-
 namespace bulkhead::engine::jit {
 
 // Host registers by their number in an instruction.
@@ -47,22 +45,28 @@ struct Memory {
 
 class Assembler {
  public:
-  static constexpr size_t kCapacity = 32 << 10;
-  static constexpr size_t kReserve = 16 << 10;  // for what stands behind a block's end
+  static constexpr size_t kCapacity = 48 << 10;
+  static constexpr size_t kReserve = 32 << 10;  // for what stands behind a block's end
 
   [[nodiscard]] std::span<const uint8_t> code() const { return {bytes_.data(), size_}; }
   [[nodiscard]] size_t size() const { return size_; }
-  void clear() { size_ = 0; }
+  void clear() {
+    size_ = 0;
+    overflows_ = false;
+  }
   // Room for a guest instruction and all that goes with it.
   [[nodiscard]] bool has_room() const { return size_ + kReserve < kCapacity; }
 
-  void byte(uint8_t value) {
-    CHECK(size_ < kCapacity, "a translated block is larger than the buffer");
-    bytes_[size_++] = value;
-  }
+  // The code is of no use: some of it did not fit.
+  [[nodiscard]] bool overflows() const { return overflows_; }
+
+  void byte(uint8_t value) { this->value(value); }
   template <typename T>
   void value(T value) {
-    CHECK(size_ + sizeof value <= kCapacity, "a translated block is larger than the buffer");
+    if (size_ + sizeof value > kCapacity) {
+      overflows_ = true;
+      return;
+    }
     std::memcpy(bytes_.data() + size_, &value, sizeof value);
     size_ += sizeof value;
   }
@@ -232,6 +236,7 @@ class Assembler {
 
   std::array<uint8_t, kCapacity> bytes_;
   size_t size_ = 0;
+  bool overflows_ = false;
 };
 
 // Conditions of Jcc.

@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <array>
+#include <span>
+#include <vector>
+
 #include "engine/soft_vcpu.h"
 #include "engine/testing.h"
 
@@ -148,6 +152,54 @@ TEST_F(PageCrossing, AGroupThatIsAlwaysOnTwoPagesEndsUpWithCodeForThat) {
   EXPECT_EQ(machine_.get<uint64_t>(physical(at + 16)), 20999u + 7);
   EXPECT_GE(statistic("slots.dropped"), 1u);
   EXPECT_LT(statistic("jit.slow"), 5000u);  // of 80000 accesses
+}
+
+// More than the code of twelve blocks would stand behind the block: it is bounded.
+TEST_F(PageCrossing, ABlockFullOfGroupsOnTwoPagesIsTranslatedWithinBounds) {
+  constexpr std::array<uint8_t, 12> kBases = {2, 3, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15};
+  constexpr uint8_t kLoad = 0x10, kStore = 0x11;
+  std::vector<uint8_t> code = {0x49, 0xC7, 0xC3, 0x88, 0x13, 0x00, 0x00};  // mov r11, 5000
+  const size_t loop = code.size();
+  const auto movups = [&](uint8_t opcode, uint8_t base, uint8_t displacement) {
+    if (base >= 8) code.push_back(0x41);
+    code.insert(code.end(), {0x0F, opcode, static_cast<uint8_t>(0x40 | (base & 7))});
+    if ((base & 7) == 4) code.push_back(0x24);
+    code.push_back(displacement);
+  };
+  for (const uint8_t base : kBases) movups(kLoad, base, 0);
+  for (const uint8_t base : kBases) movups(kStore, base, 16);
+  for (const uint8_t base : kBases) movups(kLoad, base, 32);
+  for (const uint8_t base : std::span(kBases).first(9)) movups(kStore, base, 48);
+  const auto distance = static_cast<int32_t>(static_cast<int64_t>(loop) - static_cast<int64_t>(code.size() + 9));
+  code.insert(code.end(), {0x49, 0xFF, 0xCB, 0x0F, 0x85});  // dec r11; jnz loop
+  for (int i = 0; i < 4; ++i) code.push_back(static_cast<uint8_t>(distance >> i * 8));
+  code.insert(code.end(), {0xE6, 0xF4});  // out 0xf4, al
+  for (size_t i = 0; i < code.size(); ++i) machine_.put_object(kCode + i, code[i]);
+
+  const auto edge = [](size_t i) { return kLinear + (i + 1) * kPageSize - 8; };
+  // One group after the other is seen on two pages, then all at once.
+  for (size_t crossing = 0; crossing <= kBases.size(); ++crossing) {
+    const bool all = crossing == kBases.size();
+    for (size_t i = 0; i < kBases.size(); ++i) {
+      state_.gpr[kBases[i]] = edge(i) - (all || i == crossing ? 0 : 256);
+    }
+    std::vector<std::vector<uint8_t>> loaded(kBases.size());
+    for (size_t i = 0; i < kBases.size(); ++i) {
+      for (uint64_t at = 0; at < 64; ++at) loaded[i].push_back(byte(state_.gpr[kBases[i]] + at));
+    }
+    run();
+    for (size_t i = 0; i < kBases.size(); ++i) {
+      for (uint64_t at = 0; at < 16; ++at) {
+        const uint64_t from = state_.gpr[kBases[i]] + at;
+        // What the last of the loads has left in XMM0 is what all the stores behind it wrote.
+        EXPECT_EQ(byte(from), loaded[i][at]) << i << " " << at;
+        EXPECT_EQ(byte(from + 16), loaded.back()[at]) << i << " " << at;
+        EXPECT_EQ(byte(from + 48), i < 9 ? loaded.back()[32 + at] : loaded[i][48 + at]) << i << " " << at;
+      }
+    }
+  }
+  EXPECT_GE(statistic("slots.dropped"), kBases.size());
+  EXPECT_GE(statistic("jit.blocks"), 1u);
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ bool Translator::run() {
   simd_slow_paths();
   x87_slow_paths();
   epilogue();
-  return true;
+  return !code_.overflows();
 }
 
 // To the block's end.
@@ -85,27 +85,6 @@ bool Translator::translate_from(const Op* first) {
   if (!ended_) {
     const Left flags = leave_flags(block_.length, *(end() - 1));
     edge(block_.length, *(end() - 1), flags);
-  }
-  return true;
-}
-
-// From the first of a group on that is often on two pages the block has its code twice: here without the group.
-bool Translator::crossings() {
-  constexpr size_t kMostEdges = 1 << kIndexBits, kMostBytes = 12 << 10;
-  const size_t count = slow_.size();
-  for (size_t i = 0; i < count; ++i) {
-    const Slow slow = slow_[i];
-    if (!slow.lead || has_x87_ || (block_.crosses_pages >> (slow.op - block_.ops) & 1) == 0) continue;
-    const auto ways_out = static_cast<size_t>(end() - slow.op) + 1;
-    if (edges_.size() + side_exits_.size() + ways_out > kMostEdges || code_.size() > kMostBytes) return true;
-    slow_[i].crossing = code_.size();
-    forget_groups();
-    group_without_look_ = slow.lead->group;
-    flags_ = slow.recipe ? Flags::kRecipe : Flags::kMemory;
-    recipe_ = slow.recipe;
-    producer_ = slow.producer;
-    simd_loaded_ = slow.simd_loaded;
-    if (!translate_from(slow.op)) return false;
   }
   return true;
 }
@@ -237,40 +216,6 @@ void Translator::by_handler(const Op& op) {
   call_handler(op);
   flags_ = Flags::kMemory;
   simd_loaded_ = false;
-}
-
-void Translator::slow_paths() {
-  for (const Slow& slow : slow_) {
-    if (slow.from == kNoMiss) continue;
-    code_.bind_here(slow.from >= kFirstSite ? sites_[slow.from - kFirstSite].miss : slow.from);
-    if (slow.lead) {
-      const Linear linear = linear_of(*slow.op);
-      code_.lea(kScratch, {linear.base, linear.displacement + slow.lead->begin});
-      code_.store(field(cpu_, cpu_.jit_span), kScratch);
-      if (slow.crossing != 0) {
-        code_.immediate(4, kScratch, kPageSize - 1, false);
-        code_.immediate(7, kScratch, static_cast<int32_t>(kPageSize - slow.lead->size), false);
-        code_.bind(code_.jump_if(kIfAbove), slow.crossing);
-      }
-    }
-    if (slow.repeat != nullptr) {
-      call_common(slow.repeat);
-      code_.op(0x85, kRcx, kRcx);
-      code_.bind(code_.jump_if(kIfZero), slow.back);
-    }
-    if (!slow.lead) simd_across_pages(slow);
-    if (slow.recipe) note_flags(*slow.recipe);
-    call_handler(*slow.op);
-    if (slow.op + 1 == end() && slow.back == 0) continue;  // never comes back
-    if (slow.lead) resume_group(slow);
-    reload_simd(*slow.op);
-    if (slow.flags_to_host) {
-      flags_ = Flags::kMemory;
-      restore_flags(kScratch2);
-    }
-    const size_t jump = code_.jump();
-    code_.bind(jump, slow.back);
-  }
 }
 
 // --- instructions that are copied ---

@@ -11,6 +11,7 @@
 #include "engine/jit/deferred_flags.h"
 #include "engine/jit/jit.h"
 #include "engine/jit/state_layout.h"
+#include "support/check.h"
 
 namespace bulkhead::engine::jit {
 

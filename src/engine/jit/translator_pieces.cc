@@ -266,28 +266,6 @@ void Translator::report_place(size_t number) {
   code_.immediate(1, field(cpu_, cpu_.attention), kAttentionSite, false);
 }
 
-// The first of a group that the TLB did not know as a whole has been carried out by its handler. Now it may know; else
-// the block ends here, for those behind would find nothing.
-void Translator::resume_group(const Slow& slow) {
-  const Op& op = *slow.op;
-  const Span span{.begin = 0, .size = slow.lead->size, .writes = slow.lead->writes};
-  code_.load(kScratch, field(cpu_, cpu_.jit_span));
-  look_into_tlb({}, span);
-  const size_t found = code_.jump_if(kIfNotAbove);
-  code_.immediate(5, field(cpu_, cpu_.tlb.slots().group_left(jit_.next_group_)), 1, false);
-  const size_t seldom = code_.jump_if(kIfNotCarry);
-  report_place(sites_.size() + leads_.size());
-  code_.bind_here(seldom);
-  jit_.next_group_ = (jit_.next_group_ + 1) % mmu::Slots::kGroupCounters;
-  leads_.push_back(&op);
-  code_.load(kScratch2, field(cpu_, cpu_.jit_page));
-  code_.lea(kScratch2, {kScratch2, page_offset() + op.end_offset});
-  finish_indirect(op);
-  code_.bind_here(found);
-  code_.load(kScratch, {kScratch2, kDelta});
-  code_.store(field(cpu_, cpu_.jit_groups[slow.lead->group]), kScratch);
-}
-
 void Translator::note_sites(uint32_t code_at) const {
   uint32_t return_at = code_at;
   for (const Site& site : sites_) {
