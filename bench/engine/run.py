@@ -230,6 +230,7 @@ def parse(arguments):
     parser.add_argument("--skip", action="append", default=[], choices=["memory", "workloads", "boot", "programs", "scaling", "counting"],
                         help="leave a part out; may be given several times")
     parser.add_argument("--sides", default="native,bulkhead,tcg", help="which sides run (native,bulkhead,tcg)")
+    parser.add_argument("--code-cache", metavar="SIZE", help="give Bulkhead's vCPUs a code cache of this size, like 64M")
     parser.add_argument("--divisor", type=int, default=1, help="do only this part of each workload's work")
     parser.add_argument("--timeout", type=int, default=240, help="seconds after which a guest counts as hung (240)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything measured there, after each section anew")
@@ -244,6 +245,8 @@ def parse(arguments):
         parser.error(f"no side '{unknown[0]}': native, bulkhead or tcg")
     if "tcg" in options.sides and not sides.QEMU:
         parser.error("qemu-system-x86_64 is not installed: install it, or give --sides native,bulkhead")
+    if options.code_cache:
+        sides.EVERY_BULKHEAD += ["--code-cache", options.code_cache]
     if options.rounds is None:
         options.rounds = 1 if options.quick else 3
     if options.rounds < 1 or options.divisor < 1 or options.timeout < 1:

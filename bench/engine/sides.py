@@ -14,6 +14,7 @@ import time
 
 import guest
 
+EVERY_BULKHEAD = []  # options of all its runs
 BULKHEAD = pathlib.Path(os.environ.get("BULKHEAD", guest.ROOT / "build/release/src/apps/bulkhead"))
 QEMU = shutil.which("qemu-system-x86_64")
 RAM_MIB = 512
@@ -140,7 +141,7 @@ def command_line(names, programs, divisor):
 
 def run_bulkhead(names, programs=(), divisor=1, cpus=1, timeout=300, extra=()):
     arguments = [BULKHEAD, "run", "--engine", "soft", "--cpus", cpus, "--memory", f"{RAM_MIB}M", "--kernel", guest.GUESTS / guest.FLAVOUR / "vmlinuz",
-                 "--initrd", guest.INITRD, "--cmdline", command_line(names, programs, divisor), *extra]
+                 "--initrd", guest.INITRD, "--cmdline", command_line(names, programs, divisor), *EVERY_BULKHEAD, *extra]
     if programs:
         arguments += ["--disk", f"{guest.DISK},ro"]
     return watch("bulkhead", arguments, timeout)

@@ -40,7 +40,8 @@ Result<std::unique_ptr<cpu::CountedVcpu>> Engine::create_vcpu(uint32_t index) {
   if (cpus_[index].load() != nullptr) return fail("engine: vCPU {} exists already", index);
   auto vcpu = std::make_unique<SoftVcpu>(*this, index);
   if (options_.translate) {
-    if (Result<> translating = vcpu->use_translator(options_.translate_after); !translating) {
+    if (Result<> translating = vcpu->use_translator(options_.translate_after, options_.code_cache_bytes);
+        !translating) {
       log::warning("vCPU {}: no translation, the interpreter runs alone: {}", index, translating.error().message);
     }
   }

@@ -29,9 +29,10 @@ struct EngineOptions {
   cpu::FeatureSet features;                         // of the CPU model: decides which opcodes exist
   std::vector<std::vector<cpu::CpuidLeaf>> leaves;  // CPUID of each vCPU
   bool counted = false;                             // the vCPUs keep the rules of cpu::CountedVcpu
-  bool translate = false;                 // blocks that run often are translated (engine/jit) where the host lets us
-  uint16_t translate_after = 8;           // runs of a block by the interpreter before that
-  TranslationWatcher* watcher = nullptr;  // outlives the vCPUs
+  bool translate = false;        // blocks that run often are translated (engine/jit) where the host lets us
+  uint16_t translate_after = 8;  // runs of a block by the interpreter before that
+  size_t code_cache_bytes = size_t{32} << 20;  // for translated code, of each vCPU
+  TranslationWatcher* watcher = nullptr;       // outlives the vCPUs
 };
 
 class Engine final : public memory::CodeWatcher {

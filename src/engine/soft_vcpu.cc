@@ -28,8 +28,8 @@ SoftVcpu::SoftVcpu(Engine& engine, uint32_t index)
   load_state(cpu_, cpu::reset_state(index));
 }
 
-Result<> SoftVcpu::use_translator(uint16_t after_runs) {
-  jit_ = TRY(jit::Jit::create(cpu_));
+Result<> SoftVcpu::use_translator(uint16_t after_runs, size_t code_cache_bytes) {
+  jit_ = TRY(jit::Jit::create(cpu_, code_cache_bytes));
   jit_->set_threshold(after_runs);
   cpu_.jit = jit_.get();
   return {};

@@ -23,7 +23,7 @@ class SoftVcpu final : public cpu::CountedVcpu {
 
   // Blocks are translated after so many runs by the interpreter. Fails where the host forbids executable memory; then
   // the interpreter goes on alone.
-  Result<> use_translator(uint16_t after_runs);
+  Result<> use_translator(uint16_t after_runs, size_t code_cache_bytes = EngineOptions{}.code_cache_bytes);
 
   cpu::StopReason run(cpu::CpuIo& io) override;
   void request_stop() override { ask(kAttentionStop); }

@@ -124,6 +124,7 @@ Result<> Vm::make_engine(const EngineSources& sources) {
                                          .vcpu_count = config_.cpus.value,
                                          .counted = deterministic(),
                                          .translate = config_.jit.value,
+                                         .code_cache_bytes = config_.code_cache_bytes.value,
                                          .watcher = translation_log_.get()}));
   return {};
 }

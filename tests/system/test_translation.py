@@ -83,6 +83,13 @@ def test_a_host_without_executable_memory_gets_the_interpreter_and_is_told():
     assert found["instructions.interpreted"] > 1_000_000 and "jit.blocks" not in found, result.describe()
 
 
+def test_a_code_cache_that_is_often_full_is_emptied_and_filled_again():
+    result = run_debian(cpus=2, extra=["--code-cache", "1M", "--stats"])
+    assert result.status == 0 and "USER SPACE REACHED" in result.output, result.describe()
+    found = counters(result.errors)
+    assert found["jit.resets"] > 2 and found["jit.code_bytes"] <= 2 << 20, result.describe()
+
+
 def test_the_interpreter_alone_when_asked_for():
     result = run_debian(extra=["--jit", "off", "--stats"], timeout=300)
     assert result.status == 0 and "USER SPACE REACHED" in result.output, result.describe()

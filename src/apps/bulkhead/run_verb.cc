@@ -33,6 +33,8 @@ constexpr ValueFlag kValueFlags[] = {
     {"--engine", "spec.engine", false, "ENGINE", "Machine",
      "auto, kvm or soft; auto takes KVM when hardware backs it (auto)"},
     {"--jit", "spec.jit", false, "on|off", "Machine", "The soft engine translates code that runs often (on)"},
+    {"--code-cache", "spec.code-cache", false, "SIZE", "Machine",
+     "Memory for translated code, of each vCPU, as it fills (32M)"},
     {"--seed", "spec.seed", false, "N", "Machine", "Where all randomness of a deterministic run comes from (0)"},
     {"--kernel", "spec.boot.kernel", false, "FILE", "Boot", "Kernel: bzImage, ELF with a PVH note, or Multiboot"},
     {"--initrd", "spec.boot.initrd", false, "FILE", "Boot", "Initial RAM disk"},

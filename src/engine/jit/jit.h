@@ -50,12 +50,11 @@ inline constexpr size_t kExitKinds = 5;
 
 class Jit {
  public:
-  static constexpr size_t kDefaultCapacity = size_t{32} << 20;
   // Runs of a block by the interpreter before it is translated.
   static constexpr uint16_t kThreshold = 8;
 
   // The Cpu outlives the Jit and stays where it is. Fails where the host forbids executable memory.
-  static Result<std::unique_ptr<Jit>> create(Cpu& cpu, size_t capacity_bytes = kDefaultCapacity);
+  static Result<std::unique_ptr<Jit>> create(Cpu& cpu, size_t capacity_bytes);
 
   // Gives the block its code, unless it is of a kind that is not translated, or the cache is full.
   void translate(Block& block);

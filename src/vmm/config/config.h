@@ -79,9 +79,10 @@ struct VmConfig {
   Setting<std::string> cpu_model{"x86-64-v3", {}};
   Setting<uint64_t> memory_bytes{512ull << 20, {}};
   Setting<EngineName> engine{EngineName::kAuto, {}};
-  Setting<bool> jit{true, ""};  // the soft engine translates what runs often
-  Setting<bool> deterministic;  // every run the same: docs/run.md
-  Setting<uint64_t> seed;       // of all that is random in a deterministic run
+  Setting<bool> jit{true, ""};                          // the soft engine translates what runs often
+  Setting<uint64_t> code_cache_bytes{32ull << 20, {}};  // of each vCPU, for what it translates
+  Setting<bool> deterministic;                          // every run the same: docs/run.md
+  Setting<uint64_t> seed;                               // of all that is random in a deterministic run
 
   Setting<std::string> kernel;
   Setting<std::string> initrd;

@@ -113,9 +113,8 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
       {"kind: VirtualMachine\nspec:\n  boot:\n    kernal: x",
        "vm.yaml:4: spec.boot.kernal: unknown key; allowed: cmdline, initrd, kernel, modules, protocol"},
       {"kind: VirtualMachine\nspec: 5",
-       "vm.yaml:2: spec: not a map; allowed: boot, cdroms, console, cpu-model, cpus, debug-exit, deterministic, "
-       "disk-groups, disks, "
-       "engine, jit, memory, nics, on-reset, seed, serial"},
+       "vm.yaml:2: spec: not a map; allowed: boot, cdroms, code-cache, console, cpu-model, cpus, debug-exit, "
+       "deterministic, disk-groups, disks, engine, jit, memory, nics, on-reset, seed, serial"},
       {"kind: VirtualMachine\nspec:\n  cpus: 1\n  cpus: 2", "vm.yaml:4: spec.cpus: stands twice"},
       {"kind: VirtualMachine\nspec:\n  cpus:", "vm.yaml:3: spec.cpus: has no value"},
       {"kind: VirtualMachine\nspec:\n  cpus: [1]", "vm.yaml:3: spec.cpus: not a single value"},
@@ -126,6 +125,8 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
       {"kind: VirtualMachine\nspec:\n  memory: 8M", "vm.yaml:3: spec.memory '8M': allowed: whole MiB from 16M to 1T"},
       {"kind: VirtualMachine\nspec:\n  memory: 99999999999G",
        "vm.yaml:3: spec.memory '99999999999G': larger than 64 bits hold"},
+      {"kind: VirtualMachine\nspec:\n  code-cache: 512K",
+       "vm.yaml:3: spec.code-cache '512K': allowed: whole MiB from 1M to 1G"},
       {"kind: VirtualMachine\nspec:\n  engine: tcg", "vm.yaml:3: spec.engine 'tcg': allowed: auto, kvm or soft"},
       {"kind: VirtualMachine\nspec:\n  cpu-model: core2",
        "vm.yaml:3: spec.cpu-model 'core2': allowed: x86-64-v1, x86-64-v2, x86-64-v3, host"},

@@ -14,6 +14,7 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr uint64_t kMaximumMemory = 1ull << 40;
+constexpr uint64_t kMinimumCodeCache = 1ull << 20, kMaximumCodeCache = 1ull << 30;
 constexpr std::array<std::string_view, 5> kProtocols = {"auto", "linux64", "linux32", "pvh", "multiboot"};
 
 bool is_name(std::string_view text) {
@@ -81,6 +82,15 @@ Result<> set_engine(VmConfig& config, const std::string& value, const Origin& or
 
 Result<> set_jit(VmConfig& config, const std::string& value, const Origin& origin) {
   config.jit = {TRY(parse_flag(value)), origin.place};
+  return {};
+}
+
+Result<> set_code_cache(VmConfig& config, const std::string& value, const Origin& origin) {
+  const uint64_t size = TRY(parse_size(value));
+  if (size < kMinimumCodeCache || size > kMaximumCodeCache || size % (1 << 20) != 0) {
+    return fail("allowed: whole MiB from {} to {}", format_size(kMinimumCodeCache), format_size(kMaximumCodeCache));
+  }
+  config.code_cache_bytes = {size, origin.place};
   return {};
 }
 
@@ -244,6 +254,7 @@ constexpr Key kKeys[] = {
     {"spec.memory", set_memory},
     {"spec.engine", set_engine},
     {"spec.jit", set_jit},
+    {"spec.code-cache", set_code_cache},
     {"spec.deterministic", set_deterministic},
     {"spec.seed", set_seed},
     {"spec.boot.kernel", set_kernel},

@@ -26,6 +26,7 @@ struct EngineParts {
   uint32_t vcpu_count;
   bool counted = false;                           // the vCPUs are to be cpu::CountedVcpus
   bool translate = false;                         // the soft engine translates what runs often
+  size_t code_cache_bytes = 0;                    // of each vCPU, for what is translated
   engine::TranslationWatcher* watcher = nullptr;  // and tells of it
 };
 

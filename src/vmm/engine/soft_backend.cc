@@ -14,6 +14,7 @@ class SoftVmEngine final : public VmEngine {
                                   .leaves = {},
                                   .counted = parts.counted,
                                   .translate = parts.translate,
+                                  .code_cache_bytes = parts.code_cache_bytes,
                                   .watcher = parts.watcher};
     for (uint32_t i = 0; i < parts.vcpu_count; ++i) {
       options.leaves.push_back(parts.model.leaves(i, {.vcpu_count = parts.vcpu_count}, parts.clock.tsc_hz()));
