@@ -55,6 +55,18 @@ TEST(EngineWriteFlush, StillWaitsForAnAnswerThatTheAskerOwes) {
   EXPECT_TRUE(engine.write_flush_done(two.cpu(1), second));
 }
 
+TEST(EngineWriteFlush, CodeStaysSharedUntilTheVcpuThatFoundItHasAnswered) {
+  TwoRunning two;
+  two.machine.put(testing::kCode, {0x90, 0xF4});
+  for (uint32_t i = 0; i < 2; ++i) two.machine.set(two.machine.long_mode(), i);
+  ASSERT_NE(two.cpu(1).blocks->find(two.cpu(1), testing::kCode), nullptr);
+  const Block* block = two.cpu(0).blocks->find(two.cpu(0), testing::kCode);
+  ASSERT_NE(block, nullptr);
+  EXPECT_TRUE(block->is_shared);
+  two.machine.engine->attend_flush(two.cpu(0));
+  EXPECT_FALSE(two.cpu(0).blocks->find(two.cpu(0), testing::kCode)->is_shared);
+}
+
 TEST(EngineWriteFlush, DoesNotWaitForOneThatStands) {
   TwoRunning two;
   Engine& engine = *two.machine.engine;

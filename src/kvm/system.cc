@@ -121,9 +121,21 @@ Result<> System::read_features() {
   // Ours, whatever the host kernel says of its own interrupt controllers.
   for (const auto* name : {"apic", "x2apic", "tsc_deadline_timer", "hypervisor"}) features_.add(name);
 
-  const bool offered = get_msr(fd_.get(), 0x10A, arch_capabilities_);
-  if (!offered) features_.remove("arch_capabilities");
+  if (features_.has("arch_capabilities") && !TRY(has_arch_capabilities())) features_.remove("arch_capabilities");
   return {};
+}
+
+// Some kernels report the MSR and its CPUID bit, and refuse to set it.
+Result<bool> System::has_arch_capabilities() {
+  constexpr uint32_t kArchCapabilities = 0x10A;
+  if (!get_msr(fd_.get(), kArchCapabilities, arch_capabilities_)) return false;
+  const Fd machine(TRY(control(fd_.get(), KVM_CREATE_VM, "KVM_CREATE_VM", 0ul)));
+  const Fd vcpu(TRY(control(machine.get(), KVM_CREATE_VCPU, "KVM_CREATE_VCPU", 0ul)));
+  CpuidList cpuid(1);
+  cpuid->nent = 1;
+  cpuid[0] = {.function = 7, .index = 0, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .edx = 1u << 29};
+  TRY(control(vcpu.get(), kSetCpuid2, "KVM_SET_CPUID2", cpuid.header()));
+  return set_msr(vcpu.get(), kArchCapabilities, arch_capabilities_ & cpu::kArchCapabilities);
 }
 
 Result<> System::read_msr_indices() {

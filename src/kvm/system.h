@@ -39,6 +39,7 @@ class System {
   explicit System(Fd fd) : fd_(std::move(fd)) {}
   Result<> check_capabilities() const;
   Result<> read_features();
+  Result<bool> has_arch_capabilities();
   Result<> read_msr_indices();
 
   Fd fd_;

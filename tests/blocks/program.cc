@@ -104,8 +104,10 @@ void ProgramGenerator::add_instruction(Ring ring) {
     add_vector(ring);
   } else if (kind < 62) {
     add_simple();
-  } else if (kind < 70) {
+  } else if (kind < 69) {
     add_structure();
+  } else if (kind < 70) {
+    code64_ ? add_far_displacements() : add_structure();
   } else if (kind < 80) {
     add_branch();
   } else if (kind < 85) {
@@ -334,6 +336,55 @@ void ProgramGenerator::add_structure() {
         add_simple();
     }
     if (chance(10)) add_branch();
+  }
+}
+
+// Accesses and jumps whose displacement is next to what 32 bits hold, and absolute addresses of 64 bits.
+void ProgramGenerator::add_far_displacements() {
+  const uint64_t at = pointer();
+  if (chance(15)) {  // mov rax or [..], the other
+    const uint64_t address = chance(50) ? at : (uint64_t{1} << 63) + (at & 0xFFFF'FFFF);
+    for (uint64_t count = below(3); count != 0; --count) {  // mov rdx, [..]
+      mark();
+      emit({0x48, 0x8B, 0x14, 0x25});
+      emit_value(at + below(64), 4);
+    }
+    mark();
+    emit({0x48, chance(50) ? 0xA1u : 0xA3u});
+    return emit_value(address, 8);
+  }
+  if (chance(10)) {
+    mark();
+    if (chance(50)) {
+      emit({0x0F, 0x80 + static_cast<unsigned>(below(16))});
+    } else {
+      emit({chance(50) ? 0xE9u : 0xE8u});
+    }
+    return emit_value((chance(50) ? INT32_MAX : INT32_MIN + 0x2000) - below(0x2000), 4);
+  }
+  constexpr std::array<unsigned, 7> kBases = {cpu::kRbx, cpu::kRsi, cpu::kRdi, cpu::kR12,
+                                              cpu::kR13, cpu::kR14, cpu::kR15};
+  const unsigned base = kBases[below(kBases.size())];
+  constexpr std::array<unsigned, 6> kOpcodes = {0x8B, 0x89, 0x03, 0x01, 0x39, 0x13};
+  const auto edge = static_cast<uint64_t>(int64_t{chance(60) ? INT32_MIN : INT32_MAX - 300});
+  const uint64_t near = below(280);
+  load(base, at - edge - near);
+  for (uint64_t count = 1 + below(4); count != 0; --count) {
+    mark();
+    const unsigned reg = static_cast<unsigned>(below(2)) * 2;  // AX or DX
+    const bool is_vector = chance(20);
+    if (!is_vector || base >= 8) emit({(is_vector ? 0x40u : 0x48u) | base >> 3});
+    if (is_vector)
+      emit({0x0F, chance(50) ? 0x10u : 0x11u});  // movups
+    else
+      emit({kOpcodes[below(kOpcodes.size())]});
+    emit({0x80 | reg << 3 | (base & 7)});
+    if ((base & 7) == cpu::kRsp) emit({0x24});
+    emit_value(edge + (chance(50) ? near : below(300)), 4);
+    if (chance(30)) {  // add base, imm8
+      mark();
+      emit({0x48 | base >> 3, 0x83, 0xC0 | (base & 7), static_cast<unsigned>(below(256))});
+    }
   }
 }
 

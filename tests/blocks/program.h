@@ -80,6 +80,7 @@ class ProgramGenerator {
   void add_call();
   void add_loop();
   void add_structure();
+  void add_far_displacements();
   void add_self_modification();
   void add_system(Ring ring);
   void add_table_change(Ring ring);

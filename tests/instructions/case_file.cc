@@ -138,7 +138,11 @@ Result<> parse_line(const Words& words, Case& result) {
   if (key == "out-mem") return parse_memory(words, result.memory_out);
   if (key == "fault") return parse_fault(words, result);
   if (key == "ignore") return parse_ignored(words, result);
-  return fail("'{}': expected mode, code, in, out, mem, out-mem, fault or ignore", key);
+  if (key == "approximate") {
+    result.approximate.insert(result.approximate.end(), words.begin() + 1, words.end());
+    return {};
+  }
+  return fail("'{}': expected mode, code, in, out, mem, out-mem, fault, ignore or approximate", key);
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ struct Case {
   bool shuts_down = false;           // must end in a triple fault
   std::vector<std::string> ignored;  // registers that are not compared; "rflags.af" for one flag
   uint64_t ignored_flags = 0;
+  std::vector<std::string> approximate;  // registers of 32-bit floating-point numbers whose last bits are not compared
 };
 
 Result<std::vector<Case>> parse_cases(std::string_view text, std::string_view file_name);

@@ -4,7 +4,9 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -17,6 +19,23 @@
 namespace bulkhead::instructions {
 
 using cpu::StopReason;
+
+namespace {
+
+// As lanes of 32-bit floating-point numbers. Each may be off by 1.5 * 2^-12 of itself (SDM 2, RCPPS and RSQRTPS).
+bool are_near(std::span<const uint8_t> want, std::span<const uint8_t> got) {
+  constexpr float kApart = 3.0F / (1 << 12);
+  for (size_t at = 0; at < want.size(); at += sizeof(float)) {
+    float one = 0, other = 0;
+    std::memcpy(&one, want.data() + at, sizeof one);
+    std::memcpy(&other, got.data() + at, sizeof other);
+    const bool is_same = std::memcmp(&one, &other, sizeof one) == 0;
+    if (!is_same && !(std::fabs(one - other) <= kApart * std::fabs(one))) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 // A board with one port: F4 stops the vCPU.
 class CaseRunner::Board final : public cpu::CpuIo {
@@ -276,7 +295,8 @@ Result<std::vector<std::string>> CaseRunner::run(const Case& test) {
     if (std::find(test.ignored.begin(), test.ignored.end(), name) != test.ignored.end()) continue;
     const auto want = find_register(expected, name);
     const auto got = find_register(after, name);
-    if (!std::equal(want.begin(), want.end(), got.begin())) {
+    const bool is_approximate = std::ranges::find(test.approximate, name) != test.approximate.end();
+    if (!(is_approximate ? are_near(want, got) : std::ranges::equal(want, got))) {
       differences.push_back(fmt::format("{}: expected {}, got {}", name, to_hex(want), to_hex(got)));
     }
   }

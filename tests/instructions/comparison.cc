@@ -77,6 +77,32 @@ bool is_undefined(const Instruction& instruction, const Registers& before) {
   return (instruction.mnemonic == kShld || instruction.mnemonic == kShrd) && shift_count(instruction, before) > 16;
 }
 
+bool is_other_on_host(const Instruction& instruction, std::span<const uint8_t> code) {
+  using enum Mnemonic;
+  static const bool host_is_amd = __builtin_cpu_is("amd");
+  if (!host_is_amd) return false;
+  constexpr uint8_t kPrefetchOpcode = 0x0D, kRex = 0x40, kRexB = 1;
+  switch (instruction.mnemonic) {
+    case kNop:
+      return instruction.opcode_map == engine::decoder::OpcodeMap::k0F && instruction.opcode == kPrefetchOpcode &&
+             !instruction.has_memory();
+    case kPause:
+      return code.size() >= 2 && (code[code.size() - 2] & (0xF0 | kRexB)) == (kRex | kRexB);
+    case kMovsxd:
+      return instruction.operand_size == 2;
+    case kSha1rnds4:
+    case kSha1nexte:
+    case kSha1msg1:
+    case kSha1msg2:
+    case kSha256rnds2:
+    case kSha256msg1:
+    case kSha256msg2:
+      return instruction.has_memory();
+    default:
+      return false;
+  }
+}
+
 void forgive_host(const Instruction& instruction, const Registers& actual, const Outcome& actual_outcome,
                   Registers& expected, Outcome& expected_outcome) {
   using enum Mnemonic;

@@ -2,6 +2,7 @@
 // results in words.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,10 @@ uint32_t undefined_flags(const engine::decoder::Instruction& instruction, const 
 
 // True when the whole result is undefined: 16-bit double shifts by more than 16 bits, 16-bit BSWAP.
 bool is_undefined(const engine::decoder::Instruction& instruction, const Registers& before);
+
+// True for what AMD's processors do in another way than Intel's, whose manual is the engine's; always false on a host
+// that is none of AMD's. `code`: the bytes of the instruction. Each case is explained in README.md.
+bool is_other_on_host(const engine::decoder::Instruction& instruction, std::span<const uint8_t> code);
 
 // What a faulting instruction may have left behind on the host's CPU, though the manual has it unchanged: the
 // interpreter's value of such a field is put into `expected`, and the outcomes are brought to what both can say. Each

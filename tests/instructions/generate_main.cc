@@ -253,6 +253,7 @@ class Writer {
     append_registers(text, "out", unchanged, out);
     append_changes(text, memory);
     append_ignored(text, undefined);
+    if (is_approximation(instruction.mnemonic)) append_approximate(text, unchanged, out);
     ++count_;
   }
 
@@ -279,6 +280,20 @@ class Writer {
       if (!std::equal(a.begin(), a.end(), b.begin())) line += fmt::format(" {}={}", name, to_hex(b));
     }
     if (!line.empty()) text += fmt::format("  {}{}\n", key, line);
+  }
+
+  static bool is_approximation(engine::decoder::Mnemonic mnemonic) {
+    using enum engine::decoder::Mnemonic;
+    return mnemonic == kRcpps || mnemonic == kRcpss || mnemonic == kRsqrtps || mnemonic == kRsqrtss;
+  }
+
+  static void append_approximate(std::string& text, cpu::State& from, cpu::State& to) {
+    std::string line;
+    for (const std::string& name : compared_registers()) {
+      const bool is_vector = name.starts_with("xmm") || name.starts_with("ymmh");
+      if (is_vector && !std::ranges::equal(find_register(from, name), find_register(to, name))) line += " " + name;
+    }
+    if (!line.empty()) text += fmt::format("  approximate{}\n", line);
   }
 
   static void append_bytes(std::string& text, std::string_view key, uint64_t address, std::span<const uint8_t> bytes) {

@@ -97,7 +97,8 @@ bool BlockCache::is_current(Cpu& cpu, Block& block) {
   block.made_at_epoch = engine.write_epoch();
   add_piece(block.physical, in_first);
   if (crosses) add_piece(block.second_page, block.length - in_first);
-  shared = shared || !engine.write_flush_done(cpu, block.made_at_epoch);
+  // This vCPU too may have an entry for writing from before, until it answers.
+  shared = shared || cpu.write_epoch < block.made_at_epoch || !engine.write_flush_done(cpu, block.made_at_epoch);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!same_bytes(cpu, block.physical, block.source(), in_first)) return false;
   if (crosses && !same_bytes(cpu, block.second_page, block.source() + in_first, block.length - in_first)) return false;

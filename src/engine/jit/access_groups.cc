@@ -76,13 +76,16 @@ class Values {
     const bool by_register = is_bit_test(instruction.mnemonic) && instruction.info->operand_count > 1 &&
                              instruction.info->operands[1].kind == OperandKind::kGprReg;
     if (by_register) return std::nullopt;
-    Access access{.offset = instruction.displacement,
+    // That of MOV from an absolute address has 64 bits.
+    const auto displacement =
+        static_cast<int64_t>(instruction.base == decoder::kRipRelative ? op.displacement : instruction.displacement);
+    if (!AccessGroups::is_near(displacement)) return std::nullopt;
+    Access access{.offset = displacement,
                   .size = static_cast<uint8_t>(instruction.memory_size),
                   .writes = instruction.info->memory_access != decoder::Access::kRead};
     if (op.segment >= cpu::kFs) access.place.segment = op.segment;
     if (instruction.base == decoder::kRipRelative) {
       access.place.base = kRip;
-      access.offset = static_cast<int64_t>(op.displacement);
     } else if (instruction.base < 16) {
       access.place.base = registers_[instruction.base].root;
       access.offset += registers_[instruction.base].added;
@@ -210,7 +213,8 @@ std::optional<AccessGroups::Span> AccessGroups::span(size_t op) const {
     end = std::max(end, other.offset + other.size);
     writes = writes || other.writes;
   }
-  if (is_alone) return std::nullopt;
+  // What is looked up is never more than it says: translated code trusts in that.
+  if (is_alone || end - begin > kSpan) return std::nullopt;
   return Span{.group = first.group,
               .begin = static_cast<int32_t>(begin - first.offset),
               .size = static_cast<uint32_t>(end - begin),

@@ -15,6 +15,12 @@ class AccessGroups {
   static constexpr size_t kGroups = 16;
   // Bytes that a group may cover: few enough that it seldom crosses a page.
   static constexpr int64_t kSpan = 256;
+  // No displacement beyond it is of a group, or native at all: with the way from one access of a group to another it,
+  // and what is opposite to it, still are displacements of 32 bits.
+  static constexpr int64_t kMaximumDisplacement = INT32_MAX - kSpan;
+  [[nodiscard]] static constexpr bool is_near(int64_t displacement) {
+    return displacement >= -kMaximumDisplacement && displacement <= kMaximumDisplacement;
+  }
 
   // excluded: bit n set, the n-th instruction belongs to no group.
   AccessGroups(const Block& block, uint64_t excluded);

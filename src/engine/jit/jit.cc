@@ -299,6 +299,8 @@ BULKHEAD_CALLS_TRANSLATED_CODE Exit Jit::run(Block& block) {
 }
 
 void Jit::link(Block& from, unsigned number, Block& to) {
+  // The page has just been mapped elsewhere, and this vCPU is yet to hear of it.
+  if ((from.physical ^ to.physical) >> kPageShift != 0) return;
   const uint32_t index = from.translation.first_edge + number;
   Edge& edge = edges_[index];
   const bool wants_flags = (to.translation.registers_before_flags & (edge.flag_registers | kNeedsFlags)) != 0;

@@ -196,6 +196,8 @@ bool Translator::native(const Op& op) {
     return true;
   }
   if (!is_copied(instruction.mnemonic)) return false;
+  // With 16 bits, AMD's processors read 32 from memory and Intel's 16 (APM 3 and SDM 2, MOVSXD).
+  if (instruction.mnemonic == Mnemonic::kMovsxd && instruction.operand_size == 2) return false;
   if (instruction.modrm_offset != 0) return general(op) || high_byte(op);
   return move_immediate(op) || accumulator_or_none(op);
 }

@@ -108,6 +108,7 @@ class Translator {
   bool push(const Op& op);
   bool pop(const Op& op);
   bool load_address(const Op& op);
+  [[nodiscard]] bool reaches(const Op& op) const;
   bool control(const Op& op);
   void conditional_jump(const Op& op);
   bool count_jump(const Op& op);

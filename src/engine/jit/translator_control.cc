@@ -7,6 +7,11 @@ using decoder::Instruction;
 using decoder::Mnemonic;
 using decoder::OperandKind;
 
+// The target of a direct jump is a displacement away from the page.
+bool Translator::reaches(const Op& op) const {
+  return fits_32_bits(page_offset() + static_cast<int64_t>(op.immediate));
+}
+
 bool Translator::control(const Op& op) {
   const Instruction& instruction = *op.instruction;
   const bool direct =
@@ -15,7 +20,7 @@ bool Translator::control(const Op& op) {
   if (instruction.mnemonic == Mnemonic::kRet) {
     done = ret(op);
   } else if (direct) {
-    if (!fits_32_bits(static_cast<int64_t>(op.immediate))) return false;
+    if (!reaches(op)) return false;
     if (instruction.mnemonic == Mnemonic::kJcc) {
       conditional_jump(op);
       return true;
@@ -52,7 +57,7 @@ void Translator::conditional_jump(const Op& op) {
 // JRCXZ and LOOP, or by ECX; the last of their block.
 bool Translator::count_jump(const Op& op) {
   const Instruction& instruction = *op.instruction;
-  if (instruction.address_size < 4 || !fits_32_bits(static_cast<int64_t>(op.immediate))) return false;
+  if (instruction.address_size < 4 || !reaches(op)) return false;
   const bool wide = instruction.address_size == 8;
   const bool is_loop = instruction.mnemonic == Mnemonic::kLoop;
   flags_to_memory();

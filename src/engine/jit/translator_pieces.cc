@@ -16,8 +16,9 @@ constexpr int32_t kTagRead = offsetof(mmu::TlbEntry, tag_read), kTagWrite = offs
 }  // namespace
 
 bool Translator::can_address(const Op& op) const {
-  const auto from_page = static_cast<int64_t>(op.displacement) + page_offset();
-  return op.instruction->base != decoder::kRipRelative || from_page == static_cast<int32_t>(from_page);
+  const bool is_relative = op.instruction->base == decoder::kRipRelative;
+  return AccessGroups::is_near(is_relative ? static_cast<int64_t>(op.displacement) + page_offset()
+                                           : static_cast<int64_t>(op.instruction->displacement));
 }
 
 // Leaves the host's flags alone; changes R13 and R14.
