@@ -84,21 +84,19 @@ Result<bool> CopyJob::copy_pass(Image& to) {
   }
 }
 
-// A guest that writes faster than we copy waits now and then, each time longer.
+// A guest that writes faster than we copy waits now and then, each time longer, until all is copied before it goes on.
 Result<bool> CopyJob::copy_held(Image& to) {
-  std::chrono::milliseconds patience{100};
-  for (; changes_.bytes() > steps_.last_bytes; patience *= 2) {
+  for (std::chrono::milliseconds patience{100};; patience *= 2) {
     const auto fence = disk_.fence_all();
     const auto end = std::chrono::steady_clock::now() + patience;
     while (std::chrono::steady_clock::now() < end) {
       const auto run = changes_.take(0, steps_.piece_bytes);
-      if (!run) break;
+      if (!run) return true;
       TRY(copy_piece(to, run->offset, run->size, Fresh::kNo));
       add_done(run->size);
     }
     if (cancelled()) return false;
   }
-  return true;
 }
 
 Result<bool> CopyJob::catch_up(Image& to) {
