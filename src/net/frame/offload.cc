@@ -129,6 +129,8 @@ Segments::Segments(ByteSpan frame, const Offload& offload) : frame_(frame), offl
     return;
   }
   const Headers headers = read_headers(frame);
+  // Not a settled frame: there are no pieces of it.
+  if (headers.fault != Fault::kNone || !headers.ip || (!headers.tcp && !headers.udp)) return;
   is_ipv4_ = headers.ip->source.family == Family::kIpv4;
   network_offset_ = headers.ip->header_offset;
   headers_size_ = headers.transport_payload_offset;

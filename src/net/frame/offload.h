@@ -57,7 +57,8 @@ inline constexpr size_t kMaximumSegments = 2048;
 // Completes in place what settle() left open, without cutting.
 void complete(MutableByteSpan frame, Offload& offload);
 
-// The pieces of a settled frame, each complete. The frame outlives it.
+// The pieces of a settled frame, each complete; none of a frame whose headers are not what its offload says. The frame
+// outlives it.
 class Segments {
  public:
   Segments() = default;

@@ -80,6 +80,54 @@ TEST(SwitchOffload, ATagMovesWhereTheChecksumBegins) {
   }
 }
 
+TEST(SwitchOffload, NothingIsLeftToDoBehindMoreTagsThanAreRead) {
+  VirtualSwitch fabric{{}, 1};
+  VlanSet carried;
+  carried.set(10);
+  const GroupId access = fabric.add_group({.vlan = 10}).value();
+  const GroupId trunk = fabric.add_group({.mode = VlanMode::kTrunk, .allowed_vlans = carried}).value();
+  const PortId inside = fabric.add_port({.group = access}).value();
+  (void)fabric.add_port({.group = trunk}).value();
+  Offload offload;
+  const auto tagged = [](uint16_t more, size_t size) {
+    return FrameBuilder()
+        .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
+        .vlan(5, 0, frame::kTypeServiceVlan)
+        .vlan(more)
+        .ipv4("10.0.0.1", "10.0.0.2")
+        .tcp(1, 2, frame::kTcpAcknowledge)
+        .payload(std::vector<uint8_t>(size))
+        .build();
+  };
+  auto frame = tagged(6, 5000);
+  ASSERT_TRUE(frame::make_segmented(frame, 1400, offload));
+  Received received;
+  fabric.forward(inside, frame, 1, received, offload);
+  EXPECT_TRUE(received.out.empty());
+  EXPECT_EQ(fabric.counters(inside)->dropped(Drop::kDoubleTag), 1u);
+  // Whole, it is carried.
+  fabric.forward(inside, tagged(6, 100), 1, received);
+  EXPECT_EQ(received.out.size(), 1u);
+}
+
+TEST(SwitchOffload, AFrameOfTheLargestSizeGetsNoTagOnTop) {
+  VirtualSwitch fabric{{}, 1};
+  VlanSet carried;
+  carried.set(10);
+  const GroupId access = fabric.add_group({.vlan = 10}).value();
+  const GroupId trunk = fabric.add_group({.mode = VlanMode::kTrunk, .allowed_vlans = carried}).value();
+  const PortId inside = fabric.add_port({.group = access}).value();
+  (void)fabric.add_port({.group = trunk}).value();
+  std::vector<uint8_t> frame = FrameBuilder().ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast()).build();
+  frame.resize(frame::kMaximumFrameSize);
+  Received received;
+  fabric.forward(inside, frame, 1, received);
+  EXPECT_TRUE(received.out.empty());
+  frame.resize(frame::kMaximumFrameSize - frame::kVlanTagSize);
+  fabric.forward(inside, frame, 1, received);
+  EXPECT_EQ(received.out.size(), 1u);
+}
+
 TEST(SwitchOffload, AFrameThatStandsForManyCountsAsMany) {
   VirtualSwitch fabric{{}, 1};
   const GroupId group = fabric.add_group({.broadcast_frames_a_second = 10}).value();

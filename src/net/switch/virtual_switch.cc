@@ -307,10 +307,9 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
     ++source->counters.flooded_frames;
     ++group.counters.flooded_frames;
   }
-  if (destination && overhearing_count_ == 0) {
-    if (*destination != from) send(*destination, work);
-    return;
-  }
+  // First: what a filter remembers of a flow is about the port that it is for.
+  if (destination && *destination != from) send(*destination, work);
+  if (destination && overhearing_count_ == 0) return;
   bool to_members = false;
   if (work.ethernet.destination.is_group() && !work.ethernet.destination.is_broadcast()) {
     const bool may_query = group.policy.network_services == Permission::kAllow;
@@ -321,7 +320,7 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
     if (ports_[to] == nullptr || to == from) continue;
     if (to_members && !ports_[to]->overhears && !multicast_.wants(work.vlan, work.ethernet.destination, to, now_ns))
       continue;
-    if (!destination || *destination == to || ports_[to]->overhears) send(to, work);
+    if (destination ? ports_[to]->overhears && *destination != to : true) send(to, work);
   }
 }
 
@@ -352,6 +351,13 @@ void VirtualSwitch::send(PortId to, Work& work) {
     // A tag of the sender's own would be taken for one of ours at the far end, and name any VLAN.
     const uint16_t type = frame::load_big16(inner.data());
     if (type == kTypeVlan || type == kTypeServiceVlan) return count_drop(source, Drop::kDoubleTag);
+  }
+  if (out.size() > frame::kMaximumFrameSize) return count_drop(source, Drop::kMalformed);
+  // Nobody reads headers behind more tags, so nobody could cut what stands there.
+  const size_t tags_taken_off = work.inner_offset != kAddressesSize ? 1 : 0;
+  const size_t tag_count = work.ethernet.vlan_tag_count - tags_taken_off + (with_tag ? 1 : 0);
+  if (out.offload.is_segmented() && tag_count > frame::Ethernet::kMaximumVlanTags) {
+    return count_drop(source, Drop::kDoubleTag);
   }
   if (out.offload.is_checksum_open) {
     out.offload.checksum_start = static_cast<uint16_t>(out.offload.checksum_start + out.size() - work.frame.size());
