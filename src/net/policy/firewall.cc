@@ -85,6 +85,7 @@ void Firewall::set_plan(CompiledPlan plan) {
 void Firewall::remove_port(switching::PortId port) {
   zones_.erase(port);
   connections_.forget_port(port);
+  fragments_.forget_port(port);
 }
 
 bool Firewall::lets_through(const Passage& passage) {

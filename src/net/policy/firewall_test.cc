@@ -199,6 +199,44 @@ TEST(Firewall, LetsNeighboursFindEachOtherWhereAConduitJoinsThem) {
   EXPECT_EQ(world.send(kOffice, kPlc, FrameBuilder().type(kTypeProfinet).payload("x")), Reason::kNoRule);
 }
 
+TEST(Firewall, WhoTakesAPortOverHasNoneOfItsFragments) {
+  World world;
+  EXPECT_EQ(world.send(kHistorian, kPlc,
+                       World::ip("10.1.0.1", "10.2.0.1").fragment({1, 0, true}).udp(5000, 123).payload("8 bytes.")),
+            Reason::kRule);
+  world.firewall.remove_port(kHistorian);
+  world.firewall.set_zone(kHistorian, world.firewall.plan().zone("office").value());
+  EXPECT_EQ(
+      world.send(kHistorian, kPlc,
+                 World::ip("10.1.0.1", "10.2.0.1").fragment({1, 16, false}).protocol(kProtocolUdp).payload("the rest")),
+      Reason::kLateFragment);
+}
+
+// A card that overhears stands before the one that a connection is with.
+TEST(Firewall, LetsAConnectionBeginWithWhomItIsFor) {
+  struct Ports final : switching::Output {
+    void deliver(switching::PortId port, const switching::OutputFrame& /*frame*/) override { out.push_back(port); }
+    std::vector<switching::PortId> out;
+  };
+  switching::VirtualSwitch fabric{{}, 1};
+  const auto group = fabric.add_group({.promiscuous = switching::Permission::kAllow}).value();
+  const MacAddress client{{2, 0, 0, 0, 0, 1}}, server{{2, 0, 0, 0, 0, 2}};
+  const auto monitor = fabric.add_port({.group = group, .promiscuous = true}).value();
+  const auto here = fabric.add_port({.group = group, .mac = client}).value();
+  const auto there = fabric.add_port({.group = group, .mac = server}).value();
+  Firewall firewall(CompiledPlan::compile(plant()).value(), {}, 99);
+  for (const auto& [port, zone] :
+       {std::pair(here, "dmz"), std::pair(there, "production"), std::pair(monitor, "production")}) {
+    firewall.set_zone(port, firewall.plan().zone(zone).value());
+  }
+  fabric.set_filter(&firewall);
+  Ports ports;
+  fabric.forward(here,
+                 FrameBuilder().ethernet(client, server).ipv4("10.1.0.1", "10.2.0.1").tcp(4000, 502, kTcpSyn).build(),
+                 kSecond, ports);
+  EXPECT_EQ(ports.out, std::vector{there});
+}
+
 TEST(Firewall, JudgesAFragmentedPacketByItsFirstFragment) {
   World world;
   const auto first = [](uint32_t id) {

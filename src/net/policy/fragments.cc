@@ -41,6 +41,15 @@ void FragmentTable::sweep(uint64_t now_ns) {
   });
 }
 
+void FragmentTable::forget_port(uint16_t port) {
+  std::erase_if(packets_, [&](const auto& entry) {
+    if (entry.first.from != port && entry.first.to != port) return false;
+    --port_counts_[entry.first.from];
+    return true;
+  });
+  port_counts_.erase(port);
+}
+
 void FragmentTable::clear() {
   packets_.clear();
   port_counts_.clear();

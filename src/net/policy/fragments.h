@@ -22,6 +22,7 @@ class FragmentTable {
   [[nodiscard]] bool begin(const frame::Ip& ip, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns);
   [[nodiscard]] bool continues(const frame::Ip& ip, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns) const;
   [[nodiscard]] size_t size() const { return packets_.size(); }
+  void forget_port(uint16_t port);
   void clear();
 
  private:
