@@ -87,10 +87,10 @@ Result<> SwitchVerb::serve() {
   TRY(loop->watch(ends.get(), EPOLLIN, [&loop](uint32_t) { loop->stop(); }));
   const auto server = TRY(net::server::Server::create(setup, *loop));
   TRY(start_alarm());
-  const auto missing = TRY(
-      confine({.removable_in = {directory_},
-               .readable = {},
-               .calls = {"accept4", "recvmsg", "recvfrom", "sendmsg", "sendto", "setsockopt", "ftruncate", "unlink"}}));
+  const auto missing = TRY(confine({.removable_in = {directory_},
+                                    .readable = {},
+                                    .calls = {"accept4", "recvmsg", "recvfrom", "sendmsg", "sendto", "setsockopt",
+                                              "ftruncate", "fstatfs", "unlink"}}));
   for (const std::string& each : missing) log::warning("switch '{}': not confined: {}", setup.name, each);
   log::info("switch '{}': {} ports and {} groups at '{}'", setup.name, setup.ports.size(), setup.groups.size(),
             directory_);

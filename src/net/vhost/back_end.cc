@@ -3,8 +3,10 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 namespace bulkhead::net::vhost {
 namespace {
@@ -12,7 +14,8 @@ namespace {
 constexpr uint64_t kFeatures = kFeatureProtocol | kFeatureVersion1 | kOffloadFeatures;
 constexpr uint64_t kProtocolFeatures = kProtocolRarp | kProtocolReplyAck;
 
-// Maps the file up to the region's end. A file that may shrink would take this process down on the next access.
+// Maps the file up to the region's end. A file that may shrink, or whose huge pages need not be there, would take this
+// process down on the next access.
 Result<Mapping> map_region(int file, const MemoryRegion& region) {
   struct stat status{};
   const uint64_t end = region.file_offset + region.size;
@@ -24,6 +27,9 @@ Result<Mapping> map_region(int file, const MemoryRegion& region) {
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
     return fail("vhost-user: memory: a file that is not sealed against shrinking (memfd with F_SEAL_SHRINK)");
   }
+  struct statfs system{};
+  if (::fstatfs(file, &system) != 0) return fail_errno(errno, "vhost-user: memory");
+  if (system.f_type == HUGETLBFS_MAGIC) return fail("vhost-user: memory: a file of huge pages, which may not be there");
   void* const address = ::mmap(nullptr, end, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
   if (address == MAP_FAILED) return fail_errno(errno, "vhost-user: memory");
   return Mapping(address, end);

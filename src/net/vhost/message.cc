@@ -2,12 +2,17 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 #include <sys/socket.h>
 
 namespace bulkhead::net::vhost {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+// From the first byte of a message to its last: whoever sends it has it, and others wait meanwhile.
+constexpr std::chrono::milliseconds kMessagePatience{100};
 
 struct Header {
   uint32_t request;
@@ -32,18 +37,18 @@ void take_descriptors(msghdr& message, std::vector<Fd>& out) {
   }
 }
 
-// Reads exactly so much; false at the end of the stream before the first byte.
-Result<bool> read_exactly(int socket, MutableByteSpan out) {
+// Reads exactly so much of a message that has begun.
+Result<> read_rest(int socket, MutableByteSpan out, Clock::time_point deadline) {
   size_t done = 0;
   while (done < out.size()) {
+    if (done != 0 && Clock::now() > deadline) return fail("vhost-user: a message that comes in drops");
     const ssize_t count = ::recv(socket, out.data() + done, out.size() - done, 0);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return fail_errno(errno, "vhost-user: receive");
-    if (count == 0 && done == 0) return false;
     if (count == 0) return fail("vhost-user: the stream ends within a message");
     done += static_cast<size_t>(count);
   }
-  return true;
+  return {};
 }
 
 }  // namespace
@@ -82,21 +87,20 @@ Result<std::optional<Message>> receive_message(int socket) {
     count = ::recvmsg(socket, &received, MSG_CMSG_CLOEXEC);
   } while (count < 0 && errno == EINTR);
   if (count < 0) return fail_errno(errno, "vhost-user: receive");
+  const Clock::time_point deadline = Clock::now() + kMessagePatience;
   take_descriptors(received, message.descriptors);
   if (count == 0) return std::optional<Message>();
   if ((received.msg_flags & MSG_CTRUNC) != 0) return fail("vhost-user: more descriptors than a message may have");
   if (static_cast<size_t>(count) < sizeof header) {
     const MutableByteSpan rest{reinterpret_cast<uint8_t*>(&header) + count, sizeof header - static_cast<size_t>(count)};
-    if (!TRY(read_exactly(socket, rest))) return fail("vhost-user: the stream ends within a message");
+    TRY(read_rest(socket, rest, deadline));
   }
   if ((header.flags & kVersionMask) != kVersion) return fail("vhost-user: version {}", header.flags & kVersionMask);
   if (header.size > kMaximumPayload) return fail("vhost-user: a message of {} bytes", header.size);
   message.request = static_cast<Request>(header.request);
   message.flags = header.flags;
   message.payload.resize(header.size);
-  if (header.size != 0 && !TRY(read_exactly(socket, message.payload))) {
-    return fail("vhost-user: the stream ends within a message");
-  }
+  TRY(read_rest(socket, message.payload, deadline));
   return message;
 }
 

@@ -81,7 +81,8 @@ struct Message {
 [[nodiscard]] Message make_message(Request request, uint64_t number);
 [[nodiscard]] Message make_message(Request request, uint32_t ring, uint32_t value);
 
-// The next message of a stream socket, waiting for it where the socket waits. Nothing at the end of the stream.
+// The next message of a stream socket, waiting for it where the socket waits. Nothing at the end of the stream; an
+// error when the message is none, or comes in drops.
 Result<std::optional<Message>> receive_message(int socket);
 Result<> send_message(int socket, const Message& message);
 

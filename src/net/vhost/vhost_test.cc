@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "net/vhost/back_end.h"
+#include "support/os/thread.h"
 
 namespace bulkhead::net::vhost {
 namespace {
@@ -76,6 +77,15 @@ Fd memory_file(bool sealed) {
   return file;
 }
 
+// Of a huge page that nobody has put aside.
+Fd huge_file() {
+  Fd file(::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB));
+  if (!file.valid()) return file;
+  EXPECT_EQ(::ftruncate(file.get(), 2 << 20), 0);
+  EXPECT_EQ(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  return file;
+}
+
 Message memory_table(Fd file, const MemoryRegion& region) {
   std::array<uint8_t, 8 + sizeof(MemoryRegion)> payload{1};
   std::memcpy(payload.data() + 8, &region, sizeof region);
@@ -112,6 +122,10 @@ TEST(VhostBackEnd, HasRingsWhenAllOfThemIsSaid) {
 TEST(VhostBackEnd, RefusesWhatWouldHurt) {
   const auto refused = [](Message message) { return !BackEnd().handle(std::move(message)).has_value(); };
   EXPECT_TRUE(refused(memory_table(memory_file(false), kWhole)));  // it could shrink under our feet
+  // A host without huge pages has no such files either.
+  if (Fd huge = huge_file(); huge.valid()) {
+    EXPECT_TRUE(refused(memory_table(std::move(huge), kWhole)));
+  }
   EXPECT_TRUE(refused(memory_table(memory_file(true), {.size = 65537, .user_address = 1})));
   EXPECT_TRUE(refused(memory_table(memory_file(true), {.guest_address = UINT64_MAX, .size = 4096})));
   EXPECT_TRUE(refused(memory_table(memory_file(true), {.size = 4096, .file_offset = UINT64_MAX - 100})));
@@ -144,6 +158,23 @@ TEST(VhostMessage, GoesThroughASocketWithItsDescriptors) {
   const auto end = receive_message(far.get());
   ASSERT_TRUE(end);
   EXPECT_FALSE(*end);
+}
+
+TEST(VhostMessage, IsNotWaitedForWhenItComesInDrops) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  Fd near(ends[0]), far(ends[1]);
+  const std::array<uint8_t, 12> header{1, 0, 0, 0, 1, 0, 0, 0, 200, 0, 0, 0};
+  ASSERT_TRUE(write_all(near.get(), header));
+  Thread drops("drops", [&near] {
+    for (unsigned i = 0; i < 200; ++i) {
+      ::usleep(20'000);
+      if (::send(near.get(), "", 1, MSG_NOSIGNAL) != 1) return;
+    }
+  });
+  EXPECT_FALSE(receive_message(far.get()));
+  far.reset();
+  drops.join();
 }
 
 }  // namespace
