@@ -1,13 +1,13 @@
 #include "net/server/connection.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "net/frame/protocol.h"
-#include "support/log.h"
 
 namespace bulkhead::net::server {
 
@@ -56,8 +56,9 @@ void Connection::watch_kick() {
     uint64_t count = 0;
     const iovec part{.iov_base = &count, .iov_len = sizeof count};
     // The front end has the descriptor too: it may have emptied it, and may have made it one that waits.
-    if (::preadv2(kick_.get(), &part, 1, -1, RWF_NOWAIT) != sizeof count) {
-      if (errno == EAGAIN) return;
+    const ssize_t size = ::preadv2(kick_.get(), &part, 1, -1, RWF_NOWAIT);
+    if (size != sizeof count) {
+      if (size < 0 && errno == EAGAIN) return;
       return on_end_("a kick that is no eventfd");
     }
     on_frames_();
@@ -72,7 +73,8 @@ void Connection::watch_kick() {
 
 void Connection::broken(size_t ring, const char* what) {
   back_end_.stop(ring);
-  log::warning("switch: a front end's {} ring makes no sense; it is not served any more", what);
+  if (broken_limit_.allow())
+    log::warning("switch: a front end's {} ring makes no sense; it is not served any more", what);
 }
 
 Connection::Took Connection::take(MutableByteSpan room, Taken& taken) {
@@ -145,7 +147,10 @@ bool Connection::put_one(ByteSpan frame, const frame::Offload& offload) {
 bool Connection::call(size_t index) const {
   const uint64_t one = 1;
   const int fd = back_end_.call(index);
-  // One that is full has been rung. One that the front end made wait is left by the process's alarm.
+  // One that is full has been rung, and a write to it would wait if the front end made it so. One that fills up only
+  // now is left by the process's alarm.
+  pollfd bell{.fd = fd, .events = POLLOUT, .revents = 0};
+  if (fd >= 0 && ::poll(&bell, 1, 0) == 0) return true;
   return fd < 0 || ::write(fd, &one, sizeof one) >= 0 || errno == EAGAIN;
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "net/vhost/back_end.h"
+#include "support/log.h"
 #include "support/loop/event_loop.h"
 
 namespace bulkhead::net::server {
@@ -54,6 +55,7 @@ class Connection {
   Fd kick_;
   uint64_t kick_generation_ = 0;
   bool took_ = false, put_ = false;
+  log::RateLimit broken_limit_;
 };
 
 }  // namespace bulkhead::net::server
