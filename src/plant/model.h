@@ -111,7 +111,7 @@ struct LinkToOutside {
   bool reach_host = false;            // of kNat
   // Of kNat: where guests ask for names, behind the card's address, which is their gateway.
   std::optional<net::frame::IpAddress> names;
-  std::string tap;                    // of kTap
+  std::string tap;  // of kTap
 };
 
 struct Plant {
