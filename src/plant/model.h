@@ -75,6 +75,7 @@ struct CardConfig {
   net::fault::FaultConfig faults;
   uint64_t fault_seed = 0;
   bool promiscuous = false;
+  std::string model;  // of a machine's card, as for --nic; empty: virtio
 };
 
 struct ProbeConfig {

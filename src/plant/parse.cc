@@ -242,6 +242,11 @@ Cursor::Field faults_field(CardConfig& card) {
           }};
 }
 
+Result<std::string> parse_model(std::string_view text) {
+  if (text != "virtio" && text != "e1000") return fail("allowed: virtio or e1000");
+  return std::string(text);
+}
+
 std::vector<Cursor::Field> card_fields(CardConfig& card) {
   return {reference_field("switch", card.on),
           reference_field("zone", card.zone),
@@ -327,7 +332,9 @@ Result<> read_machine(Plant& plant, const std::string& name, const Cursor& at) {
   const Cursor::Field cards{"nics", [&made](const Cursor& value) {
                               return value.list(Plant::kMaximumCards, [&made](const Cursor& item) -> Result<> {
                                 CardConfig card{.line = item.line()};
-                                TRY(item.fields(card_fields(card)));
+                                auto fields = card_fields(card);
+                                fields.push_back(value_field("model", card.model, parse_model));
+                                TRY(item.fields(fields));
                                 made.cards.push_back(std::move(card));
                                 return {};
                               });

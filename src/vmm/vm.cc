@@ -200,8 +200,10 @@ Result<> Vm::make_machine() {
   }
   for (size_t i = 0; i < links_.size(); ++i) {
     const NicConfig& nic = config_.nics[i].value;
-    wires.nics.push_back(
-        {*links_[i], mac_of_card(i), {.mtu = nic.mtu, .queue_pairs = nic.queue_pairs, .offloads = nic.offloads}});
+    wires.nics.push_back({*links_[i],
+                          mac_of_card(i),
+                          {.mtu = nic.mtu, .queue_pairs = nic.queue_pairs, .offloads = nic.offloads},
+                          nic.model});
   }
   machine_ = TRY(machine::Machine::create(std::move(machine_config), wires));
   for (uint32_t i = 0; i < config_.cpus.value; ++i) machine_->connect_vcpu(i, engine_->vcpu(i));

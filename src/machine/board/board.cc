@@ -116,12 +116,7 @@ Result<> Machine::Board::add_queue_devices() {
   using namespace device::virtio;
   for (size_t i = 0; i < wires.disks.size(); ++i) TRY(add_disk(i));
   TRY(add_sata_drives());
-  for (size_t i = 0; i < wires.nics.size(); ++i) {
-    const NicWires& nic = wires.nics[i];
-    auto model = std::make_unique<NetModel>(fmt::format("virtio-net{}", i), nic.port, nic.mac, nic.settings);
-    nic_models.push_back(model.get());
-    TRY(add_virtio(std::move(model)));
-  }
+  for (size_t i = 0; i < wires.nics.size(); ++i) TRY(add_nic(i));
   if (wires.virtio_console != nullptr) {
     TRY(add_virtio(std::make_unique<ConsoleModel>("virtio-console0", *wires.virtio_console)));
   }
@@ -168,6 +163,29 @@ Result<> Machine::Board::add_sata_drives() {
   return pci.add(*ahci_controller, "ahci0");
 }
 
+Result<> Machine::Board::add_nic(size_t index) {
+  const NicWires& nic = wires.nics[index];
+  switch (nic.model) {
+    case NicModel::kVirtio: {
+      auto model = std::make_unique<device::virtio::NetModel>(fmt::format("virtio-net{}", index), nic.port, nic.mac,
+                                                              nic.settings);
+      nic_counters.emplace_back([raw = model.get()] { return raw->counters(); });
+      return add_virtio(std::move(model));
+    }
+    case NicModel::kE1000: {
+      std::string name = fmt::format("e1000-{}", index);
+      auto worker = TRY(make_worker(name));
+      auto card = TRY(device::e1000::Card::create({.name = name, .mac = nic.mac, .mtu = nic.settings.mtu}, nic.port,
+                                                  wires.memory, wires.clock, std::move(worker)));
+      TRY(pci.add(*card, std::move(name)));
+      nic_counters.emplace_back([raw = card.get()] { return raw->counters(); });
+      e1000_cards.push_back(std::move(card));
+      return {};
+    }
+  }
+  return {};
+}
+
 Result<std::unique_ptr<device::virtio::Worker>> Machine::Board::make_worker(const std::string& name) {
   if (config.device_work == DeviceWork::kOnThreads) return TRY(device::virtio::ThreadWorker::create(name));
   auto manual = std::make_unique<device::virtio::ManualWorker>();
@@ -200,6 +218,7 @@ std::vector<device::ThreadedWork*> Machine::Board::threaded_devices() {
   for (const auto& device : virtio_devices) all.push_back(device.get());
   for (const auto& device : nvme_controllers) all.push_back(device.get());
   if (ahci_controller) all.push_back(ahci_controller.get());
+  for (const auto& device : e1000_cards) all.push_back(device.get());
   return all;
 }
 
@@ -218,6 +237,7 @@ std::vector<device::Device*> Machine::Board::devices() {
   for (const auto& device : virtio_devices) all.push_back(device.get());
   for (const auto& device : nvme_controllers) all.push_back(device.get());
   if (ahci_controller) all.push_back(ahci_controller.get());
+  for (const auto& device : e1000_cards) all.push_back(device.get());
   return all;
 }
 

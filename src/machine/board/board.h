@@ -2,11 +2,13 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "device/ahci/controller.h"
+#include "device/e1000/card.h"
 #include "device/fw_cfg/fw_cfg.h"
 #include "device/legacy/debug_ports/debug_ports.h"
 #include "device/legacy/i8042/i8042.h"
@@ -57,7 +59,8 @@ struct Machine::Board {
   std::vector<std::unique_ptr<device::virtio::PciTransport>> virtio_devices;
   std::vector<std::unique_ptr<device::nvme::Controller>> nvme_controllers;
   std::unique_ptr<device::ahci::Controller> ahci_controller;  // where there is a disk or a CD on SATA
-  std::vector<device::virtio::NetModel*> nic_models;          // of the devices above
+  std::vector<std::unique_ptr<device::e1000::Card>> e1000_cards;
+  std::vector<std::function<device::virtio::NetCounters()>> nic_counters;  // of the devices above, in their order
   std::vector<device::virtio::ManualWorker*> manual_workers;  // of the devices above, with DeviceWork::kWhenCalled
 
   // Of devices with threads of their own. Again without effect.
@@ -68,6 +71,7 @@ struct Machine::Board {
  private:
   Result<> add_disk(size_t index);
   Result<> add_sata_drives();
+  Result<> add_nic(size_t index);
   Result<> add_virtio(std::unique_ptr<device::virtio::Model> model);
   Result<std::unique_ptr<device::virtio::Worker>> make_worker(const std::string& name);
   [[nodiscard]] std::vector<device::ThreadedWork*> threaded_devices();

@@ -124,7 +124,7 @@ Result<> Machine::restore_state(const StateReader& reader) {
 
 std::vector<device::virtio::NetCounters> Machine::nic_counters() const {
   std::vector<device::virtio::NetCounters> all;
-  for (const device::virtio::NetModel* model : board_->nic_models) all.push_back(model->counters());
+  for (const auto& counters : board_->nic_counters) all.push_back(counters());
   return all;
 }
 

@@ -35,10 +35,17 @@ namespace bulkhead::machine {
 
 inline constexpr size_t kSerialPortCount = 4;
 
+// The card that the guest finds.
+enum class NicModel : uint8_t {
+  kVirtio,
+  kE1000,  // Intel's 82540EM; of the settings it has the MTU
+};
+
 struct NicWires {
   net::Port& port;
   net::frame::MacAddress mac;
   device::virtio::NetSettings settings;
+  NicModel model = NicModel::kVirtio;
 };
 
 // Where devices with queues carry out what the guest put there: on threads of their own, or in do_device_work() alone.

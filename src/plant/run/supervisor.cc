@@ -122,9 +122,11 @@ std::vector<std::string> Supervisor::machine_arguments(const MachineConfig& mach
   arguments.insert(arguments.end(), machine.arguments.begin(), machine.arguments.end());
   for (size_t i = 0; i < machine.cards.size(); ++i) {
     const std::string port = port_name(machine, i);
-    arguments.insert(arguments.end(),
-                     {"--nic", fmt::format("switch={}/{},port={},mac={}", directory_, machine.cards[i].on.name, port,
-                                           mac_of(plant_, machine.cards[i], port).to_string())});
+    const CardConfig& card = machine.cards[i];
+    std::string nic = fmt::format("switch={}/{},port={},mac={}", directory_, card.on.name, port,
+                                  mac_of(plant_, card, port).to_string());
+    if (!card.model.empty()) nic += fmt::format(",model={}", card.model);
+    arguments.insert(arguments.end(), {"--nic", std::move(nic)});
   }
   return arguments;
 }

@@ -257,8 +257,16 @@ TEST(Nic, IsReadFromItsWords) {
   const NicConfig card = parse_nic("switch=plant,vlan=10").value();
   EXPECT_EQ(card.link.fabric, "plant");
   EXPECT_EQ(card.link.vlan, 10);
+  EXPECT_EQ(card.model, machine::NicModel::kVirtio);
+  const NicConfig old = parse_nic("switch=plant,model=e1000,mtu=9000").value();
+  EXPECT_EQ(old.model, machine::NicModel::kE1000);
+  EXPECT_EQ(parse_nic("nat,model=virtio,queues=2").value().model, machine::NicModel::kVirtio);
   for (const char* wrong : {"",
                             "nat,",
+                            "nat,model=ne2000",
+                            "nat,model=e1000,queues=2",
+                            "nat,offloads=off,model=e1000",
+                            "nat,model=e1000,model=virtio",
                             "natt",
                             "tap",
                             "tap=",

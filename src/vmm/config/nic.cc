@@ -11,8 +11,9 @@ namespace {
 using net::link::LinkConfig;
 
 constexpr std::string_view kAllowed =
-    "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none; then mac=ADDRESS, mtu=BYTES, "
-    "queues=NUMBER, offloads=on or off, for nat "
+    "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none; then model=virtio or e1000, "
+    "mac=ADDRESS, "
+    "mtu=BYTES, for model=virtio queues=NUMBER and offloads=on or off, for nat "
     "forward=tcp:ADDRESS:PORT:PORT and host=on, for a switch vlan=NUMBER, for one in a directory port=NAME or "
     "group=NAME";
 
@@ -43,6 +44,9 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
   if (name == "mac") {
     nic.mac = TRY_IN("mac", net::frame::MacAddress::parse(value));
     if (nic.mac->is_group() || nic.mac->is_zero()) return fail("mac: {} is no card's address", value);
+  } else if (name == "model") {
+    if (value != "virtio" && value != "e1000") return fail("model '{}': allowed: virtio or e1000", value);
+    nic.model = value == "e1000" ? machine::NicModel::kE1000 : machine::NicModel::kVirtio;
   } else if (name == "mtu") {
     nic.mtu = static_cast<uint16_t>(TRY_IN("mtu", parse_number(value, NicConfig::kLeastMtu, NicConfig::kMostMtu)));
     // libslirp's own is fixed.
@@ -94,6 +98,11 @@ Result<NicConfig> parse_nic(std::string_view text) {
   }
   if (nic.link.kind == LinkConfig::Kind::kPort && !nic.link.socket.ends_with(".sock")) {
     return fail("which port? add port=NAME or group=NAME, or name a socket that ends in .sock");
+  }
+  for (const std::string_view name : {"queues", "offloads"}) {
+    if (nic.model != machine::NicModel::kVirtio && seen.contains(name)) {
+      return fail("{}: model=virtio alone has it", name);
+    }
   }
   return nic;
 }

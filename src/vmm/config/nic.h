@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "machine/board/machine.h"
 #include "net/frame/address.h"
 #include "net/link/link.h"
 #include "support/result.h"
@@ -17,6 +18,7 @@ struct NicConfig {
   uint16_t mtu = 1500;
   uint16_t queue_pairs = 1;
   bool offloads = true;
+  machine::NicModel model = machine::NicModel::kVirtio;
   std::string text;  // as it was written
 
   static constexpr uint16_t kLeastMtu = 576;
