@@ -28,8 +28,8 @@ FIGURE = re.compile(r"^(sent|received): (\d+) right of (\d+) bytes in (\d+) ns\r
 PING = re.compile(r"^\d+ bytes from .* time=([0-9.]+) ms\r?$", re.MULTILINE)
 
 
-def build(folder):
-    """The traffic program and an initrd with it, in the folder; returns both."""
+def build(folder, base=GUEST / "initrd"):
+    """The traffic program and an initrd with it behind the base, in the folder; returns both."""
     program, initrd = folder / "traffic", folder / "initrd"
     subprocess.run(["gcc", "-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-o", program, HERE / "traffic.c"], check=True)
     root = folder / "root"
@@ -39,8 +39,8 @@ def build(folder):
     os.chmod(root / "traffic-init", 0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     archive = subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], input=names.encode(), cwd=root, capture_output=True, check=True)
-    base = (GUEST / "initrd").read_bytes()
-    initrd.write_bytes(base + bytes(-len(base) % 4) + archive.stdout)
+    before = base.read_bytes()
+    initrd.write_bytes(before + bytes(-len(before) % 4) + archive.stdout)
     return program, initrd
 
 
@@ -86,8 +86,8 @@ def command_line(**words):
     return "console=ttyS0 panic=-1 quiet rdinit=/traffic-init " + " ".join(f"net.{name}={value}" for name, value in words.items())
 
 
-def bulkhead(initrd, nic, cpus=1, extra=(), **words):
-    return Machine([BULKHEAD, "run", "--engine", "soft", "--cpus", cpus, "--memory", "256M", "--kernel", GUEST / "vmlinuz", "--initrd", initrd,
+def bulkhead(initrd, nic, cpus=1, extra=(), kernel=GUEST / "vmlinuz", **words):
+    return Machine([BULKHEAD, "run", "--engine", "soft", "--cpus", cpus, "--memory", "256M", "--kernel", kernel, "--initrd", initrd,
                     "--cmdline", command_line(**words), "--nic", nic, *extra])
 
 
