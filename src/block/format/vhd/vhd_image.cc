@@ -152,13 +152,22 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
   std::vector<uint8_t> bytes(kSector);
   if (file_size < kSector) return fail("open '{}': no VHD image", store->name());
   const uint64_t end = align_down(file_size, kSector) - kSector;
-  for (const uint64_t at : {uint64_t{0}, end}) {
-    TRY(store->read_all(at, bytes));
-    const std::optional<Footer> footer = TRY(parse_footer(bytes, store->name(), at));
-    if (!footer) continue;
-    if (footer->type != DiskType::kFixed) return DynamicImage::open(std::move(store), *footer, access, opener);
-    if (at != end || footer->disk_size() > end) continue;
-    return std::make_unique<FixedImage>(std::move(store), *footer, access);
+  TRY(store->read_all(0, bytes));
+  const std::optional<Footer> first = TRY(parse_footer(bytes, store->name(), 0));
+  TRY(store->read_all(end, bytes));
+  const std::optional<Footer> last = TRY(parse_footer(bytes, store->name(), end));
+  // The first sector of a fixed disk is its guest's, and after a crash so may be the last one of a file that was about
+  // to grow. No guest knows the other footer's id, and none may say which files its disk is made of.
+  if (first && last && first->id != last->id) {
+    return fail("open '{}': its first and its last 512 bytes are footers of two images, {} and {}", store->name(),
+                to_text(first->id, GuidOrder::kAsWritten), to_text(last->id, GuidOrder::kAsWritten));
+  }
+  const std::optional<Footer>& footer = first ? first : last;
+  if (footer && footer->type != DiskType::kFixed) {
+    return DynamicImage::open(std::move(store), *footer, access, opener);
+  }
+  if (last && last->type == DiskType::kFixed && last->disk_size() <= end) {
+    return std::make_unique<FixedImage>(std::move(store), *last, access);
   }
   return fail("open '{}': no VHD image: neither its first nor its last 512 bytes are a footer", store->name());
 }

@@ -112,6 +112,19 @@ TEST(Vhd, NeverWritesADamagedBlockOverItsTables) {
   EXPECT_TRUE(std::equal(before.begin(), before.end(), file.bytes().begin()));
 }
 
+TEST(Vhd, AGuestsFirstSectorDoesNotSayWhatAFixedDiskIs) {
+  MemoryStore file, other = dynamic(4 * kMiB);
+  ASSERT_TRUE(create(file, {.size = kMiB, .settings = {{"subformat", "fixed"}}}));
+  ASSERT_EQ((*try_open(file))->write(0, other.bytes()), Status::kOk);
+  EXPECT_NE(error_of(file).find("are footers of two images"), std::string::npos) << error_of(file);
+  // Nor does one that claims to be fixed too.
+  ASSERT_TRUE(create(other = MemoryStore(), {.size = 2 * kMiB, .settings = {{"subformat", "fixed"}}}));
+  std::copy_n(other.bytes().end() - 512, 512, file.bytes().begin());
+  EXPECT_NE(error_of(file).find("are footers of two images"), std::string::npos) << error_of(file);
+  file.bytes()[0] = 0;
+  EXPECT_EQ(try_open(file).value()->geometry().size, kMiB);
+}
+
 TEST(Vhd, RefusesSettingsThatItDoesNotKnow) {
   MemoryStore file;
   const auto made = create(file, {.size = kMiB, .settings = {{"cluster_size", "4096"}}});
