@@ -9,7 +9,7 @@
 namespace bulkhead::block::vmdk {
 namespace {
 
-constexpr std::string_view kFirstLine = "# Disk DescriptorFile";
+constexpr std::string_view kFirstLine = "# Disk DescriptorFile", kEnding = ".vmdk";
 constexpr size_t kMostExtents = 2048;
 
 std::string_view trimmed(std::string_view text) {
@@ -99,6 +99,18 @@ Result<> set_value(Descriptor& descriptor, std::string_view key, std::string_vie
   return {};
 }
 
+// "flat", "f001", "s001" of "disk-flat.vmdk" and so on; empty when the file is not named like an extent.
+std::string_view extent_ending(std::string_view file) {
+  if (!file.ends_with(kEnding)) return {};
+  file.remove_suffix(kEnding.size());
+  const size_t dash = file.rfind('-');
+  if (dash == std::string_view::npos || dash == 0) return {};
+  const std::string_view last = file.substr(dash + 1);
+  const bool numbered = last.size() >= 4 && (last[0] == 's' || last[0] == 'f') &&
+                        std::ranges::all_of(last.substr(1), [](char c) { return c >= '0' && c <= '9'; });
+  return last == "flat" || numbered ? last : std::string_view();
+}
+
 }  // namespace
 
 uint64_t Descriptor::sectors() const {
@@ -170,16 +182,12 @@ std::string make_descriptor(const Descriptor& descriptor) {
 }
 
 std::string descriptor_of_extent(const std::string& file) {
-  constexpr std::string_view kEnding = ".vmdk";
-  if (!file.ends_with(kEnding)) return "";
-  const std::string stem = file.substr(0, file.size() - kEnding.size());
-  const size_t dash = stem.rfind('-');
-  if (dash == std::string::npos || dash == 0) return "";
-  const std::string_view last = std::string_view(stem).substr(dash + 1);
-  const bool numbered = last.size() >= 4 && (last[0] == 's' || last[0] == 'f') &&
-                        std::ranges::all_of(last.substr(1), [](char c) { return c >= '0' && c <= '9'; });
-  if (last != "flat" && !numbered) return "";
-  return stem.substr(0, dash) + std::string(kEnding);
+  if (extent_ending(file).empty()) return "";
+  return file.substr(0, file.rfind('-')) + std::string(kEnding);
+}
+
+bool is_flat_extent(const std::string& file) {
+  return extent_ending(file).starts_with('f');
 }
 
 }  // namespace bulkhead::block::vmdk

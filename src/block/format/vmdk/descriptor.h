@@ -38,5 +38,7 @@ Result<Descriptor> parse_descriptor(std::string_view text, const std::string& na
 [[nodiscard]] bool is_descriptor(std::string_view text);
 // The file that holds the descriptor, by the name of one of the extents' files: empty when that is no extent's.
 [[nodiscard]] std::string descriptor_of_extent(const std::string& file);
+// Whether the name is that of an extent which holds a guest's bytes as they are.
+[[nodiscard]] bool is_flat_extent(const std::string& file);
 
 }  // namespace bulkhead::block::vmdk

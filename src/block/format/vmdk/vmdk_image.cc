@@ -256,6 +256,8 @@ Result<std::unique_ptr<Image>> open_by_extent(std::unique_ptr<Store> store, Acce
 }  // namespace
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener) {
+  // What a flat extent begins with is its guest's and says nothing.
+  if (is_flat_extent(last_part(store->name()))) return open_by_extent(std::move(store), access, opener);
   const uint64_t file_size = TRY(store->size());
   std::vector<uint8_t> bytes(std::min<uint64_t>(file_size, kSector));
   TRY(store->read_all(0, bytes));

@@ -73,6 +73,18 @@ TEST_F(Folder, ASplitImageOpensByAnyOfItsFiles) {
   }
 }
 
+TEST_F(Folder, WhatAGuestWritesIntoAFlatExtentIsNoDescriptor) {
+  create("mine.vmdk", kMiB, {{"subformat", "monolithicFlat"}});
+  create("other.vmdk", 2 * kMiB, {{"subformat", "monolithicFlat"}});
+  const auto other = PlainFile::open(path_ / "other.vmdk", Access::kReadOnly).value();
+  std::vector<uint8_t> text(512);
+  ASSERT_EQ(other->read(0, text), Status::kOk);
+  ASSERT_EQ(open("mine.vmdk").value()->write(0, text), Status::kOk);
+  const auto found = open("mine-flat.vmdk");
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_EQ((*found)->geometry().size, kMiB);
+}
+
 TEST_F(Folder, AnExtentThatIsMissingOrTooSmallIsNamed) {
   create("a.vmdk", 3 * kMiB, {{"subformat", "twoGbMaxExtentFlat"}, {"extent_size", "1048576"}});
   std::filesystem::resize_file(path_ / "a-f002.vmdk", kMiB - 512);
