@@ -115,7 +115,7 @@ class ImageOpener {
     return opener;
   }
   // Lets the backing file be written, to commit to it; those below it are only read all the same.
-  void let_backing_be_written() { backing_access_ = Access::kReadWrite; }
+  void let_backing_be_written() { backing_access_ = Access::kCommit; }
   // Takes files from somewhere else than the host's folder, for tests.
   using Source = std::function<Result<std::unique_ptr<Store>>(const std::string& name, Access access)>;
   void take_files_from(Source source) { source_ = std::move(source); }

@@ -16,6 +16,7 @@ enum class Access : uint8_t {
   kReadOnly,
   kFill,    // as kReadWrite, for a new image that is filled once: some can only be written from beginning to end
   kRepair,  // as kReadWrite, but an image may be damaged: nothing but check() may be called
+  kCommit,  // as kReadWrite, for a backing file that takes what its overlay holds: it stays the one the overlay names
 };
 
 // Whether data passes through the host's page cache.

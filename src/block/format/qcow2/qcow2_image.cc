@@ -117,7 +117,7 @@ Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> stor
   if (!image->header_.backing_name.empty()) {
     image->backing_ = TRY(opener.open_backing(image->header_.backing_name, image->header_.backing_format));
   }
-  if (access != Access::kReadWrite) return image;
+  if (access != Access::kReadWrite && access != Access::kCommit) return image;
   const Header& kept = image->header_;
   if ((kept.incompatible & kCorrupt) != 0) {
     return fail("open '{}': marked as corrupt (bit 1 at byte 72); repair it, or open it read-only",

@@ -27,6 +27,7 @@ bool overlaps(uint64_t a, uint64_t a_size, const Region& b) {
 VhdxImage::VhdxImage(std::unique_ptr<Store> store, CurrentHeader header, Regions regions, Metadata metadata,
                      Access access)
     : UnitImage(std::move(store), metadata.disk_bytes, metadata.block_bytes, access),
+      keeps_id_(access == Access::kCommit),
       header_(header.header),
       header_slot_(header.slot),
       regions_(regions),
@@ -165,7 +166,7 @@ Outcome<> VhdxImage::begin_writing() {
   Header header = header_;
   ++header.sequence;
   header.file_write_id = random_guid(GuidOrder::kMicrosoft);
-  header.data_write_id = random_guid(GuidOrder::kMicrosoft);
+  if (!keeps_id_) header.data_write_id = random_guid(GuidOrder::kMicrosoft);
   const size_t slot = header_slot_ ^ 1;
   TRY(done(store_->write(kHeaderAt[slot], make_header(header))));
   TRY(done(store_->flush()));

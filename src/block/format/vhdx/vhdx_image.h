@@ -47,6 +47,7 @@ class VhdxImage final : public UnitImage {
   template <typename Each>
   Result<> each_bitmap(Each each) REQUIRES(mutex_);
 
+  const bool keeps_id_;
   Header header_;
   size_t header_slot_;
   const Regions regions_;

@@ -12,7 +12,8 @@ VmdkImage::VmdkImage(Descriptor descriptor, std::unique_ptr<Store> store, uint64
     : descriptor_(std::move(descriptor)),
       descriptor_store_(std::move(store)),
       text_at_(text_at),
-      geometry_{.physical_block_size = 4096, .read_only = access == Access::kReadOnly} {}
+      geometry_{.physical_block_size = 4096, .read_only = access == Access::kReadOnly},
+      keeps_id_(access == Access::kCommit) {}
 
 const std::string& VmdkImage::name() const {
   return descriptor_store_ ? descriptor_store_->name() : parts_.front().sparse->file().name();
@@ -123,7 +124,7 @@ Status VmdkImage::read(uint64_t offset, MutableByteSpan bytes) {
 }
 
 Status VmdkImage::begin_writing() {
-  if (begun_.load()) return Status::kOk;
+  if (keeps_id_ || begun_.load()) return Status::kOk;
   const LockGuard lock(mutex_);
   if (begun_.load()) return Status::kOk;
   HostRandom random;
@@ -277,7 +278,7 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
     return StreamWriter::open(std::move(store), std::move(descriptor));
   }
   auto only = TRY(SparseExtent::open(std::move(store), access));
-  if (access == Access::kReadWrite && only->compressed()) {
+  if ((access == Access::kReadWrite || access == Access::kCommit) && only->compressed()) {
     return fail("open '{}': a streamOptimized image can only be read; convert it", only->file().name());
   }
   return VmdkImage::open(nullptr, header.descriptor_at * kSector, std::move(descriptor), std::move(only), access,

@@ -58,6 +58,7 @@ class VmdkImage final : public Image {
   const std::unique_ptr<Store> descriptor_store_;
   const uint64_t text_at_;
   Geometry geometry_;
+  const bool keeps_id_;
   std::vector<Part> parts_;
   std::unique_ptr<Image> parent_;
   std::string parent_name_;
