@@ -490,6 +490,29 @@ TEST(NvmeController, AShutdownFlushesFirst) {
   EXPECT_EQ(machine.driver->status() & kStatusShutdownMask, kStatusShutdownComplete);
 }
 
+TEST(NvmeController, AShutdownWhoseFlushIsToBeRepeatedWaitsForTheMachineToGoOn) {
+  Machine machine;
+  machine.disk.forced = block::Status::kRetry;
+  machine.driver->write(kConfiguration, machine.driver->read(kConfiguration) | 1u << kConfigShutdownShift);
+  machine.worker->run();
+  EXPECT_EQ(machine.driver->status() & kStatusShutdownMask, kStatusShutdownOccurring);
+  machine.device->pause();
+  Machine other(false, false);
+  std::vector<uint8_t> ram(machine.memory->low_size());
+  ASSERT_TRUE(machine.memory->read({0}, ram));
+  ASSERT_TRUE(other.memory->write({0}, ram));
+  expect_round_trip(*machine.device, *other.device);
+  other.driver->adopt(*machine.driver);
+  machine.disk.forced = block::Status::kOk;
+  for (Machine* each : {&machine, &other}) {
+    const auto before = each->disk.flushes;
+    each->device->resume();
+    each->worker->run();
+    EXPECT_EQ(each->disk.flushes, before + 1);
+    EXPECT_EQ(each->driver->status() & kStatusShutdownMask, kStatusShutdownComplete);
+  }
+}
+
 TEST(NvmeController, DoesNothingWithoutBusMastering) {
   Machine machine;
   machine.driver->write_config(spec::pci::kCommand, 2, spec::pci::kCommandMemory);

@@ -358,6 +358,12 @@ void Controller::on_wake() {
   for (const Finished& part : finished) {
     if (part.slot == kShutdownSlot) {
       --in_flight_;
+      if (part.status == block::Status::kRetry) {
+        // Once more when the machine goes on.
+        const LockGuard lock(mutex_);
+        shutdown_requested_ = true;
+        continue;
+      }
       set_status(kStatusShutdownMask, kStatusShutdownComplete);
     } else {
       CHECK(commands_[part.slot].used && commands_[part.slot].generation == part.generation,

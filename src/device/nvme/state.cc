@@ -162,7 +162,8 @@ Result<> Controller::restore_on_worker(const StateReader& reader) {
   const LockGuard lock(mutex_);
   registers_ = registers;
   reset_requested_ = false;
-  shutdown_requested_ = false;
+  // Its flush is to be repeated.
+  shutdown_requested_ = (registers.status & kStatusShutdownMask) == kStatusShutdownOccurring;
   stray_bell_ = false;
   bells_.fill({});
   return {};
