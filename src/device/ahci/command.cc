@@ -242,8 +242,13 @@ void Controller::set_features(uint32_t index, uint32_t slot) {
   Port& port = ports_[index];
   switch (port.commands[slot].fis.features) {
     case kEnableWriteCache:
+      port.write_cache = true;
+      finish(index, slot, {});
+      return;
     case kDisableWriteCache:
-      port.write_cache = port.commands[slot].fis.features == kEnableWriteCache;
+      port.write_cache = false;
+      // What is in the cache is made safe first (ACS-3, 7.45).
+      if (port.drive.kind == DriveKind::kDisk) return submit(index, block::Request::flush(completion(index, slot)));
       finish(index, slot, {});
       return;
     case kSetTransferMode:

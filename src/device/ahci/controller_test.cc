@@ -126,6 +126,10 @@ TEST(Ahci, WritesAndReadsBackByDma) {
   EXPECT_EQ(machine.disk.flushes, 1);
   EXPECT_EQ(machine.run(0, AhciDriver::fis(AtaCommand::kFlushExt), {}), kGood);
   EXPECT_EQ(machine.disk.flushes, 2);
+  HostFis disable = AhciDriver::fis(AtaCommand::kSetFeatures);
+  disable.features = kDisableWriteCache;
+  EXPECT_EQ(machine.run(0, disable, {}), kGood);
+  EXPECT_EQ(machine.disk.flushes, 3) << "what was written with a cache is safe without one";
 }
 
 TEST(Ahci, QueuedCommandsEndInTheOrderOfTheDisk) {
