@@ -2,8 +2,12 @@
 // replaced for this test program, because no file of an ordinary user fails on demand.
 #include "block/store/file/file_store.h"
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
+#include <functional>
+#include <future>
 
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
@@ -11,12 +15,14 @@
 #include <unistd.h>
 
 #include "block/store/file/plain_file.h"
+#include "support/os/thread.h"
 
 namespace {
 
 // What the next calls of each kind fail with; 0 lets them through to the kernel.
 int write_error = 0, read_error = 0, sync_error = 0;
-int interruptions = 0;  // calls that a signal is to interrupt before they are let through
+std::function<int()> sync_answer;  // instead, what a sync does and returns as errno
+int interruptions = 0;             // calls that a signal is to interrupt before they are let through
 
 int refusal(int error) {
   if (interruptions > 0) {
@@ -44,6 +50,10 @@ ssize_t pwritev(int fd, const iovec* pieces, int count, off_t offset) {
   return transfer(SYS_pwritev, write_error, fd, pieces, count, offset);
 }
 int fdatasync(int fd) {
+  if (sync_answer) {
+    errno = sync_answer();
+    return errno == 0 ? 0 : -1;
+  }
   if (const int refused = refusal(sync_error); refused != 0) {
     errno = refused;
     return -1;
@@ -145,6 +155,29 @@ TEST_F(FileStoreErrors, AnImagesFileIsSyncedUnlessTheCacheIsTrusted) {
     EXPECT_EQ(PlainFile::open(path_, Access::kReadWrite, cache).value()->flush(), Status::kLost);
   }
   EXPECT_EQ(PlainFile::open(path_, Access::kReadWrite, HostCache::kTrusted).value()->flush(), Status::kOk);
+}
+
+// The kernel tells of lost pages once; a flush that runs beside the one that is told must not succeed.
+TEST_F(FileStoreErrors, OfTwoFlushesAtATimeNeitherSucceedsWhenOneFails) {
+  store_.reset();
+  const auto file = PlainFile::open(path_, Access::kReadWrite).value();
+  std::promise<void> begun, second_ended;
+  sync_answer = [&, calls = std::make_shared<std::atomic<int>>(0)] {
+    if (calls->fetch_add(1) != 0) return 0;
+    begun.set_value();
+    (void)second_ended.get_future().wait_for(std::chrono::milliseconds(200));
+    return EIO;
+  };
+  Status first{}, second{};
+  {
+    const Thread one("first", [&] { first = file->flush(); });
+    begun.get_future().wait();
+    second = file->flush();
+    second_ended.set_value();
+  }
+  sync_answer = nullptr;
+  EXPECT_EQ(first, Status::kLost);
+  EXPECT_EQ(second, Status::kLost);
 }
 
 TEST_F(FileStoreErrors, ASignalRepeatsTheCall) {

@@ -98,12 +98,15 @@ Status PlainFile::write(uint64_t offset, ByteSpan bytes) {
 
 Status PlainFile::flush() {
   if (!syncs_) return Status::kOk;
+  // One at a time, as FileStore::flush() does and for its reason.
+  const LockGuard lock(flush_mutex_);
+  if (flush_failed_) return Status::kLost;
   int result = 0;
   do {
     result = ::fdatasync(file_.get());
   } while (result != 0 && errno == EINTR);
-  if (result != 0) flush_failed_.store(true);
-  return flush_failed_.load() ? Status::kLost : Status::kOk;
+  flush_failed_ = result != 0;
+  return flush_failed_ ? Status::kLost : Status::kOk;
 }
 
 Status PlainFile::punch(uint64_t offset, uint64_t size) {

@@ -2,12 +2,12 @@
 // never reports a flush as done after one has failed, because the kernel forgets the pages that it could not write.
 #pragma once
 
-#include <atomic>
 #include <memory>
 
 #include "block/store/file/direct_access.h"
 #include "block/store/store.h"
 #include "support/os/fd.h"
+#include "support/os/mutex.h"
 
 namespace bulkhead::block {
 
@@ -43,7 +43,8 @@ class PlainFile final : public Store {
   const Fd file_;
   const DirectAccess direct_;
   const bool syncs_;  // false: a flush does nothing
-  std::atomic<bool> flush_failed_{false};
+  Mutex flush_mutex_;
+  bool flush_failed_ GUARDED_BY(flush_mutex_) = false;
 };
 
 }  // namespace bulkhead::block
