@@ -95,6 +95,11 @@ Result<std::string> BackupJob::back_up(DiskFiles& files) {
     ended_ = true;
   }
   disk_.protect(nullptr);
+  {
+    // It may have come while the last piece was read, which is then of another moment.
+    const LockGuard lock(mutex_);
+    if (copied && *copied && aside_error_) copied = std::unexpected(*aside_error_);
+  }
   if (copied && *copied) {
     const Status flushed = to->flush();
     if (flushed != Status::kOk) copied = fail("flush '{}': {}", target_.path, to_string(flushed));
