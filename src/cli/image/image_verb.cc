@@ -135,6 +135,13 @@ void ImageVerb::add_options(CLI::App& options) {
       ->check(CLI::IsMember({"writeback", "none"}));
   bench->add_flag("-w,--write", bench_writes_, "Write instead of reading");
   output(bench);
+  CLI::App* const serve = add("serve", "Serve an image to NBD clients, until SIGTERM or Ctrl-C");
+  serve->add_option("--socket", socket_, "Listen at this path, for its owner alone")->type_name("PATH");
+  serve->add_option("--listen", listen_, "Listen there, for everybody who reaches it: nothing is encrypted or asked")
+      ->type_name("ADDR:PORT");
+  serve->add_option("--export", export_, "The export's name; a client that names none gets it too (none)")
+      ->type_name("NAME");
+  serve->add_flag("--read-only", read_only_, "Refuse writes");
 }
 
 int ImageVerb::run() {
@@ -156,6 +163,7 @@ Result<int> ImageVerb::dispatch() {
   if (verb == "commit") return commit();
   if (verb == "rebase") return rebase();
   if (verb == "bench") return bench();
+  if (verb == "serve") return serve();
   return compare();
 }
 

@@ -29,6 +29,8 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<int> resize();
   [[nodiscard]] Result<int> compare();
   [[nodiscard]] Result<int> bench();
+  // serve_verb.cc
+  [[nodiscard]] Result<int> serve();
   // change_verbs.cc
   [[nodiscard]] Result<int> snapshot();
   [[nodiscard]] Result<int> commit();
@@ -46,6 +48,8 @@ class ImageVerb final : public Verb {
   BenchPlan bench_plan_;
   bool bench_writes_ = false;
   std::string cache_ = "writeback";
+  std::string socket_, listen_, export_;
+  bool read_only_ = false;
   bool shrink_ = false, repair_ = false, quiet_ = false, no_sync_ = false, compress_ = false;
 };
 

@@ -1,0 +1,97 @@
+"""bulkhead image serve against the clients of others: libnbd's tools and QEMU's."""
+
+import contextlib
+import random
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from bulkhead import BULKHEAD
+
+MIB = 1 << 20
+SIZE = 24 * MIB
+
+pytestmark = pytest.mark.skipif(not shutil.which("nbdcopy") or not shutil.which("qemu-io"), reason="needs nbdcopy and qemu-io")
+
+
+def run(*words, status=0):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def serving(*words):
+    """The URI of an export, which is ended as a service would be."""
+    server = subprocess.Popen([str(BULKHEAD), "image", "serve", *map(str, words)], stdout=subprocess.PIPE, text=True)
+    try:
+        uri = server.stdout.readline().strip()
+        assert uri.startswith("nbd"), uri
+        yield uri
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(120) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def random_raw(path, seed):
+    rng = random.Random(seed)
+    with open(path, "wb") as file:
+        file.truncate(SIZE)
+        for _ in range(30):
+            file.seek(rng.randrange(SIZE - 400_000))
+            file.write(rng.randbytes(rng.randint(1, 400_000)))
+
+
+def test_others_read_what_we_serve(tmp_path):
+    random_raw(tmp_path / "a.raw", 1)
+    for format in ("raw", "qcow2", "vmdk", "vhdx"):
+        image = tmp_path / f"served.{format}"
+        run(BULKHEAD, "image", "convert", "-q", tmp_path / "a.raw", image)
+        with serving("-f", format, "--read-only", "--socket", tmp_path / "s", "--export", "plc", image) as uri:
+            info = run("nbdinfo", uri)
+            for fact in (f"export-size: {SIZE}", "is_read_only: true", "can_multi_conn: true", "base:allocation", "block_size_minimum: 512"):
+                assert fact in info, f"{format}: {fact}\n{info}"
+            run("nbdcopy", uri, tmp_path / "copy.raw")
+            run("cmp", tmp_path / "a.raw", tmp_path / "copy.raw")
+            run("qemu-img", "compare", "-f", "raw", "-F", "raw", tmp_path / "a.raw", uri)
+            run("nbdinfo", uri.replace("plc", "other"), status=1)
+            run("qemu-io", "-f", "raw", "-c", "write 0 4k", uri, status=1)
+        assert not (tmp_path / "s").exists()
+
+
+def test_others_write_what_we_keep(tmp_path):
+    random_raw(tmp_path / "a.raw", 2)
+    run(BULKHEAD, "image", "create", tmp_path / "b.qcow2", SIZE)
+    with serving("-f", "qcow2", "--listen", "127.0.0.1:0", tmp_path / "b.qcow2") as uri:
+        run("nbdcopy", tmp_path / "a.raw", uri)
+        run("qemu-img", "compare", "-f", "raw", "-F", "raw", tmp_path / "a.raw", uri)
+        qemu = ("write -P 0x5a 1M 1M", "write -f -P 0x5b 3M 64k", "write -z 5M 1M", "write -z -u 7M 1M", "discard 9M 1M", "flush",
+                "read -P 0x5a 1M 1M", "read -P 0x5b 3M 64k", "read -P 0 5M 1M", "read -P 0 7M 1M")
+        run("qemu-io", "-f", "raw", *(word for command in qemu for word in ("-c", command)), uri)
+        run("nbdcopy", uri, tmp_path / "now.raw")
+    run(BULKHEAD, "image", "check", "-f", "qcow2", tmp_path / "b.qcow2")
+    run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", tmp_path / "now.raw", tmp_path / "b.qcow2")
+
+
+def test_where_data_is_counts_the_whole_chain(tmp_path):
+    run(BULKHEAD, "image", "create", tmp_path / "base.qcow2", 2 * MIB)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", tmp_path / "base.qcow2")
+    run(BULKHEAD, "image", "create", "-b", "base.qcow2", "-F", "qcow2", tmp_path / "top.qcow2")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 2 1M 64k", tmp_path / "top.qcow2")
+    with serving("-f", "qcow2", "--read-only", "--socket", tmp_path / "s", tmp_path / "top.qcow2") as uri:
+        rows = [line.split() for line in run("nbdinfo", "--map", uri).splitlines()]
+    assert [(int(row[0]), int(row[1]), int(row[2])) for row in rows] == [
+        (0, 65536, 0), (65536, MIB - 65536, 3), (MIB, 65536, 0), (MIB + 65536, MIB - 65536, 3)]
+
+
+def test_an_image_is_served_by_one_process_and_its_format_is_stated(tmp_path):
+    run(BULKHEAD, "image", "create", tmp_path / "a.qcow2", MIB)
+    assert "state its format" in run(BULKHEAD, "image", "serve", "--socket", tmp_path / "s", tmp_path / "a.qcow2", status=1)
+    assert "--socket PATH or --listen" in run(BULKHEAD, "image", "serve", "-f", "qcow2", tmp_path / "a.qcow2", status=1)
+    assert "ADDR:PORT" in run(BULKHEAD, "image", "serve", "-f", "qcow2", "--listen", "localhost:x", tmp_path / "a.qcow2", status=1)
+    with serving("-f", "qcow2", "--socket", tmp_path / "s", tmp_path / "a.qcow2"):
+        assert "in use" in run(BULKHEAD, "image", "info", tmp_path / "a.qcow2", status=1)
