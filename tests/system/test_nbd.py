@@ -1,14 +1,18 @@
-"""bulkhead image serve against the clients of others: libnbd's tools and QEMU's."""
+"""bulkhead image serve against the clients of others, libnbd's tools and QEMU's; and disks on a server of QEMU's."""
 
 import contextlib
+import json
+import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
+import time
 
 import pytest
 
-from bulkhead import BULKHEAD
+from bulkhead import BULKHEAD, GUESTS, debian_arguments, wait_until_listening
 
 MIB = 1 << 20
 SIZE = 24 * MIB
@@ -95,3 +99,105 @@ def test_an_image_is_served_by_one_process_and_its_format_is_stated(tmp_path):
     assert "ADDR:PORT" in run(BULKHEAD, "image", "serve", "-f", "qcow2", "--listen", "localhost:x", tmp_path / "a.qcow2", status=1)
     with serving("-f", "qcow2", "--socket", tmp_path / "s", tmp_path / "a.qcow2"):
         assert "in use" in run(BULKHEAD, "image", "info", tmp_path / "a.qcow2", status=1)
+
+
+@contextlib.contextmanager
+def qemu_serving(socket, image, *words):
+    """QEMU's server, which may be killed and started again."""
+    server = subprocess.Popen(["qemu-nbd", "-t", "-e", "8", "-x", "plc", "-f", "raw", "-k", str(socket), *words, str(image)])
+    try:
+        wait_until_listening(socket)
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+        pathlib.Path(socket).unlink(missing_ok=True)
+
+
+def test_a_servers_disk_is_an_image_to_us(tmp_path):
+    random_raw(tmp_path / "a.raw", 3)
+    random_raw(tmp_path / "b.raw", 4)
+    uri = f"nbd+unix:///plc?socket={tmp_path}/s"
+    with qemu_serving(tmp_path / "s", tmp_path / "b.raw", "--discard=unmap"):
+        assert f"virtual_size: {SIZE}" in run(BULKHEAD, "image", "info", uri)
+        assert '"equal": false' in run(BULKHEAD, "image", "compare", "-o", "json", tmp_path / "a.raw", uri, status=2)
+        run(BULKHEAD, "image", "convert", "-q", tmp_path / "a.raw", uri)
+        run(BULKHEAD, "image", "compare", tmp_path / "a.raw", uri)
+        run(BULKHEAD, "image", "convert", "-q", uri, tmp_path / "c.qcow2")
+        extents = json.loads(run(BULKHEAD, "image", "map", "-o", "json", uri))
+        assert sum(extent["size"] for extent in extents) == SIZE
+        assert {extent["kind"] for extent in extents} == {"data", "zero"}
+        assert "other" in run(BULKHEAD, "image", "info", uri.replace("plc", "other"), status=1)
+    run("cmp", tmp_path / "a.raw", tmp_path / "b.raw")
+    run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", tmp_path / "a.raw", tmp_path / "c.qcow2")
+    assert (tmp_path / "b.raw").stat().st_blocks * 512 < SIZE, "holes are holes there too"
+    assert "such file" in run(BULKHEAD, "image", "info", uri, status=1)
+
+
+def test_one_of_our_servers_feeds_another(tmp_path):
+    random_raw(tmp_path / "a.raw", 5)
+    run(BULKHEAD, "image", "create", tmp_path / "b.vhdx", SIZE)
+    with serving("-f", "raw", "--read-only", "--socket", tmp_path / "s", tmp_path / "a.raw") as a, \
+            serving("-f", "vhdx", "--listen", "127.0.0.1:0", tmp_path / "b.vhdx") as b:
+        run(BULKHEAD, "image", "convert", "-q", "-f", "raw", a, b)
+        run(BULKHEAD, "image", "compare", a, b)
+        assert "lets nobody write" in run(BULKHEAD, "image", "convert", "-q", b, a, status=1)
+    run("qemu-img", "compare", "-f", "raw", "-F", "vhdx", tmp_path / "a.raw", tmp_path / "b.vhdx")
+
+
+class Machine:
+    """Debian whose disk is a server's."""
+
+    def __init__(self, folder, uri):
+        self.control, self.log = folder / "control", folder / "log"
+        arguments = debian_arguments(task="demo", extra=["--disk", f"file={uri},format=raw,on-error=pause", "--control", self.control])
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([str(BULKHEAD), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def ask(self, word):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(60)
+            control.connect(str(self.control))
+            control.sendall(word.encode() + b"\n")
+            return control.recv(4096).decode().strip()
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + 300
+        while not condition():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.said()[-3000:]
+            time.sleep(0.1)
+
+
+@pytest.mark.skipif(not (GUESTS / "disk.img").exists(), reason="needs tools/dev guests")
+def test_a_guest_outlives_its_server(tmp_path):
+    shutil.copy(GUESTS / "disk.img", tmp_path / "disk.raw")
+    uri = f"nbd+unix:///plc?socket={tmp_path}/s"
+    with qemu_serving(tmp_path / "s", tmp_path / "disk.raw"):
+        machine = Machine(tmp_path, uri)
+        try:
+            wait_until_listening(machine.control)
+        except BaseException:
+            machine.process.kill()
+            raise
+    try:
+        machine.wait_for(lambda: machine.ask("status").startswith("paused: "))
+        assert "I/O error" in machine.ask("status")
+        with qemu_serving(tmp_path / "s", tmp_path / "disk.raw"):
+            deadline = time.monotonic() + 300
+            while machine.process.poll() is None:
+                assert time.monotonic() < deadline, machine.said()[-3000:]
+                try:
+                    if machine.ask("status").startswith("paused: "):
+                        machine.ask("resume")
+                except OSError:  # it has ended
+                    pass
+                time.sleep(0.2)
+            assert machine.process.returncode == 0, machine.said()[-3000:]
+            assert "disk: read back what was written" in machine.said() and "connected again" in machine.said()
+    finally:
+        machine.process.kill()
+        machine.process.wait()
+    run("e2fsck", "-fn", tmp_path / "disk.raw")

@@ -3,12 +3,14 @@
 #include "block/format/image.h"
 #include "block/format/image_disk.h"
 #include "block/store/file/file_store.h"
+#include "block/store/nbd/uri.h"
 
 namespace bulkhead::block {
 
 Result<OpenedDisk> open_disk(const std::string& path, const std::string& format, Access access, HostCache cache,
                              unsigned thread_count, Access backing_access) {
-  if (format == "raw") return OpenedDisk{TRY(file::FileStore::open(path, access, thread_count, cache))};
+  if (format == "raw" && !nbd::is_uri(path))
+    return OpenedDisk{TRY(file::FileStore::open(path, access, thread_count, cache))};
   auto image = TRY(open_image(path, format, access, backing_access, cache));
   if (image->geometry().size == 0) return fail("open '{}': the disk has no bytes", path);
   Image* const behind = image.get();

@@ -12,6 +12,8 @@
 #include "block/format/vhdx/vhdx_image.h"
 #include "block/format/vmdk/vmdk_image.h"
 #include "block/store/file/plain_file.h"
+#include "block/store/nbd/nbd_store.h"
+#include "block/store/nbd/uri.h"
 #include "support/os/fd.h"
 
 namespace bulkhead::block {
@@ -33,6 +35,11 @@ const Format& format_like(const std::array<uint8_t, kMagicSize>& begin) {
   return kFormats[0];
 }
 
+Result<std::unique_ptr<Store>> open_place(const std::string& path, Access access, HostCache cache) {
+  if (nbd::is_uri(path)) return nbd::NbdStore::open(path, access);
+  return TRY(PlainFile::open(path, access, cache));
+}
+
 }  // namespace
 
 Result<const Format*> find_format(std::string_view name) {
@@ -48,6 +55,8 @@ Result<const Format*> find_format(std::string_view name) {
 Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access,
                                           Access backing_access, HostCache cache) {
   const Format* const found = TRY(find_format(format));
+  // There is no folder in which an image on a server could name other files.
+  if (nbd::is_uri(path)) return found->open(TRY(open_place(path, access, cache)), access, ImageOpener::of_nothing());
   std::string folder = std::filesystem::path(path).parent_path();
   if (folder.empty()) folder = ".";
   ImageOpener opener(folder);
@@ -57,7 +66,7 @@ Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_v
 }
 
 Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access) {
-  auto store = TRY(PlainFile::open(path, access));
+  auto store = TRY(open_place(path, access, HostCache::kUsed));
   std::array<uint8_t, kMagicSize> begin{};
   TRY(store->read_all(0, begin));
   const Format* format = &format_like(begin);
@@ -69,8 +78,12 @@ Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access
 
 // Without a lock: it may be in use, which whoever opens it for real finds out.
 Result<std::string_view> probe_format(const std::string& path) {
-  const Fd file = TRY(open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   std::array<uint8_t, kMagicSize> begin{};
+  if (nbd::is_uri(path)) {
+    TRY(TRY(open_place(path, Access::kReadOnly, HostCache::kUsed))->read_all(0, begin));
+    return format_like(begin).name;
+  }
+  const Fd file = TRY(open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   // What cannot be read begins like nothing.
   if (::pread(file.get(), begin.data(), begin.size(), 0) < 0) begin.fill(0);
   return format_like(begin).name;

@@ -11,6 +11,7 @@
 #include "block/format/disk_opener.h"
 #include "block/format/image_disk.h"
 #include "block/format/new_files.h"
+#include "block/store/nbd/uri.h"
 #include "cli/image/copy.h"
 
 namespace bulkhead::cli {
@@ -244,8 +245,34 @@ Result<int> ImageVerb::check() {
   return report.errors != 0 ? kFoundErrors : kFoundLeaks;
 }
 
+// Onto a disk that a server keeps. What it holds so far is written over, with zeroes where there are holes.
+Result<int> ImageVerb::convert_to_server(block::Image& from) {
+  if (!second_format_.empty() && second_format_ != "raw") return fail("'{}': on a server, the format is raw", second_);
+  if (compress_ || !settings_.empty()) return fail("'{}': raw has no such settings", second_);
+  const uint64_t size = from.geometry().size;
+  const auto to = TRY(block::open_image(second_, "raw", block::Access::kReadWrite));
+  if (to->geometry().size < size) {
+    return fail("convert '{}' to '{}': {} bytes do not fit {}", file_, second_, size, to->geometry().size);
+  }
+  const auto copy = [&]() -> Result<> {
+    if (const auto status = to->write_zeroes(0, to->geometry().size, block::Unmap::kYes);
+        status != block::Status::kOk) {
+      return fail("write zeroes: {}", to_string(status));
+    }
+    TRY(copy_image(from, *to, CopyMode::kPlain, block::HostCache::kUsed, !quiet_ && ::isatty(STDERR_FILENO) != 0));
+    if (const auto status = to->flush(); status != block::Status::kOk) return fail("flush: {}", to_string(status));
+    return {};
+  };
+  TRY_IN(fmt::format("convert '{}' to '{}'", file_, second_), copy());
+  if (json()) {
+    print(fmt::format("{{\"file\": {}, \"format\": \"raw\", \"virtual_size\": {}}}\n", json_text(second_), size));
+  }
+  return 0;
+}
+
 Result<int> ImageVerb::convert() {
   const auto from = TRY(open(file_, format_, block::Access::kReadOnly));
+  if (block::nbd::is_uri(second_)) return convert_to_server(*from);
   const std::string format = TRY(format_of_new(second_, second_format_));
   block::NewFiles files;
   TRY(block::create_files(files, second_, format,

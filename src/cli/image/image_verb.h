@@ -25,6 +25,7 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<int> info();
   [[nodiscard]] Result<int> check();
   [[nodiscard]] Result<int> convert();
+  [[nodiscard]] Result<int> convert_to_server(block::Image& from);
   [[nodiscard]] Result<int> map();
   [[nodiscard]] Result<int> resize();
   [[nodiscard]] Result<int> compare();

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/store/nbd/uri.h"
 #include "vmm/config/keys.h"
 
 namespace bulkhead::vmm {
@@ -140,6 +141,7 @@ Result<> check_config(const VmConfig& config) {
   if (config.initrd.given()) TRY(check_file(config.initrd, config.initrd.value, R_OK));
   for (const auto& module : config.modules) TRY(check_file(module, module.value.path, R_OK));
   for (const auto& disk : config.disks) {
+    if (block::nbd::is_uri(disk.value.path)) continue;
     TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
   }
   TRY(check_throttles(config));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "block/format/image.h"
+#include "block/store/nbd/uri.h"
 #include "cpu/model.h"
 #include "memory/guest_memory.h"
 #include "vmm/config/values.h"
@@ -284,7 +285,7 @@ const Key* find_key(std::string_view path) {
 }
 
 std::string resolve_path(const std::string& path, const std::string& directory) {
-  return directory.empty() || path.starts_with('/') ? path : directory + "/" + path;
+  return directory.empty() || path.starts_with('/') || block::nbd::is_uri(path) ? path : directory + "/" + path;
 }
 
 Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::string& value,
