@@ -1,6 +1,7 @@
 #include "vmm/disk_jobs.h"
 
 #include "block/format/image_disk.h"
+#include "block/store/nbd/uri.h"
 #include "vmm/config/values.h"
 
 namespace bulkhead::vmm {
@@ -36,7 +37,9 @@ Result<block::JobTarget> parse_target(std::string_view words) {
   block::JobTarget target{.format = std::string(take_word(words))};
   TRY(block::find_format(target.format));
   target.path = words;
-  if (!target.path.starts_with('/')) return fail("'{}': allowed: a path from the root", target.path);
+  if (!target.path.starts_with('/') && !block::nbd::is_uri(target.path)) {
+    return fail("'{}': allowed: a path from the root, or an NBD server's address", target.path);
+  }
   return target;
 }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -146,11 +147,11 @@ def test_one_of_our_servers_feeds_another(tmp_path):
 
 
 class Machine:
-    """Debian whose disk is a server's."""
+    """Debian with a disk of which somebody else may take care."""
 
-    def __init__(self, folder, uri):
+    def __init__(self, folder, disk):
         self.control, self.log = folder / "control", folder / "log"
-        arguments = debian_arguments(task="demo", extra=["--disk", f"file={uri},format=raw,on-error=pause", "--control", self.control])
+        arguments = debian_arguments(task="demo", extra=["--disk", f"file={disk},format=raw,on-error=pause", "--control", self.control])
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([str(BULKHEAD), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -201,3 +202,28 @@ def test_a_guest_outlives_its_server(tmp_path):
         machine.process.kill()
         machine.process.wait()
     run("e2fsck", "-fn", tmp_path / "disk.raw")
+
+
+@pytest.mark.skipif(not (GUESTS / "disk.img").exists(), reason="needs tools/dev guests")
+def test_a_running_disk_moves_to_a_server(tmp_path):
+    shutil.copy(GUESTS / "disk.img", tmp_path / "here.raw")
+    random_raw(tmp_path / "there.raw", 6)
+    os.truncate(tmp_path / "there.raw", (tmp_path / "here.raw").stat().st_size)
+    uri = f"nbd+unix:///plc?socket={tmp_path}/s"
+    with qemu_serving(tmp_path / "s", tmp_path / "there.raw"):
+        machine = Machine(tmp_path, tmp_path / "here.raw")
+        try:
+            wait_until_listening(machine.control)
+            assert machine.ask("pause") == "done"
+            mirror = (BULKHEAD, "disk", "mirror", "--control", machine.control, "-q", 0, uri)
+            assert "the format is raw" in run(*mirror, status=1)
+            assert f"the disk is now '{uri}', format=raw" in run(*mirror, "-f", "raw")
+            assert f"0 {uri} (raw)" in run(BULKHEAD, "disk", "jobs", "--control", machine.control)
+            assert machine.ask("resume") == "done"
+            assert machine.process.wait(300) == 0, machine.said()[-3000:]
+        finally:
+            machine.process.kill()
+            machine.process.wait()
+        assert "disk: read back what was written" in machine.said()
+    run("e2fsck", "-fn", tmp_path / "there.raw")
+    run("cmp", "-s", tmp_path / "here.raw", tmp_path / "there.raw", status=1)

@@ -30,6 +30,18 @@ Result<> create_files(NewFiles& files, const std::string& path, const std::strin
   return {};
 }
 
+Result<> clear_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options) {
+  if (format != "raw") return fail("'{}': on a server, the format is raw", uri);
+  if (!options.backing_name.empty()) return fail("a raw image cannot have a backing file");
+  const auto image = TRY(open_image(uri, format, Access::kReadWrite));
+  const uint64_t size = image->geometry().size;
+  if (size != options.size) return fail("'{}' has {} bytes, not {}", uri, size, options.size);
+  if (const Status status = image->write_zeroes(0, size, Unmap::kYes); status != Status::kOk) {
+    return fail("write zeroes to '{}': {}", uri, to_string(status));
+  }
+  return {};
+}
+
 Result<> sync_folder_of(const std::string& path) {
   const Fd folder = TRY(open_file(folder_of(path), O_RDONLY | O_DIRECTORY));
   if (::fsync(folder.get()) != 0) return fail_errno(errno, "sync the folder of '{}'", path);

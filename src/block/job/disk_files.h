@@ -7,6 +7,7 @@
 #include "block/format/disk_opener.h"
 #include "block/format/image.h"
 #include "block/format/new_files.h"
+#include "block/store/nbd/uri.h"
 
 namespace bulkhead::block {
 
@@ -19,7 +20,8 @@ class DiskFiles {
   // To be filled by a job.
   [[nodiscard]] virtual Result<std::unique_ptr<Image>> open_image(const std::string& path,
                                                                   const std::string& format) = 0;
-  // An empty image whose names outlast a power cut. It is removed with this object unless keep() comes before.
+  // An empty image whose names outlast a power cut. It is removed with this object unless keep() comes before. A disk
+  // that a server keeps is there already, of the right size; what it holds is written over with zeroes.
   [[nodiscard]] virtual Result<> create(const std::string& path, const std::string& format,
                                         const CreateOptions& options) = 0;
   virtual void keep() = 0;
@@ -39,6 +41,7 @@ class HostFiles final : public DiskFiles {
   }
   [[nodiscard]] Result<> create(const std::string& path, const std::string& format,
                                 const CreateOptions& options) override {
+    if (nbd::is_uri(path)) return clear_served_disk(path, format, options);
     TRY(create_files(files_, path, format, options));
     return sync_folder_of(path);
   }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
+#include "block/store/nbd/uri.h"
 #include "cli/plant/up_verb.h"
 #include "net/server/listen.h"
 #include "plant/model.h"
@@ -156,7 +157,8 @@ Result<int> DiskVerb::dispatch() {
   const auto done = [&]() -> Result<int> {
     if (verb == "jobs") return list();
     std::string question = fmt::format("disk {} {}", disk_, verb);
-    const std::string target = target_.empty() ? "" : std::filesystem::absolute(target_).lexically_normal().string();
+    const bool is_path = !target_.empty() && !block::nbd::is_uri(target_);
+    const std::string target = is_path ? std::filesystem::absolute(target_).lexically_normal().string() : target_;
     if (verb == "snapshot") question += fmt::format(" {} {}", format_, target);
     if (verb == "mirror") question += fmt::format(" {} {} {}", speed_, format_, target);
     if (verb == "backup") {
