@@ -5,6 +5,6 @@
 demo:
 	@tools/demo
 
-# Everything that has to hold, from unit tests to Debian guests; under 30 minutes from a clean clone on 2 cores.
+# Everything that has to hold, from unit tests to Debian guests; 50 minutes from a clean clone on 2 cores, half an hour with a warm ccache.
 test:
 	@tools/test
