@@ -243,7 +243,7 @@ Cursor::Field faults_field(CardConfig& card) {
 }
 
 Result<std::string> parse_model(std::string_view text) {
-  if (text != "virtio" && text != "e1000") return fail("allowed: virtio or e1000");
+  if (text != "virtio" && text != "e1000" && text != "e1000e") return fail("allowed: virtio, e1000 or e1000e");
   return std::string(text);
 }
 

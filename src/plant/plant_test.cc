@@ -83,7 +83,7 @@ TEST(Plant, NamesFileLineAndValueOfWhatIsWrong) {
       {{"control: {description", "control: {vlan: 7, description"}, "share no VLAN, so nothing can pass"},
       {{"zone: control, address: 10.77.0.17}", "zone: control, group: laptops}"}, "allowed: either zone or group"},
       {{"zone: control, address: 10.77.0.17}", "zone: control, model: ne2000}"},
-       "spec.machines.plc1.nics.model 'ne2000': allowed: virtio or e1000"},
+       "spec.machines.plc1.nics.model 'ne2000': allowed: virtio, e1000 or e1000e"},
       {{"kernel: vmlinuz\n      nics: {zone: c", "cpus: 1\n      nics: {zone: c"}, "says not what runs"},
       {{"  zones:", "  zones:\n    office: {}"}, "tank.yaml:11: spec.zones.office: stands twice"},
       {{"  zones:", "  zones: ["}, "not YAML"},

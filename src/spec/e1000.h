@@ -1,5 +1,6 @@
 // Numbers and layouts out of Intel's PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual
-// (317453): registers, descriptors, EEPROM and PHY of the 82540EM. No logic.
+// (317453): registers, descriptors, EEPROM and PHY of the 82540EM; and out of the 82574 GbE Controller Family Datasheet
+// (317694) where the 82574L has more. No logic.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,10 @@ inline constexpr uint32_t kInterruptThrottle = 0x00C4;
 inline constexpr uint32_t kInterruptCauseSet = 0x00C8;
 inline constexpr uint32_t kInterruptMaskSet = 0x00D0;
 inline constexpr uint32_t kInterruptMaskClear = 0x00D8;
+inline constexpr uint32_t kAutoClear = 0x00DC;        // EIAC, and what follows, of the 82574L
+inline constexpr uint32_t kAutoMask = 0x00E0;         // IAM
+inline constexpr uint32_t kVectors = 0x00E4;          // IVAR
+inline constexpr uint32_t kVectorThrottles = 0x00E8;  // EITR, one for each of five vectors
 inline constexpr uint32_t kReceiveControl = 0x0100;
 inline constexpr uint32_t kFlowTimer = 0x0170;
 inline constexpr uint32_t kTransmitConfiguration = 0x0178;
@@ -29,6 +34,7 @@ inline constexpr uint32_t kTransmitControl = 0x0400;
 inline constexpr uint32_t kTransmitGap = 0x0410;
 inline constexpr uint32_t kAdaptiveSpacing = 0x0458;
 inline constexpr uint32_t kLedControl = 0x0E00;
+inline constexpr uint32_t kConfigurationOwner = 0x0F00;  // EXTCNF_CTRL
 inline constexpr uint32_t kPacketBuffer = 0x1000;
 inline constexpr uint32_t kFlowThresholdLow = 0x2160;
 inline constexpr uint32_t kFlowThresholdHigh = 0x2168;
@@ -51,7 +57,13 @@ inline constexpr uint32_t kTransmitThresholds = 0x3828;
 inline constexpr uint32_t kTransmitAbsoluteDelay = 0x382C;
 inline constexpr uint32_t kSegmentationPad = 0x3830;
 inline constexpr uint32_t kStatistics = 0x4000;
+inline constexpr uint32_t kSplitControl = 0x2170;         // PSRCTL
+inline constexpr uint32_t kTransmitArbitration = 0x3840;  // TARC0
 inline constexpr uint32_t kReceiveChecksum = 0x5000;
+inline constexpr uint32_t kReceiveFilter = 0x5008;   // RFCTL
+inline constexpr uint32_t kScalingControl = 0x5818;  // MRQC
+inline constexpr uint32_t kPcieControl = 0x5B00;     // GCR
+inline constexpr uint32_t kSemaphore = 0x5B50;       // SWSM
 inline constexpr uint32_t kMulticastTable = 0x5200;
 inline constexpr uint32_t kReceiveAddresses = 0x5400;
 inline constexpr uint32_t kVlanTable = 0x5600;
@@ -66,6 +78,7 @@ inline constexpr unsigned kReceiveAddressWords = 32;  // a low and a high one fo
 inline constexpr unsigned kVlanWords = 128;
 
 inline constexpr uint32_t kControlFullDuplex = 1u << 0;
+inline constexpr uint32_t kControlNoMaster = 1u << 2;
 inline constexpr uint32_t kControlSpeed1000 = 2u << 8;
 inline constexpr uint32_t kControlReset = 1u << 26;
 inline constexpr uint32_t kControlVlanMode = 1u << 30;
@@ -75,6 +88,7 @@ inline constexpr uint32_t kStatusFullDuplex = 1u << 0;
 inline constexpr uint32_t kStatusLinkUp = 1u << 1;
 inline constexpr uint32_t kStatusSpeed1000 = 2u << 6;
 inline constexpr uint32_t kStatusDetected1000 = 2u << 8;
+inline constexpr uint32_t kStatusMaster = 1u << 19;
 
 inline constexpr uint32_t kEepromClock = 1u << 0;
 inline constexpr uint32_t kEepromSelect = 1u << 1;
@@ -86,8 +100,13 @@ inline constexpr uint32_t kEepromPresent = 1u << 8;
 inline constexpr uint32_t kEepromReadStart = 1u << 0;
 inline constexpr uint32_t kEepromReadDone = 1u << 4;
 inline constexpr unsigned kEepromReadAddressShift = 8;
+inline constexpr uint32_t kEepromLoaded = 1u << 9;  // of the 82574L, as these
+inline constexpr uint32_t kEepromReadDone74 = 1u << 1;
+inline constexpr unsigned kEepromReadAddressShift74 = 2;
 
 inline constexpr uint32_t kControlExtendedEepromReset = 1u << 13;
+inline constexpr uint32_t kControlExtendedAutoMask = 1u << 27;  // IAME
+inline constexpr uint32_t kControlExtendedClear = 1u << 31;     // PBA_CLR
 
 inline constexpr unsigned kMdiRegisterShift = 16;
 inline constexpr unsigned kMdiPhyShift = 21;
@@ -107,6 +126,14 @@ inline constexpr uint32_t kCauseReceiveThreshold = 1u << 4;
 inline constexpr uint32_t kCauseReceived = 1u << 7;
 inline constexpr uint32_t kCauseMdi = 1u << 9;
 inline constexpr uint32_t kCauses = 0x0001'FFFF;
+// Of the 82574L with MSI-X: what its vectors are for.
+inline constexpr uint32_t kCauseReceiveQueue = 1u << 20;
+inline constexpr uint32_t kCauseTransmitQueue = 1u << 22;
+inline constexpr uint32_t kCauseOther = 1u << 24;
+inline constexpr uint32_t kCausesWithQueues = kCauses | 0x01F0'0000;
+inline constexpr uint32_t kCauseAsserted = 1u << 31;
+inline constexpr unsigned kVectorCount = 5;
+inline constexpr uint32_t kVectorValid = 1u << 3;
 inline constexpr uint64_t kThrottleUnit_ns = 256;
 
 inline constexpr uint32_t kReceiveEnable = 1u << 1;
@@ -114,6 +141,7 @@ inline constexpr uint32_t kReceiveAllUnicast = 1u << 3;
 inline constexpr uint32_t kReceiveAllMulticast = 1u << 4;
 inline constexpr uint32_t kReceiveLong = 1u << 5;
 inline constexpr unsigned kReceiveThresholdShift = 8;
+inline constexpr uint32_t kReceiveDescriptorKind = 3u << 10;  // of the 82574L
 inline constexpr unsigned kReceiveMulticastShift = 12;
 inline constexpr uint32_t kReceiveBroadcast = 1u << 15;
 inline constexpr unsigned kReceiveBufferShift = 16;
@@ -122,6 +150,8 @@ inline constexpr uint32_t kReceiveCanonicalFilter = 1u << 19;
 inline constexpr uint32_t kReceiveCanonical = 1u << 20;
 inline constexpr uint32_t kReceiveBufferExtended = 1u << 25;
 inline constexpr uint32_t kReceiveStripChecksum = 1u << 26;
+
+inline constexpr uint32_t kFilterExtended = 1u << 15;  // RFCTL.EXTEN
 
 inline constexpr uint32_t kTransmitEnable = 1u << 1;
 
@@ -144,6 +174,17 @@ struct ReceiveDescriptor {
   uint16_t special;
 };
 static_assert(sizeof(ReceiveDescriptor) == 16);
+
+// What an extended one of the 82574L says when it is given back; it begins with an address as well.
+struct ExtendedWriteBack {
+  uint32_t queue;
+  uint16_t identification;
+  uint16_t checksum;
+  uint32_t status;  // errors in the highest byte
+  uint16_t length;
+  uint16_t special;
+};
+static_assert(sizeof(ExtendedWriteBack) == 16);
 
 inline constexpr uint8_t kReceiveDone = 1u << 0;
 inline constexpr uint8_t kReceiveEnd = 1u << 1;
@@ -225,6 +266,8 @@ inline constexpr unsigned kPhyInterruptEnable = 18;
 inline constexpr unsigned kPhyInterruptStatus = 19;
 inline constexpr unsigned kPhyExtendedControl = 20;
 inline constexpr unsigned kPhyRegisterCount = 32;
+inline constexpr unsigned kPhyPage = 22;  // of the 82574L: what 16 to 31 are
+inline constexpr unsigned kPhyPagedFirst = 16;
 inline constexpr uint16_t kPhyReset = 1u << 15;
 inline constexpr uint16_t kPhyRestart = 1u << 9;
 

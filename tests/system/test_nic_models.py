@@ -18,7 +18,7 @@ import guests  # noqa: E402
 guests.BULKHEAD = BULKHEAD
 MIB = 1 << 20
 KERNEL = GUESTS / "amd64/vmlinuz"
-MODELS = ["e1000"]
+MODELS = ["e1000", "e1000e"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,8 @@ def test_streams_to_and_from_a_virtio_card_are_right_in_every_packet(built, fold
         switch.stop()
     for feature in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
         assert f"{feature}: on" in output
+    # By the pin one; by messages one for each queue and one for the rest.
+    assert f"interrupts: {3 if model == 'e1000e' else 1}" in output
     # What the card sends travels whole: 4 MiB in packets would be 2900 of them.
     assert counters["frames from guest"] < 2500, counters
     if shutil.which("tshark") is None:

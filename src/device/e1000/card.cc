@@ -9,7 +9,24 @@ using namespace spec::e1000;
 
 namespace {
 
-constexpr uint16_t kIntel = 0x8086, k82540em = 0x100E, kDesktopAdapter = 0x001E;
+constexpr uint16_t kIntel = 0x8086;
+
+pci::Identity identity_of(CardModel model) {
+  const bool is_82574 = model == CardModel::k82574l;
+  return {.vendor_id = kIntel,
+          .device_id = is_82574 ? uint16_t{0x10D3} : uint16_t{0x100E},
+          .revision = is_82574 ? uint8_t{0} : uint8_t{2},
+          .class_code = spec::pci::kClassNetworkEthernet,
+          .subsystem_vendor_id = kIntel,
+          .subsystem_id = is_82574 ? uint16_t{0xA01F} : uint16_t{0x001E},  // the desktop adapters with them
+          .interrupt_pin = 1};
+}
+
+EepromIdentity eeprom_of(CardModel model) {
+  const pci::Identity identity = identity_of(model);
+  return {identity.vendor_id, identity.device_id, identity.subsystem_vendor_id, identity.subsystem_id};
+}
+
 // Ethernet's header and two VLAN tags on top of the MTU, in both directions (DEVICE_SAFETY rule 8).
 constexpr size_t kFrameOverhead = net::frame::kEthernetHeaderSize + 2 * net::frame::kVlanTagSize;
 // Room behind a frame for padding and a checksum.
@@ -18,28 +35,23 @@ constexpr size_t kSlack = 64;
 }  // namespace
 
 Result<std::unique_ptr<Card>> Card::create(CardSettings settings, net::Port& port, memory::GuestMemory& memory,
-                                           Clock& clock, std::unique_ptr<Worker> worker) {
-  std::unique_ptr<Card> card(new Card(std::move(settings), port, memory, clock, std::move(worker)));
+                                           Clock& clock, MessageSink& messages, std::unique_ptr<Worker> worker) {
+  std::unique_ptr<Card> card(new Card(std::move(settings), port, memory, clock, messages, std::move(worker)));
   TRY_IN(card->settings_.name, card->connect_worker());
   return card;
 }
 
-Card::Card(CardSettings settings, net::Port& port, memory::GuestMemory& memory, Clock& clock,
+Card::Card(CardSettings settings, net::Port& port, memory::GuestMemory& memory, Clock& clock, MessageSink& messages,
            std::unique_ptr<Worker> worker)
-    : Function({.vendor_id = kIntel,
-                .device_id = k82540em,
-                .revision = 2,
-                .class_code = spec::pci::kClassNetworkEthernet,
-                .subsystem_vendor_id = kIntel,
-                .subsystem_id = kDesktopAdapter,
-                .interrupt_pin = 1}),
+    : Function(identity_of(settings.model)),
       settings_(std::move(settings)),
       port_(port),
       memory_(memory),
       clock_(clock),
       largest_frame_(settings_.mtu + kFrameOverhead),
       registers_(registers_at_reset()),
-      eeprom_(settings_.mac, {kIntel, k82540em, kIntel, kDesktopAdapter}),
+      eeprom_(settings_.mac, eeprom_of(settings_.model)),
+      phy_(settings_.model == CardModel::k82574l ? Phy::k82574l : Phy::k82540em),
       link_up_(port.link_up()),
       outgoing_(net::frame::kMaximumFrameSize),
       incoming_(net::frame::kMaximumFrameSize + kSlack),
@@ -47,6 +59,11 @@ Card::Card(CardSettings settings, net::Port& port, memory::GuestMemory& memory, 
       worker_(std::move(worker)) {
   add_memory_bar(kBar, kBarSize, pci::BarKind::kMemory32, false, *this);
   add_io_bar(kPortBar, kPortCount, *this);
+  if (is_82574()) {
+    add_memory_bar(kMsixBar, kMsixBarSize, pci::BarKind::kMemory32, false, msix_window_);
+    add_msi(messages, 1);
+    add_msix(messages, kVectorCount, kMsixBar, 0, kMsixPending);
+  }
   throttle_timer_ = clock.make_timer(settings_.name, [this] { on_timer(); });
 }
 
@@ -90,7 +107,7 @@ void Card::look_at_link() {
     link_up_ = up;
     raise(kCauseLink);
   }
-  settle_interrupt_pin();
+  settle_interrupts();
 }
 
 // Used as it was written or not at all (DEVICE_SAFETY rules 4, 10).
@@ -119,9 +136,11 @@ void Card::reset_on_worker() {
     eeprom_.drive(0);
     phy_.reset();
     last_interrupt_ns_.reset();
-    update_pin();
+    last_message_ns_ = {};
+    causes_told_ = messages_due_ = 0;
+    update_interrupts();
   }
-  settle_interrupt_pin();
+  settle_interrupts();
 }
 
 void Card::reset() {

@@ -1,7 +1,8 @@
-// Intel's 82540EM, a gigabit network card for systems without virtio drivers (PCI/PCI-X Family of Gigabit Ethernet
-// Controllers Software Developer's Manual, 317453): registers, EEPROM, PHY, rings of descriptors in both directions,
-// filters, checksums, segmentation of TCP, VLAN tags and the interrupt pin. Registers answer on the vCPU's thread;
-// rings live on the worker. What a driver breaks stops a ring until it is set up anew, and never ends the process.
+// Intel's 82540EM and 82574L, gigabit network cards for systems without virtio drivers (PCI/PCI-X Family of Gigabit
+// Ethernet Controllers Software Developer's Manual, 317453; 82574 GbE Controller Family Datasheet, 317694): registers,
+// EEPROM, PHY, rings of descriptors in both directions, filters, checksums, segmentation of TCP, VLAN tags and
+// interrupts. Registers answer on the vCPU's thread; rings live on the worker. What a driver breaks stops a ring until
+// it is set up anew, and never ends the process.
 #pragma once
 
 #include <array>
@@ -32,7 +33,10 @@ namespace bulkhead::device::e1000 {
 
 using virtio::NetCounters, virtio::Worker;
 
+enum class CardModel : uint8_t { k82540em, k82574l };
+
 struct CardSettings {
+  CardModel model = CardModel::k82540em;
   std::string name;  // in the machine and in saved state: "e1000-0"
   net::frame::MacAddress mac;
   uint16_t mtu = 1500;  // of the network; what the driver sends beyond it is lost
@@ -40,8 +44,10 @@ struct CardSettings {
 
 class Card final : public Device, public ThreadedWork, public pci::Function, public Mmio, public PortIo {
  public:
-  static constexpr uint8_t kBar = 0, kPortBar = 2;
+  static constexpr uint8_t kBar = 0, kPortBar = 2, kMsixBar = 3;
   static constexpr uint64_t kBarSize = 0x2'0000, kPortCount = 64;
+  static constexpr uint64_t kMsixBarSize = 0x4000;
+  static constexpr uint32_t kMsixPending = 0x2000;
   // Descriptors and frames that one turn takes before others have theirs.
   static constexpr uint32_t kTransmitBudget = 256, kReceiveBudget = 64;
   // The longest frame that a driver can ask for, with its checksum.
@@ -49,7 +55,7 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
 
   // The port, the memory and the clock outlive the card.
   static Result<std::unique_ptr<Card>> create(CardSettings settings, net::Port& port, memory::GuestMemory& memory,
-                                              Clock& clock, std::unique_ptr<Worker> worker);
+                                              Clock& clock, MessageSink& messages, std::unique_ptr<Worker> worker);
   ~Card() override;
 
   // From any thread.
@@ -116,6 +122,19 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
     uint32_t wake_filter;
     uint32_t wake_status;
     uint32_t management;
+    // Of the 82574L.
+    uint32_t auto_clear;
+    uint32_t auto_mask;
+    uint32_t vectors;
+    uint32_t configuration_owner;
+    uint32_t split_control;
+    uint32_t transmit_arbitration;
+    uint32_t receive_filter;
+    uint32_t scaling_control;
+    uint32_t pcie_control;
+    uint32_t semaphore;
+    std::array<uint32_t, spec::e1000::kVectorCount> vector_throttles;
+
     uint32_t eeprom_request;  // EECD's bit
     uint32_t port_address;    // of the window
     std::array<uint32_t, spec::e1000::kReceiveAddressWords> addresses;
@@ -124,7 +143,17 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
     std::array<uint32_t, spec::e1000::kStatisticCount> statistics;
   };
   struct Plain;  // a register that is only kept
-  static const Plain* find_plain(uint64_t offset);
+  [[nodiscard]] const Plain* find_plain(uint64_t offset) const;
+  // The 82574L's MSI-X table, in a BAR of its own.
+  class MsixWindow final : public Mmio {
+   public:
+    explicit MsixWindow(Card& card) : card_(card) {}
+    void read_mmio(uint64_t offset, MutableByteSpan out) override;
+    void write_mmio(uint64_t offset, ByteSpan in) override;
+
+   private:
+    Card& card_;
+  };
 
   // A ring as it stood when a turn began, inside RAM, with head and tail inside the ring.
   struct Ring {
@@ -170,8 +199,9 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
   };
   enum class Delivery : uint8_t { kDone, kNoDescriptors };
 
-  Card(CardSettings settings, net::Port& port, memory::GuestMemory& memory, Clock& clock,
+  Card(CardSettings settings, net::Port& port, memory::GuestMemory& memory, Clock& clock, MessageSink& messages,
        std::unique_ptr<Worker> worker);
+  [[nodiscard]] bool is_82574() const { return settings_.model == CardModel::k82574l; }
   Result<> connect_worker();
 
   // Registers: registers.cc
@@ -193,7 +223,12 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
 
   // Interrupts: interrupts.cc
   void raise(uint32_t causes) REQUIRES(mutex_);
+  void update_interrupts() REQUIRES(mutex_);
   void update_pin() REQUIRES(mutex_);
+  void update_vectors() REQUIRES(mutex_);
+  [[nodiscard]] uint32_t take_causes() REQUIRES(mutex_);
+  // What the former decided; call with no lock held.
+  void settle_interrupts();
   void on_timer();
   void count(uint8_t statistic, uint64_t more) REQUIRES(mutex_);
   void count_octets(uint8_t statistic, uint64_t more) REQUIRES(mutex_);
@@ -226,6 +261,7 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
   [[nodiscard]] bool wants(ByteSpan frame, const Registers& registers, bool& exact) const;
   [[nodiscard]] bool prepare(MutableByteSpan frame, bool is_proven, bool exact, const Registers& registers);
   [[nodiscard]] Delivery deliver(Ring& ring, const Registers& registers);
+  void give_back(const Ring& ring, size_t size, bool is_last, bool is_extended);
 
   // Saved state: state.cc
   void save_on_worker(StateWriter& writer) const;
@@ -245,6 +281,10 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
   bool link_up_ GUARDED_BY(mutex_);
   bool pin_up_ GUARDED_BY(mutex_) = false;
   std::optional<uint64_t> last_interrupt_ns_ GUARDED_BY(mutex_);
+  // Of messages: vectors to be sent, causes that have been told, and when each vector was sent last.
+  uint32_t messages_due_ GUARDED_BY(mutex_) = 0;
+  uint32_t causes_told_ GUARDED_BY(mutex_) = 0;
+  std::array<std::optional<uint64_t>, spec::e1000::kVectorCount> last_message_ns_ GUARDED_BY(mutex_);
   // Count up when a ring is set up anew, so that a turn begun before leaves its head alone.
   uint32_t transmit_generation_ GUARDED_BY(mutex_) = 0;
   uint32_t receive_generation_ GUARDED_BY(mutex_) = 0;
@@ -264,6 +304,7 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
   std::atomic<uint64_t> sent_frames_ = 0, sent_bytes_ = 0, received_frames_ = 0, received_bytes_ = 0;
   std::atomic<uint64_t> refused_frames_ = 0, too_large_frames_ = 0;
 
+  MsixWindow msix_window_{*this};
   // Each is used by those after it, until they have ended.
   std::unique_ptr<Timer> throttle_timer_;
   std::unique_ptr<EventFd> kick_event_;

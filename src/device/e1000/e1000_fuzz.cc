@@ -17,11 +17,12 @@ using namespace spec::e1000;
 constexpr uint64_t kArea = 0x1'0000;
 
 struct Machine {
-  explicit Machine(memory::GuestMemory& guest_memory) : memory(guest_memory) {
+  Machine(memory::GuestMemory& guest_memory, CardModel model) : memory(guest_memory) {
     auto made = std::make_unique<virtio::ManualWorker>();
     worker = made.get();
-    card =
-        Card::create({.name = "e1000-0", .mac = kCardMac, .mtu = 9000}, port, memory, clock, std::move(made)).value();
+    card = Card::create({.model = model, .name = "e1000-0", .mac = kCardMac, .mtu = 9000}, port, memory, clock,
+                        messages, std::move(made))
+               .value();
     card->attach(nullptr, irq.line());
   }
   void write(uint64_t offset, uint32_t value) const { card->write_mmio(offset, as_bytes(value)); }
@@ -43,6 +44,7 @@ struct Machine {
     write(kReceiveControl, kReceiveEnable | kReceiveAllUnicast | kReceiveAllMulticast | kReceiveLong);
     write(kReceiveChecksum, kChecksumIpv4 | kChecksumTransport | kChecksumIpv6);
     write(kControl, kControlVlanMode);
+    write(kVectors, 0x000A'090B | kVectorValid);
     write(kInterruptMaskSet, UINT32_MAX);
   }
   void save_and_restore() {
@@ -59,6 +61,7 @@ struct Machine {
   FakeClock clock;
   virtio::FakePort port;
   E1000Pin irq;
+  E1000Messages messages;
   virtio::ManualWorker* worker = nullptr;
   std::unique_ptr<Card> card;
   uint32_t transmit_tail = 0;
@@ -167,6 +170,7 @@ void step(Machine& machine, FuzzInput& input) {
   CHECK(machine.worker->run(1000) < 1000, "work that never ends");
   for (const auto& sent : machine.port.sent) CHECK(sent.size() >= 14, "a frame without a header");
   machine.port.sent.clear();
+  machine.messages.sent.clear();
   machine.port.sent_offloads.clear();
 }
 
@@ -180,8 +184,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   log::set_level(log::Level::kError);
   const std::vector<uint8_t> zeroes(kArea);
   (void)memory->write({0}, zeroes);
-  Machine machine(*memory);
   device::FuzzInput input(data, size);
+  Machine machine(*memory, input.take(1) % 2 == 0 ? CardModel::k82540em : CardModel::k82574l);
   for (int steps = 0; !input.empty() && steps < 4096; ++steps) step(machine, input);
   machine.card->reset();
   CHECK(machine.card->mappings().empty(), "a reset card decodes nothing");

@@ -17,7 +17,7 @@ constexpr Register kRegisters[] = {
     {kPhyControl, 0x1140, 0x7DC0},  // agreement with the partner on, full duplex, 1000 Mb/s
     {kPhyStatus, 0x7949, 0},        // every speed over copper, able to agree, more in register 15
     {kPhyId1, 0x0141, 0},
-    {kPhyId2, 0x0C20, 0},
+    {kPhyId2, 0, 0},  // by model
     {kPhyAdvertised, 0x0DE1, 0xFFFF},
     {kPhyPartner, 0, 0},
     {kPhyExpansion, 0x0004, 0},
@@ -29,6 +29,7 @@ constexpr Register kRegisters[] = {
     {kPhyInterruptEnable, 0, 0xFFFF},
     {kPhyInterruptStatus, 0, 0},
     {kPhyExtendedControl, 0x0D60, 0xFFFF},
+    {kPhyPage, 0, 0xFFFF},
 };
 
 // What they say besides while there is a cable.
@@ -44,10 +45,12 @@ constexpr uint16_t kSpecificUp =
 void Phy::reset() {
   registers_ = {};
   for (const Register& each : kRegisters) registers_[each.number] = each.at_reset;
+  registers_[kPhyId2] = identity_;
 }
 
 uint16_t Phy::read(unsigned number, bool link_up) const {
-  uint16_t value = registers_[number];
+  if (number >= kPhyPagedFirst && number != kPhyPage && registers_[kPhyPage] != 0) return 0;
+  const uint16_t value = registers_[number];
   if (!link_up) return value;
   switch (number) {
     case kPhyStatus:
@@ -70,6 +73,7 @@ bool Phy::write(unsigned number, uint16_t value) {
     reset();
     return true;
   }
+  if (number >= kPhyPagedFirst && number != kPhyPage && registers_[kPhyPage] != 0) return false;
   for (const Register& each : kRegisters) {
     if (each.number == number) {
       registers_[number] = static_cast<uint16_t>((registers_[number] & ~each.writable) | (value & each.writable));
@@ -82,7 +86,7 @@ void Phy::restore(const Registers& saved) {
   reset();
   for (const Register& each : kRegisters) {
     registers_[each.number] =
-        static_cast<uint16_t>((each.at_reset & ~each.writable) | (saved[each.number] & each.writable));
+        static_cast<uint16_t>((registers_[each.number] & ~each.writable) | (saved[each.number] & each.writable));
   }
 }
 

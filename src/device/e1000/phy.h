@@ -13,7 +13,9 @@ class Phy {
  public:
   using Registers = std::array<uint16_t, spec::e1000::kPhyRegisterCount>;
 
-  Phy() { reset(); }
+  static constexpr uint16_t k82540em = 0x0C20, k82574l = 0x0CB1;
+  // One of those: the second word of its identity.
+  explicit Phy(uint16_t identity) : identity_(identity) { reset(); }
   void reset();
 
   // number is below kPhyRegisterCount.
@@ -26,6 +28,7 @@ class Phy {
   void restore(const Registers& saved);
 
  private:
+  const uint16_t identity_;
   Registers registers_{};
 };
 

@@ -58,7 +58,9 @@ bool Card::process_receive() {
     discard_waiting();
     return false;
   }
-  auto ring = ring_of(registers.receive, generation);
+  // Descriptors of another kind, which this card does not have, are none.
+  const bool is_known = !is_82574() || (registers.receive_control & kReceiveDescriptorKind) == 0;
+  auto ring = is_known ? ring_of(registers.receive, generation) : std::nullopt;
   if (!ring) return false;
   const uint32_t threshold = ring->count >> (1 + (registers.receive_control >> kReceiveThresholdShift & 3));
   const bool was_low = ring->waiting() <= threshold;
@@ -72,7 +74,7 @@ bool Card::process_receive() {
     if (receive_generation_ == ring->generation) registers_.receive.head = ring->head;
     raise(kCauseReceived | (!was_low && ring->waiting() <= threshold ? kCauseReceiveThreshold : 0));
   }
-  settle_interrupt_pin();
+  settle_interrupts();
   return done == kReceiveBudget;
 }
 
@@ -216,29 +218,45 @@ Card::Delivery Card::deliver(Ring& ring, const Registers& registers) {
     return Delivery::kDone;
   }
   if (needed > ring.waiting()) return Delivery::kNoDescriptors;
+  const bool is_extended = (registers.receive_filter & kFilterExtended) != 0;
   for (ByteSpan rest = current_; !rest.empty(); ring.advance()) {
     const ByteSpan part = rest.first(std::min(rest.size(), room));
     rest = rest.subspan(part.size());
     const auto descriptor = memory_.read_object<ReceiveDescriptor>(ring.at_head());
     // A buffer that is no RAM gets nothing; its descriptor is used up.
     if (descriptor) (void)memory_.write({descriptor->address}, part);
-    const bool is_last = rest.empty();
-    const ReceiveDescriptor back{
-        .address = 0,
-        .length = static_cast<uint16_t>(part.size()),
-        .checksum = is_last ? verdict_.checksum : uint16_t{0},
-        .status = static_cast<uint8_t>(kReceiveDone | (is_last ? kReceiveEnd | verdict_.status : 0)),
-        .errors = is_last ? verdict_.errors : uint8_t{0},
-        .special = is_last ? verdict_.special : uint16_t{0}};
-    // What a driver polls is written last, at once.
-    std::atomic_thread_fence(std::memory_order_release);
-    constexpr size_t kBack = offsetof(ReceiveDescriptor, length);
-    (void)memory_.write({ring.at_head().value + kBack}, as_bytes(back).subspan(kBack));
+    give_back(ring, part.size(), rest.empty(), is_extended);
   }
   ++received_frames_;
   received_bytes_ += current_.size();
   current_ = {};
   return Delivery::kDone;
+}
+
+// Says what lies in the buffer of the descriptor at the ring's head. What a driver polls is written last, at once.
+void Card::give_back(const Ring& ring, size_t size, bool is_last, bool is_extended) {
+  const Verdict verdict = is_last ? verdict_ : Verdict{};
+  const auto status = static_cast<uint8_t>(kReceiveDone | (is_last ? kReceiveEnd : 0) | verdict.status);
+  constexpr size_t kHalf = 8;
+  std::array<uint8_t, 2 * kHalf> bytes;
+  if (is_extended) {
+    const ExtendedWriteBack back{.queue = 0,
+                                 .identification = 0,
+                                 .checksum = verdict.checksum,
+                                 .status = status | uint32_t{verdict.errors} << 24,
+                                 .length = static_cast<uint16_t>(size),
+                                 .special = verdict.special};
+    store(bytes.data(), back);
+    (void)memory_.write(ring.at_head(), ByteSpan(bytes).first(kHalf));
+  } else {
+    store(bytes.data(), ReceiveDescriptor{.length = static_cast<uint16_t>(size),
+                                          .checksum = verdict.checksum,
+                                          .status = status,
+                                          .errors = verdict.errors,
+                                          .special = verdict.special});
+  }
+  std::atomic_thread_fence(std::memory_order_release);
+  (void)memory_.write({ring.at_head().value + kHalf}, ByteSpan(bytes).subspan(kHalf));
 }
 
 }  // namespace bulkhead::device::e1000

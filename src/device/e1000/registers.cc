@@ -12,23 +12,29 @@ struct Card::Plain {
   uint32_t offset;
   uint32_t Registers::* field;
   uint32_t writable;
+  bool of_82574 = false;  // alone
 };
 
 // Sorted by offset.
-const Card::Plain* Card::find_plain(uint64_t offset) {
+const Card::Plain* Card::find_plain(uint64_t offset) const {
   static constexpr Plain kPlain[] = {
       {kFlowAddressLow, &Registers::flow_address_low, UINT32_MAX},
       {kFlowAddressHigh, &Registers::flow_address_high, 0xFFFF},
       {kFlowType, &Registers::flow_type, 0xFFFF},
       {kVlanType, &Registers::vlan_type, 0xFFFF},
+      {kAutoClear, &Registers::auto_clear, 0x01F0'0000, true},
+      {kAutoMask, &Registers::auto_mask, UINT32_MAX, true},
+      {kVectors, &Registers::vectors, 0x800F'FFFF, true},
       {kFlowTimer, &Registers::flow_timer, 0xFFFF},
       {kTransmitConfiguration, &Registers::transmit_configuration, UINT32_MAX},
       {kTransmitGap, &Registers::transmit_gap, 0x3FFF'FFFF},
       {kAdaptiveSpacing, &Registers::adaptive_spacing, 0xFFFF},
       {kLedControl, &Registers::led, UINT32_MAX},
+      {kConfigurationOwner, &Registers::configuration_owner, UINT32_MAX, true},
       {kPacketBuffer, &Registers::packet_buffer, 0xFFFF},
       {kFlowThresholdLow, &Registers::flow_threshold_low, 0x8000'FFF8},
       {kFlowThresholdHigh, &Registers::flow_threshold_high, 0xFFF8},
+      {kSplitControl, &Registers::split_control, 0x3F3F'3F7F, true},
       {kReceiveDelay, &Registers::receive_delay, 0xFFFF},
       {kReceiveThresholds, &Registers::receive_thresholds, UINT32_MAX},
       {kReceiveAbsoluteDelay, &Registers::receive_absolute_delay, 0xFFFF},
@@ -37,14 +43,20 @@ const Card::Plain* Card::find_plain(uint64_t offset) {
       {kTransmitThresholds, &Registers::transmit_thresholds, UINT32_MAX},
       {kTransmitAbsoluteDelay, &Registers::transmit_absolute_delay, 0xFFFF},
       {kSegmentationPad, &Registers::segmentation_pad, UINT32_MAX},
-      {kReceiveChecksum, &Registers::receive_checksum, 0x7FF},
+      {kTransmitArbitration, &Registers::transmit_arbitration, UINT32_MAX, true},
+      {kReceiveChecksum, &Registers::receive_checksum, 0x37FF},
+      {kReceiveFilter, &Registers::receive_filter, UINT32_MAX, true},
       {kWakeControl, &Registers::wake_control, 0xF},
       {kWakeFilter, &Registers::wake_filter, 0x000F'80FF},
       {kWakeStatus, &Registers::wake_status, 0},
+      {kScalingControl, &Registers::scaling_control, UINT32_MAX, true},
       {kManagement, &Registers::management, UINT32_MAX},
+      {kPcieControl, &Registers::pcie_control, UINT32_MAX, true},
+      {kSemaphore, &Registers::semaphore, 0xF, true},
   };
   const auto* const found = std::ranges::lower_bound(kPlain, offset, {}, [](const Plain& each) { return each.offset; });
-  return found != std::end(kPlain) && found->offset == offset ? found : nullptr;
+  const bool is_there = found != std::end(kPlain) && found->offset == offset && (is_82574() || !found->of_82574);
+  return is_there ? found : nullptr;
 }
 
 Card::Registers Card::registers_at_reset() const {
@@ -58,7 +70,8 @@ Card::Registers Card::registers_at_reset() const {
 }
 
 uint32_t Card::device_status() const {
-  return kStatusFullDuplex | kStatusSpeed1000 | kStatusDetected1000 | (link_up_ ? kStatusLinkUp : 0);
+  return kStatusFullDuplex | kStatusSpeed1000 | kStatusDetected1000 | (link_up_ ? kStatusLinkUp : 0) |
+         (is_82574() && (registers_.control & kControlNoMaster) == 0 ? kStatusMaster : 0);
 }
 
 // ---- Access ----
@@ -112,6 +125,7 @@ uint32_t* Card::array_word(uint64_t offset) {
     return offset >= first && offset - first < 4 * words.size() ? &words[(offset - first) / 4] : nullptr;
   };
   if (uint32_t* const word = in(kReceiveAddresses, registers_.addresses)) return word;
+  if (uint32_t* const word = is_82574() ? in(kVectorThrottles, registers_.vector_throttles) : nullptr) return word;
   if (uint32_t* const word = in(kMulticastTable, registers_.multicast)) return word;
   return in(kVlanTable, registers_.vlans);
 }
@@ -128,7 +142,7 @@ uint32_t Card::read_register(uint64_t offset) {
         return device_status();
       case kEepromControl:
         return eeprom_.wires().levels | eeprom_.data_out() | kEepromPresent | registers_.eeprom_request |
-               (registers_.eeprom_request != 0 ? kEepromGrant : 0);
+               (registers_.eeprom_request != 0 ? kEepromGrant : 0) | (is_82574() ? kEepromLoaded : 0);
       case kEepromRead:
         return registers_.eeprom_read;
       case kControlExtended:
@@ -164,8 +178,7 @@ uint32_t Card::read_register(uint64_t offset) {
       case kTransmitTail:
         return registers_.transmit.tail;
       case kInterruptCause:
-        value = std::exchange(registers_.causes, 0);
-        update_pin();
+        value = take_causes();
         break;
       default:
         if (offset >= kStatistics && offset < kStatistics + 4 * kStatisticCount) {
@@ -176,7 +189,7 @@ uint32_t Card::read_register(uint64_t offset) {
         return 0;
     }
   }
-  settle_interrupt_pin();
+  settle_interrupts();
   return value;
 }
 
@@ -186,7 +199,7 @@ void Card::write_register(uint64_t offset, uint32_t value) {
     const LockGuard lock(mutex_);
     after = write_locked(offset, value);
   }
-  settle_interrupt_pin();
+  settle_interrupts();
   if (after.reset) {
     worker_->run_and_wait([this] { reset_on_worker(); });
   } else if (after.wait) {
@@ -199,6 +212,11 @@ void Card::write_register(uint64_t offset, uint32_t value) {
 bool Card::write_array(uint64_t offset, uint32_t value) {
   uint32_t* const word = array_word(offset);
   if (word == nullptr) return false;
+  if (offset < kMulticastTable) {  // a throttle
+    *word = value & 0xFFFF;
+    update_interrupts();
+    return true;
+  }
   const bool is_high =
       offset >= kReceiveAddresses && offset < kReceiveAddresses + 4 * kReceiveAddressWords && offset % 8 == 4;
   *word = is_high ? value & 0x8003'FFFF : value;
@@ -222,35 +240,36 @@ Card::After Card::write_locked(uint64_t offset, uint32_t value) {
       return {};
     case kEepromRead: {
       if ((value & kEepromReadStart) == 0) return {};
-      const uint32_t address = value >> kEepromReadAddressShift & 0xFF;
+      const unsigned shift = is_82574() ? kEepromReadAddressShift74 : kEepromReadAddressShift;
+      const uint32_t address = (value & 0xFFFF) >> shift;
       registers_.eeprom_read =
-          uint32_t{eeprom_.word(address)} << 16 | address << kEepromReadAddressShift | kEepromReadDone;
+          uint32_t{eeprom_.word(address)} << 16 | address << shift | (is_82574() ? kEepromReadDone74 : kEepromReadDone);
       return {};
     }
     case kControlExtended:
-      registers_.control_extended = value & ~kControlExtendedEepromReset;
+      registers_.control_extended = value & ~(kControlExtendedEepromReset | kControlExtendedClear);
       return {};
     case kMdiControl:
       write_mdi(value);
       return {};
     case kInterruptCause:
       registers_.causes &= ~value;
-      update_pin();
+      update_interrupts();
       return {};
     case kInterruptThrottle:
       registers_.throttle = value & 0xFFFF;
-      update_pin();
+      update_interrupts();
       return {};
     case kInterruptCauseSet:
       raise(value);
       return {};
     case kInterruptMaskSet:
-      registers_.mask |= value & kCauses;
-      update_pin();
+      registers_.mask |= value & (is_82574() ? kCausesWithQueues : kCauses);
+      update_interrupts();
       return {};
     case kInterruptMaskClear:
       registers_.mask &= ~value;
-      update_pin();
+      update_interrupts();
       return {};
     case kReceiveControl: {
       const bool stops = (registers_.receive_control & ~value & kReceiveEnable) != 0;
@@ -318,6 +337,19 @@ void Card::write_mdi(uint32_t value) {
     raise(kCauseLink);
   }
   if ((value & kMdiInterrupt) != 0) raise(kCauseMdi);
+}
+
+void Card::MsixWindow::read_mmio(uint64_t offset, MutableByteSpan out) {
+  std::ranges::fill(out, uint8_t{0});
+  if (offset < kMsixPending) {
+    card_.msix()->read_table(offset, out);
+  } else {
+    card_.msix()->read_pending(offset - kMsixPending, out);
+  }
+}
+
+void Card::MsixWindow::write_mmio(uint64_t offset, ByteSpan in) {
+  if (offset < kMsixPending) card_.msix()->write_table(offset, in);
 }
 
 // A driver that grants bus mastering late finds its rings worked on.

@@ -1,6 +1,8 @@
 // Saved state of the card: configuration space, registers, EEPROM wires, PHY, contexts, and the part of a frame that
 // descriptors have brought so far. Frames under way are none: networks lose some. Every value of a stream is checked
 // before it is used (DEVICE_SAFETY rule 18).
+#include <algorithm>
+
 #include "device/e1000/card.h"
 
 namespace bulkhead::device::e1000 {
@@ -43,9 +45,9 @@ Result<> Card::restore_state(const StateReader& reader) {
   TRY(restore_config(reader));
   {
     const LockGuard lock(mutex_);
-    update_pin();
+    update_interrupts();
   }
-  settle_interrupt_pin();
+  settle_interrupts();
   kick_event_->signal();
   return {};
 }
@@ -58,9 +60,11 @@ Result<> Card::restore_on_worker(const StateReader& reader) {
                 settings_.mac.to_string(), settings_.mtu);
   }
   const auto registers = TRY(reader.get_object<Registers>("registers"));
-  if ((registers.causes & ~kCauses) != 0 || (registers.mask & ~kCauses) != 0 || registers.throttle > UINT16_MAX ||
+  const uint32_t causes = is_82574() ? kCausesWithQueues : kCauses;
+  if ((registers.causes & ~causes) != 0 || (registers.mask & ~causes) != 0 || registers.throttle > UINT16_MAX ||
       registers.port_address > kBarSize - 4 || registers.port_address % 4 != 0 ||
-      (registers.eeprom_request & ~kEepromRequest) != 0) {
+      (registers.eeprom_request & ~kEepromRequest) != 0 ||
+      std::ranges::any_of(registers.vector_throttles, [](uint32_t value) { return value > UINT16_MAX; })) {
     return fail("{}: registers that no driver can have written", reader.path());
   }
   for (const RingRegisters& ring : {registers.receive, registers.transmit}) {
@@ -90,6 +94,8 @@ Result<> Card::restore_on_worker(const StateReader& reader) {
     link_up_ = link_up;
     last_interrupt_ns_ = since_ns <= now ? std::optional(now - since_ns) : std::nullopt;
     pin_up_ = false;
+    last_message_ns_ = {};
+    causes_told_ = messages_due_ = 0;
     ++receive_generation_;
     assembly_ = assembly;
     assembly_.generation = assembly.generation == 0 ? ++transmit_generation_ : transmit_generation_++;

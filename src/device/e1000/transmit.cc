@@ -69,7 +69,7 @@ bool Card::process_transmit() {
     if (transmit_generation_ == ring->generation) registers_.transmit.head = ring->head;
     raise(causes);
   }
-  settle_interrupt_pin();
+  settle_interrupts();
   return taken == budget;
 }
 

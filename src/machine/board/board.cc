@@ -172,11 +172,17 @@ Result<> Machine::Board::add_nic(size_t index) {
       nic_counters.emplace_back([raw = model.get()] { return raw->counters(); });
       return add_virtio(std::move(model));
     }
-    case NicModel::kE1000: {
+    case NicModel::kE1000:
+    case NicModel::kE1000e: {
       std::string name = fmt::format("e1000-{}", index);
       auto worker = TRY(make_worker(name));
-      auto card = TRY(device::e1000::Card::create({.name = name, .mac = nic.mac, .mtu = nic.settings.mtu}, nic.port,
-                                                  wires.memory, wires.clock, std::move(worker)));
+      auto card = TRY(
+          device::e1000::Card::create({.model = nic.model == NicModel::kE1000e ? device::e1000::CardModel::k82574l
+                                                                               : device::e1000::CardModel::k82540em,
+                                       .name = name,
+                                       .mac = nic.mac,
+                                       .mtu = nic.settings.mtu},
+                                      nic.port, wires.memory, wires.clock, interrupts.messages(), std::move(worker)));
       TRY(pci.add(*card, std::move(name)));
       nic_counters.emplace_back([raw = card.get()] { return raw->counters(); });
       e1000_cards.push_back(std::move(card));

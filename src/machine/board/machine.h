@@ -38,7 +38,8 @@ inline constexpr size_t kSerialPortCount = 4;
 // The card that the guest finds.
 enum class NicModel : uint8_t {
   kVirtio,
-  kE1000,  // Intel's 82540EM; of the settings it has the MTU
+  kE1000,   // Intel's 82540EM; of the settings it has the MTU
+  kE1000e,  // Intel's 82574L, the same
 };
 
 struct NicWires {

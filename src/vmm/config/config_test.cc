@@ -260,6 +260,7 @@ TEST(Nic, IsReadFromItsWords) {
   EXPECT_EQ(card.model, machine::NicModel::kVirtio);
   const NicConfig old = parse_nic("switch=plant,model=e1000,mtu=9000").value();
   EXPECT_EQ(old.model, machine::NicModel::kE1000);
+  EXPECT_EQ(parse_nic("nat,model=e1000e").value().model, machine::NicModel::kE1000e);
   EXPECT_EQ(parse_nic("nat,model=virtio,queues=2").value().model, machine::NicModel::kVirtio);
   for (const char* wrong : {"",
                             "nat,",

@@ -11,7 +11,7 @@ namespace {
 using net::link::LinkConfig;
 
 constexpr std::string_view kAllowed =
-    "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none; then model=virtio or e1000, "
+    "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none; then model=virtio, e1000 or e1000e, "
     "mac=ADDRESS, "
     "mtu=BYTES, for model=virtio queues=NUMBER and offloads=on or off, for nat "
     "forward=tcp:ADDRESS:PORT:PORT and host=on, for a switch vlan=NUMBER, for one in a directory port=NAME or "
@@ -45,8 +45,15 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
     nic.mac = TRY_IN("mac", net::frame::MacAddress::parse(value));
     if (nic.mac->is_group() || nic.mac->is_zero()) return fail("mac: {} is no card's address", value);
   } else if (name == "model") {
-    if (value != "virtio" && value != "e1000") return fail("model '{}': allowed: virtio or e1000", value);
-    nic.model = value == "e1000" ? machine::NicModel::kE1000 : machine::NicModel::kVirtio;
+    if (value == "virtio") {
+      nic.model = machine::NicModel::kVirtio;
+    } else if (value == "e1000") {
+      nic.model = machine::NicModel::kE1000;
+    } else if (value == "e1000e") {
+      nic.model = machine::NicModel::kE1000e;
+    } else {
+      return fail("model '{}': allowed: virtio, e1000 or e1000e", value);
+    }
   } else if (name == "mtu") {
     nic.mtu = static_cast<uint16_t>(TRY_IN("mtu", parse_number(value, NicConfig::kLeastMtu, NicConfig::kMostMtu)));
     // libslirp's own is fixed.

@@ -22,18 +22,23 @@ struct E1000Pin final : IrqLine::Receiver {
   bool up = false;
 };
 
+struct E1000Messages final : MessageSink {
+  void send_message(const InterruptMessage& message) override { sent.push_back(message.data); }
+  std::vector<uint32_t> sent;
+};
+
 struct E1000Machine {
   // Rings of 8 descriptors, and a buffer for each.
   static constexpr uint32_t kRingSize = 8;
   static constexpr uint64_t kTransmitRing = 0x10'0000, kReceiveRing = 0x11'0000, kSent = 0x20'0000,
                             kReceived = 0x40'0000, kStride = 0x2'0000;
 
-  explicit E1000Machine(uint16_t mtu = 1500) : mtu(mtu) { make(); }
-  void make() {
+  explicit E1000Machine(uint16_t mtu = 1500, CardModel model = CardModel::k82540em) {
     auto made = std::make_unique<virtio::ManualWorker>();
     worker = made.get();
-    card =
-        Card::create({.name = "e1000-0", .mac = kCardMac, .mtu = mtu}, port, *memory, clock, std::move(made)).value();
+    card = Card::create({.model = model, .name = "e1000-0", .mac = kCardMac, .mtu = mtu}, port, *memory, clock,
+                        messages, std::move(made))
+               .value();
     card->attach(nullptr, irq.line());
   }
 
@@ -123,11 +128,11 @@ struct E1000Machine {
     return bytes;
   }
 
-  const uint16_t mtu;
   std::unique_ptr<memory::GuestMemory> memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
   FakeClock clock;
   virtio::FakePort port;
   E1000Pin irq;
+  E1000Messages messages;
   virtio::ManualWorker* worker = nullptr;
   std::unique_ptr<Card> card;
   uint32_t transmit_tail = 0, receive_tail = 0;
