@@ -245,7 +245,9 @@ TEST(EscapeKey, TakesCommandsOutOfTheGuestsInputAcrossReads) {
   EXPECT_EQ(filter("a\x1d"), "a");
   EXPECT_EQ(filter("pb"), "b");
   EXPECT_EQ(filter("\x1d\x1d\x1d]"), "\x1d\x1d");
-  EXPECT_EQ(filter("\x1dq\x1dr\x1d?z\x1d" "c"), "z");
+  EXPECT_EQ(filter("\x1dq\x1dr\x1d?z\x1d"
+                   "c"),
+            "z");
   EXPECT_EQ(commands, (std::vector{TerminalCommand::kPowerButton, TerminalCommand::kQuit, TerminalCommand::kReset,
                                    TerminalCommand::kHelp, TerminalCommand::kContinue}));
 }

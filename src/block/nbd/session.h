@@ -73,7 +73,7 @@ class Session {
   // transmission.cc
   void transmit();
   bool take_request();
-  void carry_out(std::shared_ptr<Pending> pending);
+  void carry_out(const std::shared_ptr<Pending>& pending);
   void completed(const std::shared_ptr<Pending>& pending, Status status);
   void finish(Pending& pending, ErrorNumber error);
   void answer(Answer answer);

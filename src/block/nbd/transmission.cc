@@ -91,7 +91,7 @@ bool Session::take_request() {
   return true;
 }
 
-void Session::carry_out(std::shared_ptr<Pending> pending) {
+void Session::carry_out(const std::shared_ptr<Pending>& pending) {
   const CommandHeader header = pending->header;
   Pending& request = *pending;
   const auto done = [this, pending](Status status) { completed(pending, status); };

@@ -268,11 +268,11 @@ struct alignas(64) Cpu {
   Block* jit_block = nullptr;  // the block that translated code left last by an edge
   uint32_t jit_edge = 0;       // and which one
   uint32_t jit_site = 0;  // jit::Jit::Site whose slot changes too often, or whose group is too seldom within a page
-  uint32_t jit_site_return = 0;  // the lower half of where the place's code is, when jit_site does not say
-  uint32_t keeps_slots = 0;      // not 0: no slot may be filled with what these rights reach
-  uint64_t jit_target = 0;       // scratch of an indirect call
+  uint32_t jit_site_return = 0;            // the lower half of where the place's code is, when jit_site does not say
+  uint32_t keeps_slots = 0;                // not 0: no slot may be filled with what these rights reach
+  uint64_t jit_target = 0;                 // scratch of an indirect call
   std::array<uint64_t, 8> jit_crossing{};  // what a vector instruction reads from or writes to two pages
-  uint64_t jit_span = 0;         // where the group begins whose first access a handler carries out
+  uint64_t jit_span = 0;                   // where the group begins whose first access a handler carries out
   const uint8_t* jit_target_chunks = nullptr;  // what of jit_targets has been filled
   uint32_t x87_live = 0;                       // jit::X87Live, the same
   uint32_t simd_live = 0;                      // jit::SimdLive: 0 whenever C++ runs

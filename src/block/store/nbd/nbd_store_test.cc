@@ -157,9 +157,10 @@ TEST_F(NbdStoreTest, KnowsWhereTheServersDataIs) {
 TEST_F(NbdStoreTest, SeveralRequestsAtATimeShareAConnection) {
   const auto store = open();
   std::vector<Thread> threads;
+  threads.reserve(8);
   for (uint8_t i = 0; i < 8; ++i) {
     threads.emplace_back("client", [&, i] {
-      for (unsigned round = 0; round < 20; ++round) {
+      for (uint64_t round = 0; round < 20; ++round) {
         const uint64_t at = (round * 8 + i) * 4096;
         EXPECT_EQ(store->write(at, std::vector<uint8_t>(4096, i)), Status::kOk);
         EXPECT_EQ(read(*store, at, 4096), std::vector<uint8_t>(4096, i));
