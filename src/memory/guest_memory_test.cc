@@ -40,6 +40,13 @@ TEST(GuestMemory, MarksWrittenPagesDirtyUntilTaken) {
   EXPECT_TRUE(pages.empty());
 }
 
+TEST(GuestMemory, TakesNothingFromNowhere) {
+  const auto memory = GuestMemory::create(GuestMemory::kMinimumSize).value();
+  EXPECT_TRUE(memory->read({0x1000}, {}));
+  EXPECT_TRUE(memory->write({0x1000}, {}));
+  EXPECT_FALSE(memory->write({GuestMemory::kMinimumSize + 1}, {}));
+}
+
 TEST(GuestMemory, TellsTheWatcherAboutWritesToCodePagesOnly) {
   const auto memory = GuestMemory::create(16ull << 20).value();
   RecordingWatcher watcher;
