@@ -2,6 +2,7 @@
 // page lists in memory, and a disk that answers late. Whatever came before, a controller that was reset reads as one,
 // and saved state restores.
 #include <cstdint>
+#include <utility>
 
 #include "device/fuzz_input.h"
 #include "device/nvme/testing/nvme_driver.h"
@@ -52,6 +53,8 @@ struct Machine {
     worker->run(4);
   }
   void save_and_restore() {
+    // A pause may begin the flush of a shutdown, and waits for it.
+    const bool held = std::exchange(disk.hold, false);
     disk.complete_all();
     device->pause();
     StateWriter writer;
@@ -60,6 +63,7 @@ struct Machine {
     const auto restored = device->restore_state(*reader);
     CHECK(reader && restored, "a controller restores what it saved");
     device->resume();
+    disk.hold = held;
   }
 
   memory::GuestMemory& memory;
