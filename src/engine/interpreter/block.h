@@ -67,6 +67,8 @@ struct Block {
   uint32_t first_version = 0, second_version = 0;  // with second_page, instead of made_at_version
   uint64_t made_at_epoch = 0;
   Translation translation;
+  // Of translated code: it has the first so many operations, a loop, several times over; 0: each operation once.
+  uint8_t loop_ops = 0;
   uint64_t without_slot = 0;   // bit n: the accesses of the n-th instruction look into the TLB, not into a slot first
   uint64_t without_group = 0;  // the same: its accesses are looked up by themselves (jit/access_groups.h)
   uint64_t crosses_pages = 0;  // the same: the group that it leads is often on two pages, and has code for that

@@ -162,7 +162,7 @@ class Values {
 
 }  // namespace
 
-AccessGroups::AccessGroups(const Block& block, uint64_t excluded) : op_count_(block.op_count) {
+AccessGroups::AccessGroups(std::span<const Op> ops, uint64_t excluded) : op_count_(ops.size()) {
   struct Group {
     Place place;
     int64_t begin, end;
@@ -172,8 +172,8 @@ AccessGroups::AccessGroups(const Block& block, uint64_t excluded) : op_count_(bl
   size_t group_count = 0;
   Values values;
   for (size_t i = 0; i < op_count_; ++i) {
-    const std::optional<Access> access = values.access(block.ops[i]);
-    values.step(block.ops[i]);
+    const std::optional<Access> access = values.access(ops[i]);
+    values.step(ops[i]);
     if (!access || (excluded >> i & 1) != 0) continue;
     const int64_t begin = access->offset, end = begin + access->size;
     size_t found = kGroups;

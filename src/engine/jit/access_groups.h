@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "engine/interpreter/block.h"
 
@@ -22,8 +23,9 @@ class AccessGroups {
     return displacement >= -kMaximumDisplacement && displacement <= kMaximumDisplacement;
   }
 
-  // excluded: bit n set, the n-th instruction belongs to no group.
-  AccessGroups(const Block& block, uint64_t excluded);
+  AccessGroups() = default;
+  // Of at most BlockCache::kMaximumOps. excluded: bit n set, the n-th instruction belongs to no group.
+  AccessGroups(std::span<const Op> ops, uint64_t excluded);
 
   // The span of an instruction's access and those behind it that share its group.
   struct Span {
@@ -48,7 +50,7 @@ class AccessGroups {
     bool writes = false;
   };
   std::array<Member, BlockCache::kMaximumOps> members_{};
-  size_t op_count_;
+  size_t op_count_ = 0;
 };
 
 }  // namespace bulkhead::engine::jit

@@ -11,18 +11,12 @@ using testing::Bytes, testing::Code;
 
 class Groups {
  public:
-  explicit Groups(std::initializer_list<Bytes> code, uint64_t excluded = 0) : code_(code), groups_(block(), excluded) {}
+  explicit Groups(std::initializer_list<Bytes> code, uint64_t excluded = 0)
+      : code_(code), groups_(code_.ops(), excluded) {}
   const AccessGroups* operator->() const { return &groups_; }
 
  private:
-  const Block& block() {
-    block_.ops = code_.ops().data();
-    block_.op_count = static_cast<uint16_t>(code_.ops().size());
-    return block_;
-  }
-
   Code code_;
-  Block block_;
   AccessGroups groups_;
 };
 

@@ -68,8 +68,10 @@ uint32_t carry_out(Cpu* cpu_pointer, uint32_t place) noexcept {
   Cpu& cpu = *cpu_pointer;
   Block* const block = &cpu.blocks->numbered(block_at(place));
   cpu.blocks->decode_again(*block);
-  const Op* op = block->ops + index_at(place);
+  const unsigned index = index_at(place), earlier = block->loop_ops != 0 ? index - index % block->loop_ops : 0;
+  const Op* op = block->ops + (index - earlier);
   const Op* end = block->ops + block->op_count;
+  cpu.instruction_count += earlier;
   cpu.block_begin = block->ops;
   cpu.block_end = end;
   cpu.block_rip = cpu.jit_page + (block->physical & (kPageSize - 1));
@@ -87,6 +89,7 @@ uint32_t carry_out(Cpu* cpu_pointer, uint32_t place) noexcept {
     cpu.instruction_count += static_cast<uint64_t>(cpu.block_end - cpu.block_begin);
     return static_cast<uint32_t>(Exit::kLeft);
   }
+  cpu.instruction_count -= earlier;
   return 0;
 }
 

@@ -52,8 +52,8 @@ class PageCrossing : public ::testing::Test {
 };
 
 TEST_F(PageCrossing, VectorsReadAndWrittenAcrossPagesNeedNoHandler) {
-  // mov ecx, 1000; loop: movdqu xmm0, [rsi]; movdqu [rdi], xmm0; inc byte [rbx]; dec ecx; jnz loop; out 0xf4, al
-  machine_.put(kCode, {0xB9, 0xE8, 0x03, 0x00, 0x00, 0xF3, 0x0F, 0x6F, 0x06, 0xF3, 0x0F,
+  // mov ecx, 50000; loop: movdqu xmm0, [rsi]; movdqu [rdi], xmm0; inc byte [rbx]; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0xB9, 0x50, 0xC3, 0x00, 0x00, 0xF3, 0x0F, 0x6F, 0x06, 0xF3, 0x0F,
                        0x7F, 0x07, 0xFE, 0x03, 0xFF, 0xC9, 0x75, 0xF2, 0xE6, 0xF4});
   for (const uint64_t before : {1, 8, 15}) {
     const uint64_t from = kLinear + kPageSize - before, to = kLinear + 8 * kPageSize - (16 - before);
@@ -65,11 +65,12 @@ TEST_F(PageCrossing, VectorsReadAndWrittenAcrossPagesNeedNoHandler) {
     const uint64_t calls = statistic("jit.slow.movdqu");
     run();
     for (uint64_t i = 0; i < 15; ++i) EXPECT_EQ(byte(to + i), byte(from + i)) << before << " " << i;
-    EXPECT_EQ(byte(to + 15), static_cast<uint8_t>(first + 999)) << before;
-    EXPECT_EQ(byte(from + 15), static_cast<uint8_t>(first + 1000)) << before;
+    EXPECT_EQ(byte(to + 15), static_cast<uint8_t>(first + 49999)) << before;
+    EXPECT_EQ(byte(from + 15), static_cast<uint8_t>(first + 50000)) << before;
     EXPECT_EQ(byte(to - 1), below);
     EXPECT_EQ(byte(to + 16), above);
-    EXPECT_LT(statistic("jit.slow.movdqu") - calls, 10u);
+    // Each access is one of a group of all rounds at first.
+    EXPECT_LT(statistic("jit.slow.movdqu") - calls, 4 * mmu::Slots::kGroupMisses);
   }
   EXPECT_GE(statistic("jit.blocks"), 1u);
 }

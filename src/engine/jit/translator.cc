@@ -1,5 +1,6 @@
 #include "engine/jit/translator.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "engine/jit/deferred_flags.h"
@@ -53,6 +54,36 @@ struct Translator::Form {
   }
 };
 
+// A block that is left most of the time by a jump back to its beginning is translated several times over, as one: what
+// all rounds share is looked up once, and flags, counts and attention are looked after once. Not where the count has a
+// limit: the interpreter does what is left of a block up to that.
+void Translator::plan_rounds() {
+  constexpr size_t kMostRounds = 8;
+  const std::span<const Op> ops(block_.ops, block_.op_count);
+  ops_ = ops;
+  if (cpu_.counted) return;
+  const auto jumps_back = [](const Op& op) {
+    return op.instruction->mnemonic == Mnemonic::kJcc && static_cast<int64_t>(op.immediate) == 0;
+  };
+  const auto last = std::ranges::find_if(ops, jumps_back);
+  if (last == ops.end()) return;
+  const auto body = ops.first(static_cast<size_t>(last - ops.begin()) + 1);
+  const size_t rounds = std::min(kMostRounds, BlockCache::kMaximumOps / body.size());
+  if (rounds < 2) return;
+  rounds_.reserve(rounds * body.size());
+  for (size_t i = 0; i < rounds; ++i) rounds_.insert(rounds_.end(), body.begin(), body.end());
+  ops_ = rounds_;
+  block_.loop_ops = static_cast<uint8_t>(body.size());
+}
+
+// Of an instruction of the block, bit n is set in `marks`: so it is for each round of it.
+uint64_t Translator::in_all_rounds(uint64_t marks) const {
+  if (block_.loop_ops == 0) return marks;
+  uint64_t all = 0;
+  for (size_t i = 0; i < ops_.size(); ++i) all |= (marks >> (i % block_.loop_ops) & 1) << i;
+  return all;
+}
+
 bool Translator::run() {
   if (!block_.mode.code64() || block_.second_page != Block::kNoPage) return false;
   code_.clear();
@@ -60,8 +91,8 @@ bool Translator::run() {
   prologue();
   plan_x87();
   if (last_simd_ != nullptr) load_simd();
-  if (!translate_from(block_.ops)) return false;
-  native_count_ = block_.op_count - static_cast<size_t>(std::popcount(by_handler_));
+  if (!translate_from(ops_.data())) return false;
+  native_count_ = ops_.size() - static_cast<size_t>(std::popcount(by_handler_));
   if (!crossings()) return false;
   emit_sites();
   slow_paths();
@@ -79,12 +110,13 @@ bool Translator::translate_from(const Op* first) {
     current_ = op;
     if (native(*op)) continue;
     by_handler(*op);
-    by_handler_ |= uint64_t{1} << (op - block_.ops);
+    by_handler_ |= uint64_t{1} << index_of(*op);
     ended_ = op + 1 == end();
   }
   if (!ended_) {
-    const Left flags = leave_flags(block_.length, *(end() - 1));
-    edge(block_.length, *(end() - 1), flags);
+    const Op& last = *(end() - 1);
+    const Left flags = leave_flags(last.end_offset, last);
+    edge(last.end_offset, last, flags);
   }
   return true;
 }
@@ -114,9 +146,8 @@ void Translator::epilogue() {
     code_.bind_here(exit.jump);
     flags_ = exit.flags;
     producer_ = exit.producer;
-    const auto distance = static_cast<int64_t>(exit.op->immediate);
-    const Left flags = leave_flags(distance, *exit.op);
-    edge(distance, *exit.op, flags);
+    const Left flags = leave_flags(exit.distance, *exit.op);
+    edge(exit.distance, *exit.op, flags);
   }
   for (const size_t look : looks_) code_.bind_here(look);
   code_.move(kScratch, static_cast<uint64_t>(page_offset()));
@@ -137,7 +168,7 @@ Translation Translator::translation(const uint8_t* place) const {
           .body_at = static_cast<uint16_t>(body_),
           .by_handler = by_handler_,
           .edge_count = static_cast<uint8_t>(edges_.size()),
-          .registers_before_flags = registers_before_flags({block_.ops, block_.op_count}, by_handler_),
+          .registers_before_flags = registers_before_flags(ops_, by_handler_),
           .opens_interrupts = (end() - 1)->instruction->mnemonic == Mnemonic::kSti,
           .needs_masked_simd = last_simd_ != nullptr,
           .needs_masked_x87 = has_x87_};
@@ -203,7 +234,7 @@ bool Translator::native(const Op& op) {
 }
 
 void Translator::call_handler(const Op& op) {
-  code_.move(kScratch, uint64_t{place_of(cpu_.blocks->number_of(block_), static_cast<size_t>(&op - block_.ops))});
+  code_.move(kScratch, uint64_t{place_of(cpu_.blocks->number_of(block_), index_of(op))});
   call_common(jit_.call_handler_);
 }
 

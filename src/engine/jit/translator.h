@@ -35,8 +35,10 @@ inline constexpr Look kPushed{.size = 8, .write = true, .stack = true},
 class Translator {
  public:
   // The code goes into the Jit's assembler.
-  Translator(Jit& jit, Block& block)
-      : jit_(jit), cpu_(jit.cpu_), code_(jit.assembler_), block_(block), groups_(block, block.without_group) {}
+  Translator(Jit& jit, Block& block) : jit_(jit), cpu_(jit.cpu_), code_(jit.assembler_), block_(block) {
+    plan_rounds();
+    groups_ = AccessGroups(ops_, in_all_rounds(block.without_group));
+  }
 
   // False: the block is left to the interpreter.
   [[nodiscard]] bool run();
@@ -79,6 +81,12 @@ class Translator {
   // The operands of a ModRM form in host terms.
   struct Form;
 
+  void plan_rounds();
+  [[nodiscard]] uint64_t in_all_rounds(uint64_t marks) const;
+  // It jumps back to the loop's beginning, and the next round stands behind it.
+  [[nodiscard]] bool ends_round(const Op& op) const {
+    return block_.loop_ops != 0 && (index_of(op) + 1) % block_.loop_ops == 0 && &op + 1 != end();
+  }
   bool translate_from(const Op* first);
   bool crossings();
   void prologue();
@@ -254,7 +262,12 @@ class Translator {
   [[nodiscard]] bool flags_matter_after(const Op& op) const;
 
   [[nodiscard]] int32_t page_offset() const { return static_cast<int32_t>(block_.physical & (kPageSize - 1)); }
-  [[nodiscard]] const Op* end() const { return block_.ops + block_.op_count; }
+  [[nodiscard]] const Op* end() const { return ops_.data() + ops_.size(); }
+  // Among ops_, and among the block's.
+  [[nodiscard]] size_t index_of(const Op& op) const { return static_cast<size_t>(&op - ops_.data()); }
+  [[nodiscard]] size_t index_in_block(const Op& op) const {
+    return block_.loop_ops != 0 ? index_of(op) % block_.loop_ops : index_of(op);
+  }
   [[nodiscard]] std::span<const uint8_t> source(const Op& op) const {
     return {block_.source() + op.offset, op.instruction->length};
   }
@@ -263,6 +276,8 @@ class Translator {
   Cpu& cpu_;
   Assembler& code_;
   Block& block_;
+  std::vector<Op> rounds_;       // of a loop
+  std::span<const Op> ops_;      // what is translated: the block's, or rounds_
   const Op* current_ = nullptr;  // the instruction being translated
   Flags flags_ = Flags::kMemory;
   bool keeps_flags_ = false;  // the look-up under way changes none
@@ -291,6 +306,7 @@ class Translator {
   struct SideExit {
     size_t jump;
     const Op* op;
+    int64_t distance;
     Flags flags;
     const Op* producer;
   };

@@ -38,11 +38,20 @@ bool Translator::control(const Op& op) {
   return done;
 }
 
-// Not taken, the block goes on. One that leads back is taken mostly, so its way out stands here and not behind the end.
+// Not taken, the block goes on; but for a round of a loop, which is left then. One that leads back is taken mostly, so
+// its way out stands here and not behind the end.
 void Translator::conditional_jump(const Op& op) {
+  constexpr uint8_t kOpposite = 1;  // bit 0 of a condition
   flags_to_host();
+  if (ends_round(op)) {
+    side_exits_.push_back({.jump = code_.jump_if(op.instruction->condition() ^ kOpposite),
+                           .op = &op,
+                           .distance = op.end_offset,
+                           .flags = flags_,
+                           .producer = producer_});
+    return;
+  }
   if (const auto distance = static_cast<int64_t>(op.immediate); distance < op.offset) {
-    constexpr uint8_t kOpposite = 1;  // bit 0 of a condition
     const size_t goes_on = code_.jump_if(op.instruction->condition() ^ kOpposite);
     const auto flags = flags_;
     edge(distance, op, leave_flags(distance, op));
@@ -50,8 +59,11 @@ void Translator::conditional_jump(const Op& op) {
     code_.bind_here(goes_on);
     return;
   }
-  side_exits_.push_back(
-      {.jump = code_.jump_if(op.instruction->condition()), .op = &op, .flags = flags_, .producer = producer_});
+  side_exits_.push_back({.jump = code_.jump_if(op.instruction->condition()),
+                         .op = &op,
+                         .distance = static_cast<int64_t>(op.immediate),
+                         .flags = flags_,
+                         .producer = producer_});
 }
 
 // JRCXZ and LOOP, or by ECX; the last of their block.
@@ -64,8 +76,11 @@ bool Translator::count_jump(const Op& op) {
   flags_ = Flags::kMemory;
   if (is_loop) code_.op(0x8D, kRcx, Memory{kRcx, -1}, wide);  // lea
   code_.op(0x85, kRcx, kRcx, wide);
-  side_exits_.push_back(
-      {.jump = code_.jump_if(is_loop ? kIfNotZero : kIfZero), .op = &op, .flags = flags_, .producer = nullptr});
+  side_exits_.push_back({.jump = code_.jump_if(is_loop ? kIfNotZero : kIfZero),
+                         .op = &op,
+                         .distance = static_cast<int64_t>(op.immediate),
+                         .flags = flags_,
+                         .producer = nullptr});
   return true;
 }
 

@@ -64,7 +64,7 @@ bool Translator::can_do_without_flags(int64_t distance, uint32_t registers) cons
   if (offset < 0 || offset >= static_cast<int64_t>(kPageSize)) return false;
   uint32_t written = kNeedsFlags;
   if (distance == 0) {
-    written = registers_before_flags({block_.ops, block_.op_count}, by_handler_);
+    written = registers_before_flags(ops_, by_handler_);
   } else {
     const uint64_t physical = block_.physical + static_cast<uint64_t>(distance);
     const Block* target = cpu_.blocks->index().find(block_key(physical, block_.mode.value));
@@ -105,7 +105,7 @@ bool Translator::try_recipe(const std::optional<DeferredFlags>& recipe, const Op
   }
   const Op* last = end() - 1;
   const auto distance = distance_of_last_edge();
-  const bool jumps = distance && *distance != block_.length;
+  const bool jumps = distance && *distance != last->end_offset;
   for (const Op* next = &op; next != (jumps ? last : end()); ++next) {
     const Instruction& instruction = *next->instruction;
     if (!is_native(instruction) || flags_read(instruction) != 0) return false;
@@ -132,7 +132,7 @@ std::optional<int64_t> Translator::distance_of_last_edge() const {
   const Op& last = *(end() - 1);
   const Instruction& instruction = *last.instruction;
   if (instruction.info == nullptr) return std::nullopt;
-  if (instruction.info->instruction_class != decoder::InstructionClass::kControl) return block_.length;
+  if (instruction.info->instruction_class != decoder::InstructionClass::kControl) return last.end_offset;
   const bool is_direct =
       instruction.info->operand_count == 1 && instruction.info->operands[0].kind == OperandKind::kRelative;
   if (!is_direct || (instruction.mnemonic != Mnemonic::kJmp && instruction.mnemonic != Mnemonic::kCall))

@@ -102,16 +102,16 @@ mmu::Slots::Bank Translator::bank(bool write) const {
 bool Translator::has_slot(bool stack) const {
   // What changes too often at a CALL or PUSH with an operand in memory is that operand's.
   if (stack && current_->instruction->has_memory() && current_->instruction->base != cpu::kRsp) return true;
-  return (is_user() || stack) && (block_.without_slot >> (current_ - block_.ops) & 1) == 0;
+  return (is_user() || stack) && (block_.without_slot >> index_in_block(*current_) & 1) == 0;
 }
 
 bool Translator::joins_group() const {
-  const auto number = static_cast<size_t>(current_ - block_.ops);
+  const auto number = index_of(*current_);
   return groups_.has_group(number) && group_is_live_[groups_.group(number)];
 }
 
 std::optional<AccessGroups::Span> Translator::group_span() const {
-  const auto number = static_cast<size_t>(current_ - block_.ops);
+  const auto number = index_of(*current_);
   const bool is_one = groups_.has_group(number) && groups_.group(number) != group_without_look_;
   return is_one ? groups_.span(number) : std::nullopt;
 }
@@ -121,19 +121,19 @@ std::optional<AccessGroups::Span> Translator::group_span() const {
 void Translator::note_delta_in_scratch(const Slow& slow) {
   if (place_.index != kScratch || (slow.lead && (last_simd_ != nullptr || has_x87_))) return;
   if (slow.from != kNoMiss && !slow.lead) return;
-  group_in_scratch_ = slow.lead ? slow.lead->group : groups_.group(static_cast<size_t>(slow.op - block_.ops));
+  group_in_scratch_ = slow.lead ? slow.lead->group : groups_.group(index_of(*slow.op));
   group_in_scratch_at_ = code_.size();
 }
 
 bool Translator::is_known_to_be_aligned(unsigned bytes) const {
-  const auto number = static_cast<size_t>(current_ - block_.ops);
+  const auto number = index_of(*current_);
   if (!groups_.has_group(number)) return false;
   const Aligned& known = aligned_[groups_.group(number)];
   return known.bytes >= bytes && (groups_.offset(number) - known.offset) % bytes == 0;
 }
 
 void Translator::note_alignment(unsigned bytes) {
-  const auto number = static_cast<size_t>(current_ - block_.ops);
+  const auto number = index_of(*current_);
   if (groups_.has_group(number)) aligned_[groups_.group(number)] = {groups_.offset(number), bytes};
 }
 
@@ -155,7 +155,7 @@ size_t Translator::look_up(Linear linear, Look look) {
   using mmu::Slots;
   lead_.reset();
   if (joins_group()) {
-    const auto group = groups_.group(static_cast<size_t>(current_ - block_.ops));
+    const auto group = groups_.group(index_of(*current_));
     const bool is_there = !linear.in_scratch() && group_in_scratch_ == group && group_in_scratch_at_ == code_.size();
     if (!is_there) code_.load(linear.in_scratch() ? kScratch2 : kScratch, field(cpu_, cpu_.jit_groups[group]));
     set_place(linear, look);
@@ -272,18 +272,18 @@ void Translator::note_sites(uint32_t code_at) const {
   for (const Site& site : sites_) {
     if (site.fill_return != 0) return_at = code_at + static_cast<uint32_t>(site.fill_return);
     jit_.sites_.push_back({.block = &block_,
-                           .op = static_cast<uint16_t>(site.op - block_.ops),
+                           .op = static_cast<uint16_t>(index_in_block(*site.op)),
                            .is_group = false,
                            .return_at = return_at});
   }
   for (const Op* op : leads_) {
     jit_.sites_.push_back(
-        {.block = &block_, .op = static_cast<uint16_t>(op - block_.ops), .is_group = true, .return_at = return_at});
+        {.block = &block_, .op = static_cast<uint16_t>(index_in_block(*op)), .is_group = true, .return_at = return_at});
   }
 }
 
 void Translator::count_up_to(const Op& last) {
-  code_.immediate(0, field(cpu_, cpu_.instruction_count), static_cast<int32_t>(&last + 1 - block_.ops));
+  code_.immediate(0, field(cpu_, cpu_.instruction_count), static_cast<int32_t>(index_of(last) + 1));
 }
 
 void Translator::jump_to(const uint8_t* place) {

@@ -114,7 +114,7 @@ static_assert(static_cast<int>(OpcodeMap::k0F) == 1 && static_cast<int>(OpcodeMa
 
 // Finds out what the block needs before its first instruction is translated.
 void Translator::plan_simd() {
-  for (const Op* op = block_.ops; op != end(); ++op) {
+  for (const Op* op = ops_.data(); op != end(); ++op) {
     const SimdLive level = needs(*op->instruction, block_.mode);
     if (level == kSimdInCpu) continue;
     simd_level_ = std::max<uint32_t>(simd_level_, level);

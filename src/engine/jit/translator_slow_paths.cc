@@ -10,11 +10,11 @@ namespace bulkhead::engine::jit {
 // From the first of a group on that is often on two pages the block has its code twice: here without the group. Not of
 // every group: each one's code goes to the block's end.
 bool Translator::crossings() {
-  size_t translated = block_.op_count;
+  size_t translated = ops_.size();
   const size_t count = slow_.size();
   for (size_t i = 0; i < count; ++i) {
     const Slow slow = slow_[i];
-    if (!slow.lead || has_x87_ || (block_.crosses_pages >> (slow.op - block_.ops) & 1) == 0) continue;
+    if (!slow.lead || has_x87_ || (block_.crosses_pages >> index_in_block(*slow.op) & 1) == 0) continue;
     const auto rest = static_cast<size_t>(end() - slow.op);
     if (translated + rest > 2 * BlockCache::kMaximumOps) continue;
     if (edges_.size() + side_exits_.size() + rest + 1 > size_t{1} << kIndexBits) continue;

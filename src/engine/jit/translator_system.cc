@@ -81,7 +81,7 @@ void Translator::set_interrupt_flag(const Op& op) {
   change_system_flags(1, kFlagInterrupt);
   code_.immediate(1, field(cpu_, cpu_.attention_mask), kAttentionInterrupt, false);
   code_.load(kScratch, field(cpu_, cpu_.instruction_count));
-  code_.lea(kScratch, {kScratch, static_cast<int32_t>(&op + 1 - block_.ops)});
+  code_.lea(kScratch, {kScratch, static_cast<int32_t>(index_of(op) + 1)});
   code_.store(field(cpu_, cpu_.shadow_at_count), kScratch);
   code_.bind_here(is_set);
 }

@@ -44,7 +44,7 @@ bool Translator::is_x87(const Op& op) const {
 
 // At the block's beginning. What unmasks exceptions later leaves the block.
 void Translator::plan_x87() {
-  for (const Op* op = block_.ops; op != end() && !has_x87_; ++op) has_x87_ = is_x87(*op);
+  for (const Op* op = ops_.data(); op != end() && !has_x87_; ++op) has_x87_ = is_x87(*op);
   if (!has_x87_) return;
   // While the unit is live its old control word is here, and masks them as well.
   code_.load(kScratch, field(cpu_, cpu_.xsave[x87::kControlOffset]), false);
