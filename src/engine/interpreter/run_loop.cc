@@ -1,6 +1,7 @@
 #include "engine/interpreter/run_loop.h"
 
 #include <optional>
+#include <utility>
 
 #include "engine/engine.h"
 #include "engine/interpreter/block.h"
@@ -108,6 +109,7 @@ bool run_blocks(Cpu& cpu) {
   forget_old_translations(cpu);
   OpenEdge edge;
   uint64_t flush_count = cpu.blocks->flush_count();
+  bool turned_away = false;
   while (!wants_attention(cpu)) {
     const uint64_t linear = code_linear(cpu);
     Block* block = cpu.blocks->remembered(linear, cpu.run_context);
@@ -139,8 +141,11 @@ bool run_blocks(Cpu& cpu) {
       edge = {};
       continue;
     }
-    if (const auto exit = run_translated(cpu, *block, edge)) {
+    const bool interprets = std::exchange(turned_away, false);
+    if (const auto exit = interprets ? std::nullopt : run_translated(cpu, *block, edge)) {
       if (*exit == jit::Exit::kFault) return true;
+      // Code of user mode turns away at an interrupt that is held off, too, and shall come on all the same.
+      turned_away = *exit == jit::Exit::kLook && cpu.attention.load(std::memory_order_relaxed) != 0;
     } else {
       edge = {};
       execute(cpu, *block, block->op_count);

@@ -15,7 +15,7 @@ class AccessGroups {
  public:
   static constexpr size_t kGroups = 16;
   // Bytes that a group may cover: few enough that it seldom crosses a page.
-  static constexpr int64_t kSpan = 256;
+  static constexpr int64_t kSpan = 128;
   // No displacement beyond it is of a group, or native at all: with the way from one access of a group to another it,
   // and what is opposite to it, still are displacements of 32 bits.
   static constexpr int64_t kMaximumDisplacement = INT32_MAX - kSpan;

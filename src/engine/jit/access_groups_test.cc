@@ -71,9 +71,9 @@ TEST(AccessGroups, EndWhereTheRegisterIsAnother) {
 }
 
 TEST(AccessGroups, AreNotWiderThanTheirSpan) {
-  // mov rax, [rdi]; mov rcx, [rdi + 248]; mov rdx, [rdi + 256]
-  const Groups groups({{0x48, 0x8B, 0x07}, {0x48, 0x8B, 0x8F, 0xF8, 0, 0, 0}, {0x48, 0x8B, 0x97, 0x00, 0x01, 0, 0}});
-  expect_span(groups->span(0), 0, 256, false);
+  // mov rax, [rdi]; mov rcx, [rdi + 120]; mov rdx, [rdi + 128]
+  const Groups groups({{0x48, 0x8B, 0x07}, {0x48, 0x8B, 0x4F, 0x78}, {0x48, 0x8B, 0x97, 0x80, 0, 0, 0}});
+  expect_span(groups->span(0), 0, 128, false);
   EXPECT_FALSE(groups->has_group(2));
 }
 

@@ -128,8 +128,13 @@ void Translator::prologue() {
   code_.lea(kScratch, {kScratch2, -page_offset()});
   code_.store(field(cpu_, cpu_.jit_page), kScratch);
   checked_ = code_.size();
-  code_.load(kScratch, field(cpu_, cpu_.attention), false);
-  code_.op(0x85, kScratch, field(cpu_, cpu_.attention_mask), false);
+  if (is_user()) {
+    // Interrupts are hardly ever held off there, and if they are the run loop knows.
+    code_.immediate(7, field(cpu_, cpu_.attention), 0, false);
+  } else {
+    code_.load(kScratch, field(cpu_, cpu_.attention), false);
+    code_.op(0x85, kScratch, field(cpu_, cpu_.attention_mask), false);
+  }
   looks_.push_back(code_.jump_if(kIfNotZero));
   body_ = code_.size();
   if (cpu_.counted) {
@@ -375,7 +380,12 @@ bool Translator::general(const Op& op) {
     test_address(static_cast<uint8_t>(instruction.memory_size - 1));
     misaligned = code_.jump_if(kIfNotZero);
   }
-  if (needs_flags) flags_to_host();
+  const bool wants_carry_alone = flags_read(instruction) == decoder::kFlagCf &&
+                                 (changes_all_flags(instruction) || flags_changed(instruction) == 0);
+  if (needs_flags && wants_carry_alone && flags_ == Flags::kMemory)
+    carry_to_host();
+  else if (needs_flags)
+    flags_to_host();
   if (in_cpu) {
     place_ = gpr(instruction.rm);
   } else if (!is_memory) {

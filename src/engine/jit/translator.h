@@ -227,6 +227,7 @@ class Translator {
   void clear_flags(uint16_t cleared);
   void note_flags(const DeferredFlags& deferred);
   void carry_to_memory();
+  void carry_to_host();
   void flags_to_memory();
   // For an edge: in memory, or deferred. The result is what edge() wants.
   Left leave_flags(int64_t distance, const Op& last);

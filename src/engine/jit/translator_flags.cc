@@ -222,6 +222,19 @@ void Translator::carry_to_memory() {
   code_.op(0x09, kScratch2, field(cpu_, cpu_.flags), false);
 }
 
+// CF of those in memory; the host's others are lost.
+void Translator::carry_to_host() {
+  constexpr uint8_t kCarryBit = 8;
+  static_assert(ArithmeticFlags::kCarry == 1 << kCarryBit);
+  const Memory flags = field(cpu_, cpu_.flags);
+  code_.byte(0x66);  // as wide as it was stored
+  code_.rex(false, 0, 0, flags.base);
+  code_.byte(0x0F);
+  code_.byte(0xBA);  // bt
+  code_.modrm_memory(4, flags);
+  code_.byte(kCarryBit);
+}
+
 void Translator::restore_flags(Host temporary) {
   code_.move(temporary, kRax);
   load_flags();

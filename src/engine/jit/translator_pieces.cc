@@ -13,6 +13,8 @@ namespace {
 constexpr int32_t kTagRead = offsetof(mmu::TlbEntry, tag_read), kTagWrite = offsetof(mmu::TlbEntry, tag_write),
                   kDelta = offsetof(mmu::TlbEntry, delta);
 
+static_assert(AccessGroups::kSpan == mmu::Slots::kSpan);
+
 }  // namespace
 
 bool Translator::can_address(const Op& op) const {

@@ -30,7 +30,7 @@ class Slots {
   enum Bank : uint8_t { kSupervisorRead, kSupervisorWrite, kUserRead, kUserWrite, kBanks };
   static constexpr size_t kPerBank = 128;
   static constexpr uint64_t kWidest = 32;  // bytes of an access
-  static constexpr uint64_t kSpan = 256;   // and of a group
+  static constexpr uint64_t kSpan = 128;   // and of a group
   static constexpr uint64_t kLimit = 4096 - kWidest + 1, kSpanLimit = 4096 - kSpan + 1;
   static constexpr int32_t kChanges = 10000;
   static constexpr size_t kGroupCounters = 256;
