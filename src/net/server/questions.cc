@@ -3,15 +3,10 @@
 #include <charconv>
 #include <chrono>
 
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include "net/server/server.h"
 
 namespace bulkhead::net::server {
 namespace {
-
-constexpr size_t kMaximumQuestion = 1024, kMaximumQuestions = 16;
 
 // The next word of a line, which is taken off it.
 std::string_view next_word(std::string_view& line) {
@@ -189,32 +184,6 @@ std::string Server::reply_to(std::string_view line) {
   if (word == "refusals") return list_refusals();
   if (word == "faults") return set_faults(line);
   return fmt::format("error: '{}'; allowed: ports, addresses, rules, refusals, faults\n", word);
-}
-
-void Server::accept_question() {
-  Fd socket(::accept4(control_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket.valid() || questions_.size() >= kMaximumQuestions) return;
-  const int fd = socket.get();
-  if (!loop_.watch(fd, EPOLLIN, [this, fd](uint32_t) { answer(fd); })) return;
-  questions_.emplace(fd, std::pair(std::move(socket), std::string()));
-}
-
-void Server::answer(int fd) {
-  std::string& line = questions_.at(fd).second;
-  char bytes[256];
-  const ssize_t count = ::recv(fd, bytes, sizeof bytes, 0);
-  if (count < 0 && errno == EAGAIN) return;
-  if (count > 0) {
-    line.append(bytes, static_cast<size_t>(count));
-    if (line.find('\n') == std::string::npos && line.size() < kMaximumQuestion) return;
-    std::string reply = reply_to(std::string_view(line).substr(0, line.find('\n')));
-    // What the socket does not take at once is cut off; its buffer holds a few hundred kilobytes.
-    const int buffer_bytes = 1 << 20;
-    (void)::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes);
-    (void)!::send(fd, reply.data(), reply.size(), MSG_NOSIGNAL);
-  }
-  loop_.unwatch(fd);
-  questions_.erase(fd);
 }
 
 }  // namespace bulkhead::net::server

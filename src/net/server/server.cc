@@ -3,11 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#include "net/server/listen.h"
 #include "support/random.h"
 
 namespace bulkhead::net::server {
@@ -53,25 +48,13 @@ Server::~Server() {
   loop_.cancel(loop_probe_);
   for (const auto& port : ports_) {
     if (port->timer != 0) loop_.cancel(port->timer);
-    if (port->listener.valid()) loop_.unwatch(port->listener.get());
-    if (!port->path.empty()) ::unlink(port->path.c_str());
-  }
-  for (const auto& socket : group_sockets_) {
-    loop_.unwatch(socket->listener.get());
-    ::unlink(socket->path.c_str());
-  }
-  for (const auto& [fd, question] : questions_) loop_.unwatch(fd);
-  if (control_.valid()) {
-    loop_.unwatch(control_.get());
-    ::unlink(control_path_.c_str());
   }
 }
 
 Result<> Server::open(const Setup& setup) {
   // Asked first: two switches in one folder would take each other's ports.
-  control_path_ = setup.directory + "/control.sock";
-  control_ = TRY(listen_at(control_path_));
-  TRY(loop_.watch(control_.get(), EPOLLIN, [this](uint32_t) { accept_question(); }));
+  control_ = TRY(Control::create(setup.directory + "/control.sock", loop_,
+                                 [this](std::string_view line) { return reply_to(line); }));
   TRY(open_groups(setup));
   TRY(open_ports(setup));
   TRY(open_capture(setup));
@@ -85,12 +68,9 @@ Result<> Server::open_groups(const Setup& setup) {
     const auto id = TRY_IN(fmt::format("port group '{}'", group.policy.name), switch_.add_group(group.policy));
     group_names_.push_back(group.policy.name);
     group_zones_.push_back(group.zone);
-    auto socket = std::make_unique<GroupSocket>();
-    socket->path = fmt::format("{}/group-{}.sock", setup.directory, group.policy.name);
-    socket->listener = TRY(listen_at(socket->path));
-    socket->group = id;
-    TRY(loop_.watch(socket->listener.get(), EPOLLIN, [this, raw = socket.get()](uint32_t) { accept_guest(*raw); }));
-    group_sockets_.push_back(std::move(socket));
+    group_listeners_.push_back(
+        TRY(Listener::create(fmt::format("{}/group-{}.sock", setup.directory, group.policy.name), loop_,
+                             [this, id](Fd socket) { accept_guest(id, std::move(socket)); })));
   }
   return {};
 }
@@ -110,9 +90,8 @@ Result<> Server::open_ports(const Setup& setup) {
     by_id_[*port->id] = port.get();
     port->inward = std::make_unique<fault::Faults>(wanted.faults, wanted.fault_seed * 2);
     port->outward = std::make_unique<fault::Faults>(wanted.faults, wanted.fault_seed * 2 + 1);
-    port->path = fmt::format("{}/{}.sock", setup.directory, wanted.name);
-    port->listener = TRY(listen_at(port->path));
-    TRY(loop_.watch(port->listener.get(), EPOLLIN, [this, raw = port.get()](uint32_t) { accept(*raw); }));
+    port->listener = TRY(Listener::create(fmt::format("{}/{}.sock", setup.directory, wanted.name), loop_,
+                                          [this, raw = port.get()](Fd socket) { accept(*raw, std::move(socket)); }));
     ports_.push_back(std::move(port));
   }
   return {};
@@ -134,9 +113,7 @@ Result<> Server::open_capture(const Setup& setup) {
 
 // ---- Front ends come and go ----
 
-void Server::accept(Port& port) {
-  Fd socket(::accept4(port.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (!socket.valid()) return;
+void Server::accept(Port& port, Fd socket) {
   // The one that is there stays: whoever came later is told by the end of its stream.
   if (port.connection) {
     ++port.refused_connections;
@@ -145,14 +122,13 @@ void Server::accept(Port& port) {
   attach(port, std::move(socket));
 }
 
-void Server::accept_guest(const GroupSocket& group) {
-  Fd socket(::accept4(group.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (!socket.valid() || guest_count_ >= kMaximumGuests) return;
+void Server::accept_guest(switching::GroupId group, Fd socket) {
+  if (guest_count_ >= kMaximumGuests) return;
   ++guest_count_;
   auto port = std::make_unique<Port>();
   port->serial = next_serial_++;
-  port->name = fmt::format("{}#{}", group_names_[group.group], port->serial);
-  port->group = group.group;
+  port->name = fmt::format("{}#{}", group_names_[group], port->serial);
+  port->group = group;
   port->is_guest = true;
   port->inward = std::make_unique<fault::Faults>(fault::FaultConfig{}, 0);
   port->outward = std::make_unique<fault::Faults>(fault::FaultConfig{}, 1);
@@ -167,10 +143,7 @@ void Server::attach(Port& port, Fd socket) {
       [this, raw](const std::string& why) {
         if (!why.empty()) {
           log::warning("switch '{}': port '{}': {}", name_, raw->name, why);
-          if (!raw->is_guest) {
-            loop_.set_events(raw->listener.get(), 0);
-            loop_.call_after(kPenalty, [this, raw] { loop_.set_events(raw->listener.get(), EPOLLIN); });
-          }
+          if (raw->listener) raw->listener->rest(kPenalty);
         }
         post_detach(*raw);
       });

@@ -14,6 +14,7 @@
 #include "net/fault/faults.h"
 #include "net/policy/firewall.h"
 #include "net/server/connection.h"
+#include "net/server/control.h"
 #include "net/switch/virtual_switch.h"
 #include "support/log.h"
 #include "support/loop/event_loop.h"
@@ -60,8 +61,7 @@ class Server final : private switching::Output {
     switching::GroupId group = 0;
     std::optional<switching::PortId> id;  // of a group's guest: none before its first frame
     bool is_guest = false;
-    std::string path;
-    Fd listener;
+    std::unique_ptr<Listener> listener;  // of a guest: none
     std::unique_ptr<Connection> connection;
     std::unique_ptr<fault::Faults> inward, outward;
     uint64_t refused_connections = 0;
@@ -70,20 +70,14 @@ class Server final : private switching::Output {
     EventLoop::TimerId timer = 0;
     uint64_t timer_ns = UINT64_MAX;
   };
-  struct GroupSocket {
-    std::string path;
-    Fd listener;
-    switching::GroupId group = 0;
-  };
-
   Server(const Setup& setup, EventLoop& loop, policy::CompiledPlan plan, uint64_t secret);
   Result<> open(const Setup& setup);
   Result<> open_groups(const Setup& setup);
   Result<> open_ports(const Setup& setup);
   Result<> open_capture(const Setup& setup);
 
-  void accept(Port& port);
-  void accept_guest(const GroupSocket& socket);
+  void accept(Port& port, Fd socket);
+  void accept_guest(switching::GroupId group, Fd socket);
   void attach(Port& port, Fd socket);
   void detach(Port& port);
   // Soon, and not from within a connection's own callback.
@@ -102,9 +96,7 @@ class Server final : private switching::Output {
   void write_to(Port& port, ByteSpan frame, const frame::Offload& offload);
   void ring_bells();
 
-  // The control socket: a line asks, text answers, the connection ends.
-  void accept_question();
-  void answer(int fd);
+  // What the control socket answers.
   [[nodiscard]] std::string reply_to(std::string_view line);
   [[nodiscard]] std::string list_ports() const;
   [[nodiscard]] std::string list_addresses() const;
@@ -122,7 +114,7 @@ class Server final : private switching::Output {
   std::vector<std::string> group_zones_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::map<switching::PortId, Port*> by_id_;
-  std::vector<std::unique_ptr<GroupSocket>> group_sockets_;
+  std::vector<std::unique_ptr<Listener>> group_listeners_;
   size_t guest_count_ = 0;
   uint64_t next_serial_ = 1;
   std::optional<capture::PcapngRing> capture_;
@@ -133,9 +125,7 @@ class Server final : private switching::Output {
   uint64_t logged_refusals_ = 0;
   uint64_t log_second_ = 0;
   unsigned logged_this_second_ = 0;
-  std::string control_path_;
-  Fd control_;
-  std::map<int, std::pair<Fd, std::string>> questions_;
+  std::unique_ptr<Control> control_;
 };
 
 }  // namespace bulkhead::net::server

@@ -1,0 +1,56 @@
+#include "net/server/control.h"
+
+#include <cerrno>
+
+#include <sys/socket.h>
+
+namespace bulkhead::net::server {
+
+Result<std::unique_ptr<Control>> Control::create(const std::string& path, EventLoop& loop,
+                                                 std::function<std::string(std::string_view)> reply,
+                                                 std::chrono::nanoseconds patience) {
+  std::unique_ptr<Control> made(new Control(loop, std::move(reply), patience));
+  made->listener_ = TRY(Listener::create(path, loop, [raw = made.get()](Fd socket) { raw->take(std::move(socket)); }));
+  return made;
+}
+
+Control::~Control() {
+  listener_.reset();
+  while (!questions_.empty()) end(questions_.begin());
+}
+
+void Control::take(Fd socket) {
+  if (questions_.size() >= kMaximumQuestions) end(questions_.begin());
+  const Place question = questions_.insert(questions_.end(), {.socket = std::move(socket), .line = {}});
+  if (!loop_.watch(question->socket.get(), EPOLLIN, [this, question](uint32_t) { hear(question); })) {
+    questions_.erase(question);
+    return;
+  }
+  question->timer = loop_.call_after(patience_, [this, question] { end(question); });
+}
+
+void Control::hear(Place question) {
+  const int fd = question->socket.get();
+  std::string& line = question->line;
+  char bytes[256];
+  const ssize_t count = ::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+  if (count < 0 && errno == EAGAIN) return;
+  if (count > 0) {
+    line.append(bytes, static_cast<size_t>(count));
+    if (line.find('\n') == std::string::npos && line.size() < kMaximumLine) return;
+    const std::string answer = reply_(std::string_view(line).substr(0, line.find('\n')));
+    // What the socket does not take at once is cut off; its buffer holds a few hundred kilobytes.
+    const int buffer_bytes = 1 << 20;
+    (void)::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes);
+    (void)!::send(fd, answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  end(question);
+}
+
+void Control::end(Place question) {
+  loop_.cancel(question->timer);
+  loop_.unwatch(question->socket.get());
+  questions_.erase(question);
+}
+
+}  // namespace bulkhead::net::server
