@@ -141,6 +141,7 @@ inline constexpr uint32_t kReceiveAllUnicast = 1u << 3;
 inline constexpr uint32_t kReceiveAllMulticast = 1u << 4;
 inline constexpr uint32_t kReceiveLong = 1u << 5;
 inline constexpr unsigned kReceiveThresholdShift = 8;
+inline constexpr uint32_t kReceiveSplit = 1u << 10;
 inline constexpr uint32_t kReceiveDescriptorKind = 3u << 10;  // of the 82574L
 inline constexpr unsigned kReceiveMulticastShift = 12;
 inline constexpr uint32_t kReceiveBroadcast = 1u << 15;
@@ -174,6 +175,13 @@ struct ReceiveDescriptor {
   uint16_t special;
 };
 static_assert(sizeof(ReceiveDescriptor) == 16);
+
+// One that names several buffers, of the 82574L; given back as an extended one with the lengths of the others behind.
+inline constexpr unsigned kSplitBuffers = 4;
+struct SplitDescriptor {
+  uint64_t addresses[kSplitBuffers];
+};
+static_assert(sizeof(SplitDescriptor) == 32);
 
 // What an extended one of the 82574L says when it is given back; it begins with an address as well.
 struct ExtendedWriteBack {

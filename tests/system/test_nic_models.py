@@ -34,12 +34,12 @@ def folder():
         yield pathlib.Path(made)
 
 
-def exchange(built, switch, one_model, two_model, mib=4, **words):
+def exchange(built, switch, one_model, two_model, mib=4, more="", **words):
     """What the second guest said after it had sent to the first and received from it, and what the first one said."""
-    one = guests.bulkhead(built[1], switch.nic("one", f",model={one_model}"), kernel=KERNEL, address="10.9.0.1/24", serve=5000, trust=1, **words)
+    one = guests.bulkhead(built[1], switch.nic("one", f",model={one_model}{more}"), kernel=KERNEL, address="10.9.0.1/24", serve=5000, trust=1, **words)
     try:
         one.wait_for("serving: 5000")
-        two = guests.bulkhead(built[1], switch.nic("two", f",model={two_model}"), kernel=KERNEL, extra=("--stats",), address="10.9.0.2/24",
+        two = guests.bulkhead(built[1], switch.nic("two", f",model={two_model}{more}"), kernel=KERNEL, extra=("--stats",), address="10.9.0.2/24",
                               peer="10.9.0.1", port=5000, bytes=mib * MIB, rounds=1, trust=1, **words)
         try:
             two.wait_for("TRAFFIC DONE")
@@ -88,6 +88,15 @@ def test_streams_between_two_of_them_are_the_same(built, folder, model):
     switch = guests.Switch(folder)
     try:
         exchange(built, switch, model, model)
+    finally:
+        switch.stop()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_long_frames_are_the_same(built, folder, model):
+    switch = guests.Switch(folder)
+    try:
+        exchange(built, switch, "virtio", model, more=",mtu=9000", mtu=9000)
     finally:
         switch.stop()
 

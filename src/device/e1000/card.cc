@@ -111,13 +111,16 @@ void Card::look_at_link() {
 }
 
 // Used as it was written or not at all (DEVICE_SAFETY rules 4, 10).
-std::optional<Card::Ring> Card::ring_of(const RingRegisters& registers, uint32_t generation) const {
+std::optional<Card::Ring> Card::ring_of(const RingRegisters& registers, uint32_t generation, uint32_t stride) const {
   const Ring ring{.base = uint64_t{registers.base_high} << 32 | registers.base_low,
-                  .count = registers.length / static_cast<uint32_t>(sizeof(TransmitDescriptor)),
+                  .places = registers.length / Ring::kPlaceSize,
                   .head = registers.head,
                   .tail = registers.tail,
-                  .generation = generation};
-  if (ring.count == 0 || ring.head >= ring.count || ring.tail >= ring.count) return std::nullopt;
+                  .generation = generation,
+                  .stride = stride};
+  if (ring.places == 0 || ring.head >= ring.places || ring.tail >= ring.places) return std::nullopt;
+  // A descriptor of two places would hang over the end.
+  if (ring.places % stride != 0 || ring.head % stride != 0) return std::nullopt;
   if (!memory_.is_ram({ring.base}, registers.length)) return std::nullopt;
   return ring;
 }

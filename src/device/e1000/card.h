@@ -157,14 +157,18 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
 
   // A ring as it stood when a turn began, inside RAM, with head and tail inside the ring.
   struct Ring {
+    // What head, tail and length count, whatever a descriptor takes.
+    static constexpr uint32_t kPlaceSize = 16;
     uint64_t base = 0;
-    uint32_t count = 0;
+    uint32_t places = 0;
     uint32_t head = 0;
     uint32_t tail = 0;
     uint32_t generation = 0;
-    [[nodiscard]] uint32_t waiting() const { return (tail + count - head) % count; }
-    [[nodiscard]] GuestAddress at_head() const { return {base + uint64_t{head} * 16}; }
-    void advance() { head = head + 1 == count ? 0 : head + 1; }
+    uint32_t stride = 1;  // places that a descriptor takes
+    [[nodiscard]] uint32_t count() const { return places / stride; }
+    [[nodiscard]] uint32_t waiting() const { return (tail + places - head) % places / stride; }
+    [[nodiscard]] GuestAddress at_head() const { return {base + uint64_t{head} * kPlaceSize}; }
+    void advance() { head = head + stride == places ? 0 : head + stride; }
   };
   // Where checksums begin, stand and end (3.3.6); end 0 is the frame's.
   struct ChecksumPlace {
@@ -198,6 +202,12 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
     uint16_t special = 0;
   };
   enum class Delivery : uint8_t { kDone, kNoDescriptors };
+  // What received frames are put into: the buffers that one descriptor names.
+  struct Layout {
+    enum class Kind : uint8_t { kLegacy, kExtended, kSplit } kind = Kind::kLegacy;
+    std::array<size_t, spec::e1000::kSplitBuffers> sizes{};
+    [[nodiscard]] size_t room() const { return sizes[0] + sizes[1] + sizes[2] + sizes[3]; }
+  };
 
   Card(CardSettings settings, net::Port& port, memory::GuestMemory& memory, Clock& clock, MessageSink& messages,
        std::unique_ptr<Worker> worker);
@@ -239,7 +249,8 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
   void on_kick();
   void look_at_link();
   void reset_on_worker();
-  [[nodiscard]] std::optional<Ring> ring_of(const RingRegisters& registers, uint32_t generation) const;
+  [[nodiscard]] std::optional<Ring> ring_of(const RingRegisters& registers, uint32_t generation,
+                                            uint32_t stride = 1) const;
 
   // transmit.cc
   [[nodiscard]] bool process_transmit();
@@ -261,7 +272,9 @@ class Card final : public Device, public ThreadedWork, public pci::Function, pub
   [[nodiscard]] bool wants(ByteSpan frame, const Registers& registers, bool& exact) const;
   [[nodiscard]] bool prepare(MutableByteSpan frame, bool is_proven, bool exact, const Registers& registers);
   [[nodiscard]] Delivery deliver(Ring& ring, const Registers& registers);
-  void give_back(const Ring& ring, size_t size, bool is_last, bool is_extended);
+  [[nodiscard]] static Layout layout_of(const Registers& registers);
+  void give_back(const Ring& ring, Layout::Kind kind, const std::array<uint16_t, spec::e1000::kSplitBuffers>& lengths,
+                 bool is_last);
 
   // Saved state: state.cc
   void save_on_worker(StateWriter& writer) const;

@@ -175,10 +175,61 @@ TEST(E1000e, GivesExtendedDescriptorsBack) {
                                 kReceiveTransportChecked);
   EXPECT_EQ(back(1).length, frame.size() - 256);
   EXPECT_EQ(back(2).status, 0u);
-  // A kind of descriptor that it has not: nothing is received, and nothing written.
-  machine.write(kReceiveControl, kReceiveEnable | 1u << 10);
+}
+
+TEST(E1000e, SpreadsAFrameOverTheBuffersOfASplitDescriptor) {
+  Machine machine;
+  machine.bring_up();
+  machine.write(kReceiveFilter, kFilterExtended);
+  // 128 bytes, then 1 KiB, nothing, and 2 KiB: of four descriptors.
+  machine.write(kSplitControl, 1 | 1 << 8 | 2 << 24);
+  machine.write(kReceiveControl, kReceiveEnable | kReceiveSplit | kReceiveStripChecksum);
+  const SplitDescriptor descriptor{{0x40'0000, 0x41'0000, 0x42'0000, 0xFEB0'0000}};
+  for (uint64_t i = 0; i < 4; ++i) {
+    ASSERT_TRUE(machine.memory->write_object({E1000Machine::kReceiveRing + 32 * i}, descriptor));
+  }
+  // Head and tail count 16 bytes each, two of them a descriptor.
+  machine.write(kReceiveTail, 6);
+  auto frame = net::frame::FrameBuilder().ethernet(kOtherMac, kCardMac).build();
+  frame.resize(1500, 7);
   machine.arrive(frame);
-  EXPECT_EQ(back(2).status, 0u);
+  uint64_t at = E1000Machine::kReceiveRing;
+  auto back = *machine.memory->read_object<ExtendedWriteBack>({at});
+  EXPECT_EQ(back.status & (kReceiveDone | kReceiveEnd), kReceiveDone | kReceiveEnd);
+  EXPECT_EQ(back.length, 128);
+  EXPECT_EQ((*machine.memory->read_object<std::array<uint16_t, 4>>({at + 16})),
+            (std::array<uint16_t, 4>{0, 1024, 0, 1500 - 128 - 1024}));
+  std::vector<uint8_t> bytes(1024);
+  ASSERT_TRUE(machine.memory->read({0x41'0000}, bytes));
+  EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), frame.begin() + 128));
+  EXPECT_EQ(machine.read(kReceiveHead), 2u);
+  // What is larger than the buffers of one goes on in the next.
+  machine.write(kSplitControl, 1 | 1 << 8);
+  machine.arrive(frame);
+  at += 32;
+  back = *machine.memory->read_object<ExtendedWriteBack>({at});
+  EXPECT_EQ(back.status & (kReceiveDone | kReceiveEnd), kReceiveDone);
+  back = *machine.memory->read_object<ExtendedWriteBack>({at + 32});
+  EXPECT_EQ(back.status & (kReceiveDone | kReceiveEnd), kReceiveDone | kReceiveEnd);
+  EXPECT_EQ(back.length, 128);
+  EXPECT_EQ((*machine.memory->read_object<std::array<uint16_t, 4>>({at + 48})),
+            (std::array<uint16_t, 4>{0, 1500 - 128 - 1024 - 128, 0, 0}));
+  EXPECT_EQ(machine.read(kReceiveHead), 6u);
+  EXPECT_EQ(machine.card->counters().received_frames, 2u);
+  // The last place of the ring begins no descriptor.
+  machine.write(kReceiveHead, 7);
+  machine.arrive(frame);
+  EXPECT_EQ(machine.card->counters().received_frames, 2u);
+  // The end of the ring leads to its beginning; buffers without room hold no frame.
+  machine.write(kReceiveHead, 6);
+  machine.write(kReceiveTail, 4);
+  machine.worker->run();
+  EXPECT_EQ(machine.card->counters().received_frames, 3u);
+  EXPECT_EQ(machine.read(kReceiveHead), 2u);
+  machine.write(kSplitControl, 0);
+  machine.arrive(frame);
+  EXPECT_EQ(machine.card->counters().too_large_frames, 1u);
+  EXPECT_EQ(machine.card->counters().received_frames, 3u);
 }
 
 TEST(E1000e, SavesWhatADriverHasSetUp) {

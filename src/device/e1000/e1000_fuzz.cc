@@ -47,6 +47,12 @@ struct Machine {
     write(kVectors, 0x000A'090B | kVectorValid);
     write(kInterruptMaskSet, UINT32_MAX);
   }
+  // Descriptors of several buffers, of these sizes.
+  void split(uint32_t sizes) {
+    write(kReceiveFilter, kFilterExtended);
+    write(kSplitControl, sizes);
+    write(kReceiveControl, kReceiveEnable | kReceiveAllUnicast | kReceiveAllMulticast | kReceiveLong | kReceiveSplit);
+  }
   void save_and_restore() {
     card->pause();
     StateWriter writer;
@@ -165,6 +171,7 @@ void step(Machine& machine, FuzzInput& input) {
     default:
       if ((operation & 0x80) != 0) machine.write(kControl, kControlReset);
       machine.bring_up();
+      if ((operation & 0x40) != 0) machine.split(static_cast<uint32_t>(input.take(4)));
       break;
   }
   CHECK(machine.worker->run(1000) < 1000, "work that never ends");

@@ -58,11 +58,10 @@ bool Card::process_receive() {
     discard_waiting();
     return false;
   }
-  // Descriptors of another kind, which this card does not have, are none.
-  const bool is_known = !is_82574() || (registers.receive_control & kReceiveDescriptorKind) == 0;
-  auto ring = is_known ? ring_of(registers.receive, generation) : std::nullopt;
+  const bool is_split = layout_of(registers).kind == Layout::Kind::kSplit;
+  auto ring = ring_of(registers.receive, generation, is_split ? sizeof(SplitDescriptor) / Ring::kPlaceSize : 1);
   if (!ring) return false;
-  const uint32_t threshold = ring->count >> (1 + (registers.receive_control >> kReceiveThresholdShift & 3));
+  const uint32_t threshold = ring->count() >> (1 + (registers.receive_control >> kReceiveThresholdShift & 3));
   const bool was_low = ring->waiting() <= threshold;
   uint32_t done = 0;
   for (; done < kReceiveBudget && fetch(registers); ++done) {
@@ -208,24 +207,40 @@ bool Card::prepare(MutableByteSpan frame, bool is_proven, bool exact, const Regi
   return true;
 }
 
+Card::Layout Card::layout_of(const Registers& registers) {
+  if ((registers.receive_filter & kFilterExtended) == 0) return {.sizes = {buffer_size(registers.receive_control)}};
+  if ((registers.receive_control & kReceiveDescriptorKind) != kReceiveSplit) {
+    return {.kind = Layout::Kind::kExtended, .sizes = {buffer_size(registers.receive_control)}};
+  }
+  const uint32_t sizes = registers.split_control;
+  return {.kind = Layout::Kind::kSplit,
+          .sizes = {(sizes & 0x7F) * size_t{128}, (sizes >> 8 & 0x3F) * size_t{1024},
+                    (sizes >> 16 & 0x3F) * size_t{1024}, (sizes >> 24 & 0x3F) * size_t{1024}}};
+}
+
 Card::Delivery Card::deliver(Ring& ring, const Registers& registers) {
-  const size_t room = buffer_size(registers.receive_control);
-  const auto needed = static_cast<uint32_t>((current_.size() + room - 1) / room);
-  if (needed >= ring.count) {
+  const Layout layout = layout_of(registers);
+  const size_t room = layout.room();
+  const size_t needed = room == 0 ? SIZE_MAX : (current_.size() + room - 1) / room;
+  if (needed >= ring.count()) {
     // No ring of this size ever holds it.
     ++too_large_frames_;
     current_ = {};
     return Delivery::kDone;
   }
   if (needed > ring.waiting()) return Delivery::kNoDescriptors;
-  const bool is_extended = (registers.receive_filter & kFilterExtended) != 0;
   for (ByteSpan rest = current_; !rest.empty(); ring.advance()) {
-    const ByteSpan part = rest.first(std::min(rest.size(), room));
-    rest = rest.subspan(part.size());
-    const auto descriptor = memory_.read_object<ReceiveDescriptor>(ring.at_head());
-    // A buffer that is no RAM gets nothing; its descriptor is used up.
-    if (descriptor) (void)memory_.write({descriptor->address}, part);
-    give_back(ring, part.size(), rest.empty(), is_extended);
+    SplitDescriptor descriptor{};
+    (void)memory_.read(ring.at_head(), as_mutable_bytes(descriptor).first(ring.stride * Ring::kPlaceSize));
+    std::array<uint16_t, kSplitBuffers> lengths{};
+    for (size_t i = 0; i < kSplitBuffers; ++i) {
+      const ByteSpan part = rest.first(std::min(rest.size(), layout.sizes[i]));
+      rest = rest.subspan(part.size());
+      lengths[i] = static_cast<uint16_t>(part.size());
+      // A buffer that is no RAM gets nothing; its descriptor is used up.
+      if (!part.empty()) (void)memory_.write({descriptor.addresses[i]}, part);
+    }
+    give_back(ring, layout.kind, lengths, rest.empty());
   }
   ++received_frames_;
   received_bytes_ += current_.size();
@@ -233,27 +248,32 @@ Card::Delivery Card::deliver(Ring& ring, const Registers& registers) {
   return Delivery::kDone;
 }
 
-// Says what lies in the buffer of the descriptor at the ring's head. What a driver polls is written last, at once.
-void Card::give_back(const Ring& ring, size_t size, bool is_last, bool is_extended) {
+// Says what lies in the buffers of the descriptor at the ring's head. What a driver polls is written last, at once.
+void Card::give_back(const Ring& ring, Layout::Kind kind, const std::array<uint16_t, kSplitBuffers>& lengths,
+                     bool is_last) {
   const Verdict verdict = is_last ? verdict_ : Verdict{};
   const auto status = static_cast<uint8_t>(kReceiveDone | (is_last ? kReceiveEnd : 0) | verdict.status);
   constexpr size_t kHalf = 8;
   std::array<uint8_t, 2 * kHalf> bytes;
-  if (is_extended) {
-    const ExtendedWriteBack back{.queue = 0,
-                                 .identification = 0,
-                                 .checksum = verdict.checksum,
-                                 .status = status | uint32_t{verdict.errors} << 24,
-                                 .length = static_cast<uint16_t>(size),
-                                 .special = verdict.special};
-    store(bytes.data(), back);
-    (void)memory_.write(ring.at_head(), ByteSpan(bytes).first(kHalf));
-  } else {
-    store(bytes.data(), ReceiveDescriptor{.length = static_cast<uint16_t>(size),
+  if (kind == Layout::Kind::kLegacy) {
+    store(bytes.data(), ReceiveDescriptor{.length = lengths[0],
                                           .checksum = verdict.checksum,
                                           .status = status,
                                           .errors = verdict.errors,
                                           .special = verdict.special});
+  } else {
+    store(bytes.data(), ExtendedWriteBack{.queue = 0,
+                                          .identification = 0,
+                                          .checksum = verdict.checksum,
+                                          .status = status | uint32_t{verdict.errors} << 24,
+                                          .length = lengths[0],
+                                          .special = verdict.special});
+    (void)memory_.write(ring.at_head(), ByteSpan(bytes).first(kHalf));
+  }
+  if (kind == Layout::Kind::kSplit) {
+    // Headers are not told apart: the first buffer is filled, then the others.
+    const std::array<uint16_t, kSplitBuffers> others{0, lengths[1], lengths[2], lengths[3]};
+    (void)memory_.write({ring.at_head().value + 2 * kHalf}, as_bytes(others));
   }
   std::atomic_thread_fence(std::memory_order_release);
   (void)memory_.write({ring.at_head().value + kHalf}, ByteSpan(bytes).subspan(kHalf));

@@ -51,7 +51,7 @@ bool Card::process_transmit() {
   if (!ring) return false;
   if (assembly_.generation != ring->generation) assembly_ = {.generation = ring->generation};
   uint32_t causes = 0, taken = 0;
-  const uint32_t budget = std::min(kTransmitBudget, ring->count);
+  const uint32_t budget = std::min(kTransmitBudget, ring->count());
   for (; ring->head != ring->tail && taken < budget; ++taken) {
     const auto descriptor = memory_.read_object<TransmitDescriptor>(ring->at_head());
     if (!descriptor || !take(*descriptor, registers)) break;
