@@ -201,6 +201,11 @@ class Checker {
     if (link.kind == LinkToOutside::Kind::kTap && (link.tap.empty() || link.tap.size() > 15)) {
       return fail("{}: {}.tap: '{}': allowed: a device's name of 1 to 15 characters", at(link.line), what, link.tap);
     }
+    if (link.kind == LinkToOutside::Kind::kTunnel) {
+      if (const auto checked = net::tunnel::check_tunnel(link.tunnel); !checked) {
+        return fail("{}: {}.tunnel: {}", at(link.line), what, checked.error().message);
+      }
+    }
     return link.kind == LinkToOutside::Kind::kNat ? check_nat(link, what) : Result<>();
   }
 

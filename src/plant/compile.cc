@@ -63,6 +63,11 @@ Result<net::link::LinkConfig> link_config_of(const Plant& plant, const LinkToOut
   return config;
 }
 
+std::string tunnel_socket(std::string_view switch_directory, const LinkToOutside& link) {
+  // No port has a dot and a word in its name.
+  return fmt::format("{}/{}.tunnel.sock", switch_directory, link.name);
+}
+
 std::string port_name(const MachineConfig& machine, size_t card) {
   return fmt::format("{}.{}", machine.name, card);
 }

@@ -24,8 +24,10 @@ struct PortPlan {
 [[nodiscard]] net::policy::Plan policy_of(const Plant& plant);
 // Of one switch, in the order of the file.
 [[nodiscard]] std::vector<PortPlan> ports_of(const Plant& plant, std::string_view switch_name);
-// What the process of a link opens.
+// What the process of a link to a NAT or a tap opens.
 [[nodiscard]] Result<net::link::LinkConfig> link_config_of(const Plant& plant, const LinkToOutside& link);
+// Where a tunnel that is plugged into the switch of this folder tells its state.
+[[nodiscard]] std::string tunnel_socket(std::string_view switch_directory, const LinkToOutside& link);
 // What that process says when frames pass.
 inline constexpr std::string_view kLinkIsUp = "frames pass";
 // The name of a machine's card.

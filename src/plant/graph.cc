@@ -57,6 +57,14 @@ std::string label_of(const net::policy::Conduit& conduit) {
   return text;
 }
 
+std::string outside_text(const LinkToOutside& link) {
+  if (link.kind == LinkToOutside::Kind::kNat) return "NAT";
+  if (link.kind == LinkToOutside::Kind::kTap) return "tap " + link.tap;
+  std::string hosts;
+  for (const auto& peer : link.tunnel.peers) hosts += (hosts.empty() ? "" : ", ") + peer.name;
+  return "tunnel to " + hosts;
+}
+
 std::vector<Box> boxes_of(const Plant& plant) {
   std::vector<Box> boxes;
   for (const ZoneConfig& zone : plant.zones) {
@@ -68,8 +76,7 @@ std::vector<Box> boxes_of(const Plant& plant) {
     }
     for (const LinkToOutside& link : plant.links) {
       if (link.card.zone.name != zone.name) continue;
-      const bool is_nat = link.kind == LinkToOutside::Kind::kNat;
-      box.members.push_back(fmt::format("{}  to outside: {}", link.name, is_nat ? "NAT" : "tap " + link.tap));
+      box.members.push_back(fmt::format("{}  to outside: {}", link.name, outside_text(link)));
     }
     for (const ConduitConfig& conduit : plant.conduits) {
       if (conduit.conduit.from == zone.name || conduit.conduit.to == zone.name) ++box.conduit_ends;

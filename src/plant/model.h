@@ -12,6 +12,7 @@
 #include "net/inspect/modbus.h"
 #include "net/policy/plan.h"
 #include "net/switch/port_group.h"
+#include "net/tunnel/tunnel.h"
 
 namespace bulkhead::plant {
 
@@ -103,7 +104,7 @@ struct MachineConfig {
 };
 
 struct LinkToOutside {
-  enum class Kind : uint8_t { kNat, kTap };
+  enum class Kind : uint8_t { kNat, kTap, kTunnel };
   std::string name;
   uint32_t line = 0;
   Kind kind = Kind::kNat;
@@ -113,6 +114,10 @@ struct LinkToOutside {
   // Of kNat: where guests ask for names, behind the card's address, which is their gateway.
   std::optional<net::frame::IpAddress> names;
   std::string tap;  // of kTap
+  // Of kTunnel: all but its key, which is a file; where it listens; the hosts at its other ends.
+  net::tunnel::TunnelConfig tunnel;
+  std::string key_file;
+  net::tunnel::Endpoint listen{.address = {.family = net::frame::Family::kIpv6}, .port = 51820};
 };
 
 struct Plant {

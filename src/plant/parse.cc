@@ -357,13 +357,65 @@ Result<> read_machine(Plant& plant, const std::string& name, const Cursor& at) {
   return {};
 }
 
+Result<net::tunnel::Segment> parse_segment(std::string_view text) {
+  const size_t colon = text.find(':');
+  if (colon == std::string_view::npos) return fail("allowed: VLAN:VNI");
+  return net::tunnel::Segment{
+      .vlan = static_cast<uint16_t>(TRY(parse_number(text.substr(0, colon), 1, net::frame::kMaximumVlan))),
+      .vni = static_cast<uint32_t>(TRY(parse_number(text.substr(colon + 1), 0, net::tunnel::kMaximumVni)))};
+}
+
+Result<> read_tunnel(LinkToOutside& made, const std::string& directory, const Cursor& at) {
+  net::tunnel::TunnelConfig& tunnel = made.tunnel;
+  const auto peer = [&tunnel](const std::string& name, const Cursor& value) -> Result<> {
+    net::tunnel::PeerConfig read{.name = name};
+    bool has_key = false;
+    TRY(value.fields({{"key",
+                       [&](const Cursor& key) -> Result<> {
+                         read.key = TRY(key.value(net::tunnel::parse_key));
+                         has_key = true;
+                         return {};
+                       }},
+                      value_field("address", read.endpoint, net::tunnel::Endpoint::parse)}));
+    if (!has_key)
+      return fail("{}.key: is missing; allowed: the public key that 'bulkhead network key' says", value.place());
+    tunnel.peers.push_back(std::move(read));
+    return {};
+  };
+  TRY(at.fields(
+      {text_field("key", made.key_file),
+       value_field("listen", made.listen, net::tunnel::Endpoint::parse),
+       number_field("mtu", tunnel.path_mtu, net::tunnel::TunnelConfig::kLeastPathMtu, UINT16_MAX),
+       {"vni",
+        [&](const Cursor& value) -> Result<> {
+          const auto vni =
+              TRY(value.value([](std::string_view text) { return parse_number(text, 0, net::tunnel::kMaximumVni); }));
+          tunnel.segments.push_back({.vlan = 0, .vni = static_cast<uint32_t>(vni)});
+          return {};
+        }},
+       {"vnis",
+        [&](const Cursor& list) {
+          return list.list(net::tunnel::TunnelConfig::kMaximumSegments, [&](const Cursor& item) -> Result<> {
+            tunnel.segments.push_back(TRY(item.value(parse_segment)));
+            return {};
+          });
+        }},
+       {"peers", [&](const Cursor& peers) { return peers.named(net::tunnel::TunnelConfig::kMaximumPeers, peer); }}}));
+  if (made.key_file.empty())
+    return fail("{}.key: is missing; allowed: a file of 'bulkhead network keygen'", at.place());
+  if (!directory.empty() && !made.key_file.starts_with('/')) {
+    made.key_file = fmt::format("{}/{}", directory, made.key_file);
+  }
+  return {};
+}
+
 Result<> read_link(Plant& plant, const std::string& name, const Cursor& at) {
   LinkToOutside made{.name = name, .line = at.line()};
   made.card.line = at.line();
-  bool has_kind = false;
+  unsigned kinds = 0;
   std::vector<Cursor::Field> fields = card_fields(made.card);
   fields.push_back({"nat", [&](const Cursor& value) -> Result<> {
-                      has_kind = true;
+                      kinds += 1;
                       made.kind = LinkToOutside::Kind::kNat;
                       return value.fields({{"forward",
                                             [&made](const Cursor& forwards) {
@@ -375,14 +427,19 @@ Result<> read_link(Plant& plant, const std::string& name, const Cursor& at) {
                                            flag_field("host", made.reach_host)});
                     }});
   fields.push_back({"tap", [&](const Cursor& value) -> Result<> {
-                      if (has_kind) return fail("{}: nat and tap at once", value.place());
-                      has_kind = true;
+                      kinds += 1;
                       made.kind = LinkToOutside::Kind::kTap;
                       made.tap = TRY(value.text());
                       return {};
                     }});
+  fields.push_back({"tunnel", [&](const Cursor& value) -> Result<> {
+                      kinds += 1;
+                      made.kind = LinkToOutside::Kind::kTunnel;
+                      return read_tunnel(made, plant.directory, value);
+                    }});
   TRY(at.fields(fields));
-  if (!has_kind) return fail("{}: leads nowhere; allowed: nat or tap", at.place());
+  if (kinds == 0) return fail("{}: leads nowhere; allowed: nat, tap or tunnel", at.place());
+  if (kinds > 1) return fail("{}: leads to several places; allowed: one of nat, tap and tunnel", at.place());
   plant.links.push_back(std::move(made));
   return {};
 }

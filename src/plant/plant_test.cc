@@ -50,6 +50,52 @@ TEST(Plant, IsReadWithItsPlaces) {
   EXPECT_EQ(conduit.modbus->rules[0].addresses, (net::inspect::AddressRange{0, 99}));
 }
 
+// The tank with a link to other hosts in its control zone.
+std::string tunnel_text(const std::string& tunnel) {
+  return tank_text() + fmt::format("\n  links:\n    halls:\n      zone: control\n      tunnel: {{{}}}\n", tunnel);
+}
+
+TEST(Plant, ReadsATunnelToOtherHosts) {
+  constexpr std::string_view kKey = "vRu62YUtgAQ/u8Mj6AvQ2cY84W8xy3VtmIdwXTnjblY=";
+  const std::string peers = fmt::format("peers: {{hall2: {{key: {}, address: '192.0.2.2:51820'}}}}", kKey);
+  const auto plant = parse_plant(tunnel_text("key: hall1.key, vni: 100, vnis: [10:5010], mtu: 1400, " + peers),
+                                 "tank.yaml", "/plants");
+  ASSERT_TRUE(plant) << plant.error().message;
+  const LinkToOutside& link = plant->links.back();
+  EXPECT_EQ(link.kind, LinkToOutside::Kind::kTunnel);
+  EXPECT_EQ(link.key_file, "/plants/hall1.key");
+  EXPECT_EQ(link.listen.to_string(), "[::]:51820");
+  EXPECT_EQ(link.tunnel.path_mtu, 1400);
+  EXPECT_EQ(link.tunnel.segments, (std::vector<net::tunnel::Segment>{{0, 100}, {10, 5010}}));
+  ASSERT_EQ(link.tunnel.peers.size(), 1u);
+  EXPECT_EQ(net::tunnel::key_text(link.tunnel.peers[0].key), kKey);
+  EXPECT_EQ(link.tunnel.peers[0].endpoint->to_string(), "192.0.2.2:51820");
+  EXPECT_NE(draw_svg(*plant).find("tunnel to hall2"), std::string::npos);
+  EXPECT_EQ(tunnel_socket("/run/tank/plant", link), "/run/tank/plant/halls.tunnel.sock");
+
+  const std::pair<std::string, const char*> wrong[] = {
+      {"vni: 100, " + peers, "tunnel.key: is missing"},
+      {"key: k, " + peers, "0 VNIs: allowed: 1 to 64"},
+      {"key: k, vni: 100", "0 peers: allowed: 1 to 32"},
+      {"key: k, vni: 16777216, " + peers, "tunnel.vni '16777216'"},
+      {"key: k, vnis: [4095:1], " + peers, "tunnel.vnis[0] '4095:1'"},
+      {"key: k, vnis: [10:1, 11:1], " + peers, "VLAN 11 with VNI 1: one of them stands twice"},
+      {"key: k, vni: 1, mtu: 100, " + peers, "tunnel.mtu '100'"},
+      {"key: k, vni: 1, peers: {hall2: {address: '192.0.2.2:1'}}", "tunnel.peers.hall2.key: is missing"},
+      {"key: k, vni: 1, peers: {hall2: {key: abc}}", "tunnel.peers.hall2.key 'abc': no key"},
+      {"key: k, vni: 1, listen: here, " + peers, "tunnel.listen 'here': allowed: ADDRESS:PORT"},
+  };
+  for (const auto& [text, what] : wrong) {
+    const auto parsed = parse_plant(tunnel_text(text), "tank.yaml", "");
+    ASSERT_FALSE(parsed) << text;
+    EXPECT_NE(parsed.error().message.find(what), std::string::npos) << parsed.error().message;
+  }
+  const auto both =
+      parse_plant(tank_text() + "\n  links:\n    far: {zone: control, tap: t, nat: {}}\n", "tank.yaml", "");
+  ASSERT_FALSE(both);
+  EXPECT_NE(both.error().message.find("leads to several places"), std::string::npos);
+}
+
 TEST(Plant, NamesFileLineAndValueOfWhatIsWrong) {
   const std::pair<std::pair<const char*, const char*>, const char*> cases[] = {
       {{"kind: Plant", "kind: Garden"}, "tank.yaml:2: kind 'Garden': allowed: Plant"},

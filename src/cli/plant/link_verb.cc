@@ -10,6 +10,8 @@
 #include "net/link/nat.h"
 #include "net/link/patch.h"
 #include "net/link/tap.h"
+#include "net/link/tunnel_link.h"
+#include "net/tunnel/key_file.h"
 #include "net/vhost/front_end.h"
 #include "plant/compile.h"
 #include "support/log.h"
@@ -27,8 +29,15 @@ const std::vector<std::string> kCalls{"socket",   "connect",  "sendmsg",        
 const std::vector<std::string> kNatCalls{"bind",        "listen",      "accept", "accept4", "getsockopt",
                                          "getsockname", "getpeername", "ioctl",  "openat",  "stat"};
 
-Result<> give_up(const plant::LinkToOutside& link) {
+// A tunnel hears many datagrams at once, and takes the socket of who asks for its state away at its end.
+const std::vector<std::string> kTunnelCalls{"accept4", "recvmmsg", "unlink"};
+
+Result<> give_up(const plant::LinkToOutside& link, const std::string& directory) {
   Confinement confinement{.removable_in = {}, .readable = {}, .calls = kCalls};
+  if (link.kind == plant::LinkToOutside::Kind::kTunnel) {
+    confinement.removable_in = {directory};
+    confinement.calls.insert(confinement.calls.end(), kTunnelCalls.begin(), kTunnelCalls.end());
+  }
   if (link.kind == plant::LinkToOutside::Kind::kNat) {
     confinement.readable = {"/etc/resolv.conf"};
     confinement.calls.insert(confinement.calls.end(), kNatCalls.begin(), kNatCalls.end());
@@ -51,6 +60,30 @@ void LinkVerb::add_options(CLI::App& options) {
       ->required();
 }
 
+// A device, a key and a socket of its own are files; then files are given up, and only then are there threads and
+// frames.
+Result<std::unique_ptr<net::link::Link>> LinkVerb::open_confined(const plant::Plant& plant,
+                                                                 const plant::LinkToOutside& link) const {
+  if (link.kind == plant::LinkToOutside::Kind::kTunnel) {
+    net::link::TunnelLinkConfig config{
+        .tunnel = link.tunnel, .listen = link.listen, .status_path = plant::tunnel_socket(directory_, link)};
+    config.tunnel.key = TRY(net::tunnel::read_key_file(link.key_file));
+    auto tunnel = TRY_IN(fmt::format("link '{}'", link.name), net::link::TunnelLink::create(config));
+    TRY(give_up(link, directory_));
+    log::info("link '{}': {}", link.name, tunnel->describe());
+    tunnel->start();
+    return tunnel;
+  }
+  const net::link::LinkConfig config = TRY(plant::link_config_of(plant, link));
+  if (link.kind == plant::LinkToOutside::Kind::kTap) {
+    Fd device = TRY(net::link::TapLink::open(config.tap));
+    TRY(give_up(link, directory_));
+    return net::link::TapLink::adopt(std::move(device));
+  }
+  TRY(give_up(link, directory_));
+  return net::link::NatLink::create(config);
+}
+
 Result<> LinkVerb::serve() {
   const plant::Plant plant = TRY(plant::load_plant(file_));
   const auto found = std::ranges::find(plant.links, link_, &plant::LinkToOutside::name);
@@ -59,18 +92,11 @@ Result<> LinkVerb::serve() {
     for (const auto& each : plant.links) names.push_back(each.name);
     return fail("--link '{}': allowed: {}", link_, fmt::join(names, ", "));
   }
-  const net::link::LinkConfig config = TRY(plant::link_config_of(plant, *found));
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
-  // A device needs a file; then files are given up, and only then are there threads and frames.
-  Fd device;
-  const bool is_tap = found->kind == plant::LinkToOutside::Kind::kTap;
-  if (is_tap) device = TRY(net::link::TapLink::open(config.tap));
-  TRY(give_up(*found));
-  const auto outside =
-      is_tap ? TRY(net::link::TapLink::adopt(std::move(device))) : TRY(net::link::NatLink::create(config));
+  const auto outside = TRY(open_confined(plant, *found));
   const auto port = TRY(net::vhost::FrontEnd::create(fmt::format("{}/{}.sock", directory_, found->name)));
   const auto patch = TRY(net::link::Patch::create(*port, *outside));
   const Thread carrier("patch", [&] {

@@ -3,9 +3,16 @@
 #include <cstdio>
 
 #include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include <CLI/CLI.hpp>
 
+#include "cli/plant/up_verb.h"
+#include "net/server/listen.h"
+#include "net/tunnel/key_file.h"
+#include "net/tunnel/vxlan.h"
+#include "plant/compile.h"
 #include "plant/explain.h"
 #include "plant/graph.h"
 #include "plant/values.h"
@@ -60,7 +67,16 @@ int PlantVerb::run() {
 }
 
 void NetworkVerb::add_options(CLI::App& options) {
+  app_ = &options;
   options.require_subcommand(1);
+  CLI::App* const tunnels = options.add_subcommand("tunnels", "Say in which state a running plant's tunnels are");
+  tunnels->add_option("file", file_, "The plant's description (plant.yaml)")->type_name("FILE");
+  tunnels->add_option("--directory", directory_, "The plant's folder, where 'up' was given one")->type_name("DIR");
+  CLI::App* const keygen = options.add_subcommand("keygen", "Make this host's private key, and say its public one");
+  CLI::App* const key = options.add_subcommand("key", "Say the public key and the address that go with a private key");
+  for (CLI::App* const verb : {keygen, key}) {
+    verb->add_option("file", key_file_, "The private key's file, for its owner alone")->required()->type_name("FILE");
+  }
   CLI::App* const explain = options.add_subcommand("explain", "Say which rule decides about a connection");
   explain->footer(
       "Exit status: 0 it passes, 1 it does not, 2 the question or the plant's description is wrong.\n\n"
@@ -75,7 +91,51 @@ void NetworkVerb::add_options(CLI::App& options) {
   explain->add_option("--address", addresses_, "Its first address, or FIRST-LAST (0)")->type_name("RANGE");
 }
 
-Result<int> NetworkVerb::explain() {
+Result<int> NetworkVerb::show_key(bool make) const {
+  HostRandom random;
+  const net::tunnel::Secret secret =
+      make ? TRY(net::tunnel::make_key_file(key_file_, random)) : TRY(net::tunnel::read_key_file(key_file_));
+  const net::tunnel::Bytes32 key = net::tunnel::public_key_of(secret);
+  print(fmt::format("public key {}\naddress    {}\n", net::tunnel::key_text(key),
+                    net::tunnel::address_of_key(key).to_string()));
+  return 0;
+}
+
+Result<int> NetworkVerb::show_tunnels() const {
+  const plant::Plant plant = TRY(plant::load_plant(file_));
+  const std::string directory = directory_.empty() ? folder_of(plant.name) : directory_;
+  int status = 0;
+  for (const plant::LinkToOutside& link : plant.links) {
+    if (link.kind != plant::LinkToOutside::Kind::kTunnel) continue;
+    const auto socket =
+        net::server::connect_to(plant::tunnel_socket(fmt::format("{}/{}", directory, link.card.on.name), link));
+    if (!socket) {
+      print(fmt::format("{}: does not run\n", link.name));
+      status = kDropped;
+      continue;
+    }
+    const timeval patience{.tv_sec = 10, .tv_usec = 0};
+    (void)::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    const uint8_t question = '\n';
+    TRY(write_all(socket->get(), {&question, 1}));
+    std::string answer;
+    char bytes[4096];
+    for (ssize_t count = 0; (count = ::recv(socket->get(), bytes, sizeof bytes, 0)) > 0;) {
+      answer.append(bytes, static_cast<size_t>(count));
+    }
+    print(fmt::format("{}: {}", link.name, answer.empty() ? "does not answer\n" : answer));
+    if (answer.empty()) status = kDropped;
+  }
+  return status;
+}
+
+Result<int> NetworkVerb::dispatch() const {
+  const std::string verb = app_->get_subcommands().front()->get_name();
+  if (verb == "explain") return explain();
+  return verb == "tunnels" ? show_tunnels() : show_key(verb == "keygen");
+}
+
+Result<int> NetworkVerb::explain() const {
   const auto [first, last] =
       TRY_IN(fmt::format("--address '{}'", addresses_), plant::parse_range(addresses_, 0, UINT16_MAX));
   const plant::Plant plant = TRY(plant::load_plant(file_));
@@ -91,7 +151,7 @@ Result<int> NetworkVerb::explain() {
 }
 
 int NetworkVerb::run() {
-  const auto status = explain();
+  const auto status = dispatch();
   if (status) return *status;
   print_message(status.error().message);
   return kUsageErrorStatus;

@@ -24,19 +24,26 @@ class PlantVerb final : public Verb {
   std::string file_ = "plant.yaml", output_;
 };
 
-// "bulkhead network explain": which rule of a plant decides about a connection.
+// "bulkhead network": explain says which rule of a plant decides about a connection, tunnels in which state those to
+// other hosts are; keygen and key make and show the keys that hosts are known by.
 class NetworkVerb final : public Verb {
  public:
   [[nodiscard]] std::string name() const override { return "network"; }
-  [[nodiscard]] std::string summary() const override { return "Explain what a plant's zones and conduits decide"; }
+  [[nodiscard]] std::string summary() const override {
+    return "Explain what a plant's conduits decide; tunnels to other hosts";
+  }
   void add_options(CLI::App& options) override;
-  // 0: it passes; 1: it does not; 2: the question or the file is wrong.
+  // 0: it passes, or done; 1: it does not, or a tunnel does not run; 2: the question or the file is wrong.
   int run() override;
 
  private:
-  [[nodiscard]] Result<int> explain();
+  [[nodiscard]] Result<int> dispatch() const;
+  [[nodiscard]] Result<int> explain() const;
+  [[nodiscard]] Result<int> show_tunnels() const;
+  [[nodiscard]] Result<int> show_key(bool make) const;
 
-  std::string file_ = "plant.yaml", from_, to_, service_, modbus_, addresses_ = "0";
+  CLI::App* app_ = nullptr;
+  std::string file_ = "plant.yaml", directory_, key_file_, from_, to_, service_, modbus_, addresses_ = "0";
   unsigned unit_ = 1;
 };
 

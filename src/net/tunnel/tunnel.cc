@@ -45,7 +45,7 @@ Tunnel::Tunnel(const TunnelConfig& config, RandomSource& random)
   sources_.fill(switching::RateLimit(kHandshakesASource, kHandshakesASource));
 }
 
-Result<std::unique_ptr<Tunnel>> Tunnel::create(TunnelConfig config, RandomSource& random) {
+Result<> check_tunnel(const TunnelConfig& config) {
   if (config.peers.empty() || config.peers.size() > TunnelConfig::kMaximumPeers) {
     return fail("{} peers: allowed: 1 to {}", config.peers.size(), TunnelConfig::kMaximumPeers);
   }
@@ -63,11 +63,19 @@ Result<std::unique_ptr<Tunnel>> Tunnel::create(TunnelConfig config, RandomSource
   if (config.path_mtu < TunnelConfig::kLeastPathMtu) {
     return fail("path MTU {}: allowed: {} to 65535", config.path_mtu, TunnelConfig::kLeastPathMtu);
   }
+  for (auto each = config.peers.begin(); each != config.peers.end(); ++each) {
+    const auto same = [each](const auto& other) { return other.key == each->key || other.name == each->name; };
+    if (std::any_of(config.peers.begin(), each, same))
+      return fail("peer '{}': its name or key stands twice", each->name);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Tunnel>> Tunnel::create(const TunnelConfig& config, RandomSource& random) {
+  TRY(check_tunnel(config));
   std::unique_ptr<Tunnel> made(new Tunnel(config, random));
   for (const PeerConfig& each : config.peers) {
     if (each.key == made->own_.public_key) return fail("peer '{}': its key is this side's own", each.name);
-    const auto same = [&each](const auto& other) { return other->key == each.key || other->name == each.name; };
-    if (std::ranges::any_of(made->peers_, same)) return fail("peer '{}': its name or key stands twice", each.name);
     const auto shared = agree(made->own_.private_key, each.key);
     if (!shared) return fail("peer '{}': its key is of no use", each.name);
     made->peers_.push_back(std::make_unique<Peer>(each.name, each.key, *shared, each.endpoint));

@@ -42,6 +42,9 @@ struct TunnelConfig {
   uint16_t path_mtu = 1500;
 };
 
+// What can be said without this side's key. The error names the peer or number.
+Result<> check_tunnel(const TunnelConfig& config);
+
 struct Now {
   uint64_t ns = 0;       // monotonic
   uint64_t wall_ns = 0;  // since 1970; must not fall back from one life of a host to the next
@@ -78,7 +81,7 @@ class Tunnel {
   static constexpr size_t kMaximumFrame = kMaximumDatagram - sizeof(DataHeader) - kTagSize - kEnvelopeSize - kPadding;
 
   // random outlives the tunnel. The error names the peer or number.
-  static Result<std::unique_ptr<Tunnel>> create(TunnelConfig config, RandomSource& random);
+  static Result<std::unique_ptr<Tunnel>> create(const TunnelConfig& config, RandomSource& random);
 
   // A frame from the switch, whole and with right checksums; changed in passing.
   void send(MutableByteSpan frame, const Now& now, TunnelOutput& output);

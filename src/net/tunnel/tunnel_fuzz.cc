@@ -22,7 +22,7 @@ class World {
     path_.waiting.clear();
     path_.advance(2 * kSecond_ns);
     constexpr uint64_t kLongEnough_ns = kRejectAfter_ns + kDeadAfter_ns + 4 * kRekeyTimeout_ns;
-    path_.run(kLongEnough_ns);
+    path_.run(kLongEnough_ns, 3 * kSecond_ns);
     const std::vector<uint8_t> frame = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xB5, 1, 2, 3, 4};
     one_.delivered.clear();
     two_.delivered.clear();

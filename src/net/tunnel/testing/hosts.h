@@ -68,11 +68,10 @@ class Path {
       carry(next);
     }
   }
-  // Half a second at a time, with what is due.
-  void run(uint64_t duration_ns) {
-    constexpr uint64_t kTick_ns = 500'000'000;
+  // A tick at a time, with what is due.
+  void run(uint64_t duration_ns, uint64_t tick_ns = 500'000'000) {
     for (const uint64_t end = now.ns + duration_ns; now.ns < end;) {
-      advance(kTick_ns);
+      advance(tick_ns);
       for (Host* const host : hosts) host->tick();
       settle();
     }
