@@ -313,13 +313,25 @@ Result<> read_probe(ProbeConfig& probe, const Cursor& at) {
 }
 
 // A flag of "bulkhead run" by the same name; paths count from the plant's folder.
+// The path in a flag's value counts from directory: FILE, or of a disk also file=FILE among other properties. An NBD
+// server's address is no path.
+void count_from(const std::string& directory, std::string& text) {
+  size_t at = 0;
+  if (const size_t behind = text.find(",file="); text.starts_with("file=")) {
+    at = 5;
+  } else if (behind != std::string::npos) {
+    at = behind + 6;
+  }
+  const std::string_view path = std::string_view(text).substr(at);
+  if (directory.empty() || path.starts_with('/') || path.starts_with("nbd")) return;
+  text.insert(at, directory + "/");
+}
+
 Cursor::Field run_field(std::string_view name, MachineConfig& machine, const std::string* directory) {
   return {name, [name, &machine, directory](const Cursor& at) -> Result<> {
             return at.list(16, [&](const Cursor& item) -> Result<> {
               std::string text = TRY(item.text());
-              if (directory != nullptr && !directory->empty() && !text.starts_with('/')) {
-                text = fmt::format("{}/{}", *directory, text);
-              }
+              if (directory != nullptr) count_from(*directory, text);
               machine.arguments.push_back(fmt::format("--{}", name));
               machine.arguments.push_back(std::move(text));
               return {};

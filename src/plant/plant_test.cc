@@ -96,6 +96,20 @@ TEST(Plant, ReadsATunnelToOtherHosts) {
   EXPECT_NE(both.error().message.find("leads to several places"), std::string::npos);
 }
 
+TEST(Plant, PathsCountFromTheFilesDirectory) {
+  std::string text = tank_text();
+  const std::string line = "kernel: vmlinuz\n      after";
+  text.replace(text.find(line), 15,
+               "kernel: /boot/vmlinuz\n      disk: [a.img, 'file=b.qcow2,format=qcow2', 'bus=nvme,file=/c.img', "
+               "'file=nbd://10.0.0.7/d,format=raw']");
+  const auto plant = parse_plant(text, "tank.yaml", "/plants");
+  ASSERT_TRUE(plant) << plant.error().message;
+  EXPECT_EQ(plant->machines[1].arguments,
+            (std::vector<std::string>{"--kernel", "/boot/vmlinuz", "--disk", "/plants/a.img", "--disk",
+                                      "file=/plants/b.qcow2,format=qcow2", "--disk", "bus=nvme,file=/c.img", "--disk",
+                                      "file=nbd://10.0.0.7/d,format=raw"}));
+}
+
 TEST(Plant, NamesFileLineAndValueOfWhatIsWrong) {
   const std::pair<std::pair<const char*, const char*>, const char*> cases[] = {
       {{"kind: Plant", "kind: Garden"}, "tank.yaml:2: kind 'Garden': allowed: Plant"},
