@@ -87,6 +87,23 @@ void Server::log_refusals() {
   }
 }
 
+// A line for the first such frame of a port in a second, with how many there were since the line before.
+void Server::log_forged(const Port& port, size_t kind, Forgeries& forged, ByteSpan frame, uint64_t now_ns) {
+  constexpr uint64_t kOnce_ns = 1'000'000'000;
+  ++forged.untold;
+  if (forged.told_ns != 0 && now_ns - forged.told_ns < kOnce_ns) return;
+  const frame::Headers headers = frame::read_headers(frame);
+  std::string who = headers.source.to_string();
+  if (headers.arp) {
+    who += fmt::format(", ARP {} asks for {}", headers.arp->sender.to_string(), headers.arp->target.to_string());
+  } else if (headers.ip) {
+    who += fmt::format(", IP {} -> {}", headers.ip->source.to_string(), headers.ip->destination.to_string());
+  }
+  log::warning("switch '{}': {} sends as {}: refused: {} ({} since the line before)", name_, port.name, who,
+               to_string(kForged[kind]), std::exchange(forged.untold, 0));
+  forged.told_ns = now_ns;
+}
+
 std::string Server::list_ports() const {
   std::string text = fmt::format("{:<24} {:<16} {:<16} {:<5} {:>12} {:>12} {:>10} {:>10}  {}\n", "PORT", "ZONE",
                                  "GROUP", "LINK", "FRAMES IN", "FRAMES OUT", "REFUSED", "LOST", "DROPPED");

@@ -231,12 +231,21 @@ void Server::take(Port& port, MutableByteSpan frame, const frame::Offload& offlo
   }
   // Whoever reads what a connection says reads it as its receiver will: in packets.
   if (!offload.is_segmented() || !firewall_.inspects(*port.id)) {
-    return switch_.forward(*port.id, frame, now, *this, offload);
+    return forward(port, frame, offload, now);
   }
   frame::for_each_piece(frame, offload, [&](ByteSpan piece) {
-    switch_.forward(*port.id, piece, now, *this);
+    forward(port, piece, {}, now);
     return true;
   });
+}
+
+void Server::forward(Port& port, ByteSpan frame, const frame::Offload& offload, uint64_t now) {
+  switch_.forward(*port.id, frame, now, *this, offload);
+  const switching::Counters& counters = *switch_.counters(*port.id);
+  for (size_t i = 0; i < kForged.size(); ++i) {
+    const uint64_t count = counters.dropped(kForged[i]);
+    if (std::exchange(port.forged[i].count, count) != count) log_forged(port, i, port.forged[i], frame, now);
+  }
 }
 
 // A bad line loses and spoils packets, not what they are pieces of.
@@ -252,7 +261,7 @@ void Server::run_inward(Port& port, uint64_t now) {
   while (port.inward->next_ns() <= now) {
     const std::vector<uint8_t> arrived = port.inward->receive(now);
     if (arrived.empty()) break;
-    switch_.forward(*port.id, arrived, now, *this);
+    forward(port, arrived, {}, now);
   }
   arm(port);
 }

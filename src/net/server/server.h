@@ -4,6 +4,7 @@
 // else.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -54,6 +55,15 @@ class Server final : private switching::Output {
   ~Server() override;
 
  private:
+  // Drops of frames in which a card is not who it may be.
+  static constexpr std::array kForged = {switching::Drop::kForgedMac, switching::Drop::kForgedAddress,
+                                         switching::Drop::kNetworkService};
+
+  struct Forgeries {
+    uint64_t count = 0;  // the counter of this drop when it was last looked at
+    uint64_t untold = 0, told_ns = 0;
+  };
+
   // Where frames leave and come: a port of the switch, with or without somebody at its other end.
   struct Port {
     std::string name;
@@ -65,6 +75,7 @@ class Server final : private switching::Output {
     std::unique_ptr<Connection> connection;
     std::unique_ptr<fault::Faults> inward, outward;
     uint64_t refused_connections = 0;
+    std::array<Forgeries, kForged.size()> forged;
     uint64_t lost = 0;  // nobody there, or no room
     bool is_draining = false;
     EventLoop::TimerId timer = 0;
@@ -85,12 +96,14 @@ class Server final : private switching::Output {
   [[nodiscard]] Port* find(uint64_t serial) const;
   void drain(Port& port);
   void take(Port& port, MutableByteSpan frame, const frame::Offload& offload, uint64_t now_ns);
+  void forward(Port& port, ByteSpan frame, const frame::Offload& offload, uint64_t now_ns);
   void run_inward(Port& port, uint64_t now_ns);
   void arm(Port& port);
   void run_outward(Port& port);
   void probe_for_loops();
   void after_forwarding(uint64_t now_ns);
   void log_refusals();
+  void log_forged(const Port& port, size_t kind, Forgeries& forged, ByteSpan frame, uint64_t now_ns);
   void deliver(switching::PortId port, const switching::OutputFrame& frame) override;
   static void send_through(fault::Faults& faults, ByteSpan frame, const frame::Offload& offload, uint64_t now_ns);
   void write_to(Port& port, ByteSpan frame, const frame::Offload& offload);
