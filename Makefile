@@ -1,7 +1,7 @@
 # Two commands for a fresh Debian 12. Everything else is in tools/dev.
 .PHONY: demo test
 
-# Boots Debian's kernel in a Bulkhead VM: to a shell at a terminal, else through a short tour that ends by itself.
+# A plant of six Debian machines in five zones: a tour that ends by itself; at a terminal the plant stays up behind it, until Ctrl-C.
 demo:
 	@tools/demo
 

@@ -32,7 +32,7 @@ def make_disk(folder, image_format):
 def arguments(disk, image_format, bus, words, *more):
     folder = GUESTS / "amd64"
     return ["run", "--engine", "soft", "--memory", "512M", "--kernel", folder / "vmlinuz", "--initrd", folder / "disks-initrd",
-            "--cmdline", f"console=ttyS0 panic=-1 quiet task=root {words}", "--disk", f"file={disk},format={image_format},bus={bus}", *more]
+            "--cmdline", f"console=ttyS0 panic=-1 quiet task=debian debian.label=root {words}", "--disk", f"file={disk},format={image_format},bus={bus}", *more]
 
 
 def check_file_system(folder, disk, image_format):
