@@ -219,7 +219,7 @@ class Screen:
 
 
 def mbpoll(words):
-    return f"mbpoll -m tcp -a 1 -t 4 -0 -o 2 -1 -q {words}"
+    return f"mbpoll -m tcp -a 1 -t 4 -0 -o 10 -1 -q {words}"
 
 
 def values_move(report, screen, began, has_historian):
@@ -253,6 +253,11 @@ def operate(report, plant, screen):
 
 
 def attack(report, plant, desk):
+    def alone(command):
+        """In a second of its own: the switch writes 20 refusals a second to its log, and machines look for each other all the time."""
+        time.sleep(1.1)
+        return desk.run(command)
+
     if "broker" in plant.machines:
         status, said = desk.run(f"mosquitto_sub -h {BROKER} -t plant/tank -C 3 -W 60")
         levels = re.findall(r'"level": (\d+)', said)
@@ -260,10 +265,10 @@ def attack(report, plant, desk):
     status, said = desk.run(mbpoll(f"-r 0 -c 2 {PLC}"))
     read = re.search(r"\[0\]:\s+(\d+)", said)
     report.claim(f"allowed: it reads the level from the PLC: {read[1] if read else '?'} mm", status == 0 and read is not None, "" if read else said)
-    status, said = desk.run(mbpoll(f"-r 10 {PLC} 1700"))
+    status, said = alone(mbpoll(f"-r 10 {PLC} 1700"))
     report.claim("refused: it writes the setpoint: the PLC never sees it, the attacker gets 'Illegal function'", status != 0 and "Illegal function" in said,
                  "" if "Illegal function" in said else said)
-    status, said = desk.run(mbpoll(f"-r 20 -c 2 {PLC}"))
+    status, said = alone(mbpoll(f"-r 20 -c 2 {PLC}"))
     report.claim("refused: it reads the engineer's registers: 'Illegal data address'", status != 0 and "Illegal data address" in said,
                  "" if "Illegal data address" in said else said)
     _, said = desk.run(f"ip addr flush dev eth0; ip addr add {STATION}/24 dev eth0; " + mbpoll(f"-r 10 {PLC} 1700")
@@ -273,16 +278,18 @@ def attack(report, plant, desk):
                        + "; ip link set eth0 address $mac")
     report.claim("refused: it takes another MAC address and reads: nothing comes back", "Connection failed" in said, "" if "Connection failed" in said else said)
     targets = [PLC, BROKER, STATION] if "broker" in plant.machines else [PLC]
-    status, said = desk.run(f"nmap -n -Pn -T5 --max-retries 1 -p 22,80,102,502,1883,8086 {' '.join(targets)}")
-    opened = re.findall(r"^Nmap scan report for (\S+)|^(\d+)/tcp +open", said, re.MULTILINE)
-    found, host = [], ""
-    for name, port in opened:
-        host = name or host
-        if port:
-            found.append(f"{host}:{port}")
-    expected = [f"{PLC}:502"] + ([f"{BROKER}:1883"] if "broker" in plant.machines else [])
-    report.claim(f"refused: nmap scans {len(targets)} machines and finds what the conduits name, and nothing else: {', '.join(found)}",
-                 sorted(found) == sorted(expected), "" if sorted(found) == sorted(expected) else said)
+    expected = {f"{PLC}:502"} | ({f"{BROKER}:1883"} if "broker" in plant.machines else set())
+    for _ in range(3):  # a host under load may miss an answer
+        _, said = alone(f"nmap -n -Pn --initial-rtt-timeout 2s --min-rtt-timeout 1s --max-retries 1 -p 22,80,102,502,1883,8086 {' '.join(targets)}")
+        found, host = set(), ""
+        for name, port in re.findall(r"^Nmap scan report for (\S+)|^(\d+)/tcp +open", said, re.MULTILINE):
+            host = name or host
+            if port:
+                found.add(f"{host}:{port}")
+        if not found < expected:
+            break
+    report.claim(f"refused: nmap scans {len(targets)} machines and finds what the conduits name, and nothing else: {', '.join(sorted(found))}",
+                 found == expected, "" if found == expected else said)
 
 
 LOGGED = [
