@@ -1,37 +1,21 @@
 // Writing compressed clusters: packed one behind the other, several to a host cluster, each of which counts once.
-#include <zlib.h>
 #include <zstd.h>
 
 #include "block/format/big_endian.h"
+#include "block/format/deflate.h"
 #include "block/format/qcow2/qcow2_image.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
 
-// Readers inflate with a window of 4 KiB.
-constexpr int kWindowBits = -12, kMemoryLevel = 9, kZstdLevel = 3;
+constexpr int kZstdLevel = 3;
 
 // Empty when the result would not be smaller.
-std::vector<uint8_t> deflate_cluster(ByteSpan from) {
-  z_stream stream{};
-  if (::deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, kWindowBits, kMemoryLevel, Z_DEFAULT_STRATEGY) !=
-      Z_OK) {
-    return {};
-  }
-  std::vector<uint8_t> to(from.size() - 1);
-  stream.next_in = const_cast<Bytef*>(from.data());
-  stream.avail_in = static_cast<uInt>(from.size());
-  stream.next_out = to.data();
-  stream.avail_out = static_cast<uInt>(to.size());
-  const bool ended = ::deflate(&stream, Z_FINISH) == Z_STREAM_END;
-  to.resize(ended ? to.size() - stream.avail_out : 0);
-  ::deflateEnd(&stream);
-  return to;
-}
-
 std::vector<uint8_t> pack_zstd(ByteSpan from) {
+  thread_local const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(::ZSTD_createCCtx(), ::ZSTD_freeCCtx);
+  if (!context) return {};
   std::vector<uint8_t> to(from.size() - 1);
-  const size_t size = ::ZSTD_compress(to.data(), to.size(), from.data(), from.size(), kZstdLevel);
+  const size_t size = ::ZSTD_compressCCtx(context.get(), to.data(), to.size(), from.data(), from.size(), kZstdLevel);
   to.resize(::ZSTD_isError(size) != 0 ? 0 : size);
   return to;
 }
@@ -105,7 +89,10 @@ Status Qcow2Image::write_compressed(uint64_t offset, ByteSpan bytes) {
       padded.resize(cluster);
       piece = padded;
     }
-    if (whole) packed = header_.compression == Compression::kZstd ? pack_zstd(piece) : deflate_cluster(piece);
+    if (whole && header_.compression == Compression::kZstd) packed = pack_zstd(piece);
+    if (whole && header_.compression == Compression::kZlib) {
+      packed = deflate(piece, DeflateForm::kRaw, piece.size() - 1);
+    }
     if (packed.empty()) {
       if (const Status status = write(offset, bytes.first(part)); status != Status::kOk) return status;
     } else if (const Outcome<> outcome = write_packed(offset, packed); !outcome) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include <zlib.h>
+#include "block/format/deflate.h"
 
 namespace bulkhead::block::vmdk {
 namespace {
@@ -40,7 +40,7 @@ StreamWriter::StreamWriter(std::unique_ptr<Store> store, SparseHeader header)
       table_(align_up(header.table_bytes(), kSector)),
       directory_(header.directory_bytes()) {}
 
-Result<std::unique_ptr<Image>> StreamWriter::open(std::unique_ptr<Store> store, Descriptor) {
+Result<std::unique_ptr<Image>> StreamWriter::open(std::unique_ptr<Store> store, const Descriptor&) {
   std::vector<uint8_t> bytes(kSector);
   TRY(store->read_all(0, bytes));
   const SparseHeader header = TRY(parse_sparse_header(bytes, store->name(), 0, TRY(store->size())));
@@ -86,15 +86,14 @@ Status StreamWriter::write_grain(uint64_t grain, ByteSpan bytes) {
   }
   std::vector<uint8_t> whole(bytes.begin(), bytes.end());
   whole.resize(header_.grain * kSector);
-  uLongf size = ::compressBound(static_cast<uLong>(whole.size()));
-  std::vector<uint8_t> packed(kGrainMarkerBytes + size);
-  if (::compress2(&packed[kGrainMarkerBytes], &size, whole.data(), static_cast<uLong>(whole.size()),
-                  Z_DEFAULT_COMPRESSION) != Z_OK) {
-    return Status::kIoError;
-  }
-  packed.resize(align_up(kGrainMarkerBytes + size, kSector));
+  // Some more than the grain itself, for one that cannot be compressed.
+  const std::vector<uint8_t> body = deflate(whole, DeflateForm::kZlib, whole.size() + whole.size() / 64 + 64);
+  if (body.empty()) return Status::kIoError;
+  std::vector<uint8_t> packed(kGrainMarkerBytes);
+  packed.insert(packed.end(), body.begin(), body.end());
+  packed.resize(align_up(packed.size(), kSector));
   store(&packed[0], grain * header_.grain);
-  store(&packed[8], static_cast<uint32_t>(size));
+  store(&packed[8], static_cast<uint32_t>(body.size()));
   if (at_ + packed.size() / kSector > UINT32_MAX) return Status::kNoSpace;
   const Status status = store_->write(at_ * kSector, packed);
   store(&table_[grain % header_.table_entries * 4], static_cast<uint32_t>(at_));

@@ -14,7 +14,7 @@ Result<> write_stream_end(Store& store, const SparseHeader& header, uint64_t at,
 
 class StreamWriter final : public Image {
  public:
-  static Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Descriptor descriptor);
+  static Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, const Descriptor& descriptor);
 
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   [[nodiscard]] ImageInfo info() const override;

@@ -275,7 +275,7 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
   TRY(store->read_all(header.descriptor_at * kSector, bytes));
   Descriptor descriptor = TRY(parse_descriptor(text_of(bytes), store->name()));
   if (access == Access::kFill && (header.flags & kCompressed) != 0) {
-    return StreamWriter::open(std::move(store), std::move(descriptor));
+    return StreamWriter::open(std::move(store), descriptor);
   }
   auto only = TRY(SparseExtent::open(std::move(store), access));
   if ((access == Access::kReadWrite || access == Access::kCommit) && only->compressed()) {
