@@ -96,7 +96,7 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
   block::JobTarget target;
   if (verb == "snapshot" || verb == "mirror" || verb == "backup") target = TRY(parse_target(words));
   auto files = std::make_unique<block::HostFiles>(host_cache_of(config_.disks[index].value),
-                                                  block::ImageDisk::kDefaultThreadCount);
+                                                  block::ImageDisk::kDefaultThreadCount, disks_.key(index));
   // The old one first: it may hold files, and its thread has ended or is about to.
   job.reset();
   if (verb == "snapshot") job = std::make_unique<block::SnapshotJob>(*disk, std::move(files), std::move(target));
@@ -112,7 +112,8 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
 
 std::string DiskJobs::status(size_t index) {
   const DiskConfig& config = config_.disks[index].value;
-  std::string path = config.path, format = config.format.empty() ? "raw" : config.format;
+  std::string path = config.path,
+              format = config.format.empty() ? (config.secret.empty() ? "raw" : "luks") : config.format;
   if (block::LiveDisk* const live = disks_.live(index); live != nullptr)
     std::tie(path, format) = live->path_and_format();
   std::string line = fmt::format("file={}\tformat={}", shown(path), format);

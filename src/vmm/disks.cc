@@ -11,6 +11,7 @@ namespace bulkhead::vmm {
 namespace {
 
 Result<std::string> format_of(const DiskConfig& disk) {
+  if (disk.format.empty() && !disk.secret.empty()) return "luks";
   // An image taken for raw would be destroyed by the first write, and the guest sees rubbish.
   if (disk.format.empty()) {
     if (const std::string_view like = TRY(block::probe_format(disk.path)); like != "raw") {
@@ -52,9 +53,11 @@ Result<Disks::One> Disks::open_one(const DiskConfig& disk, unsigned thread_count
                                    const block::ErrorPolicyDisk::Listener& on_pause) {
   const auto access = disk.read_only ? block::Access::kReadOnly : block::Access::kReadWrite;
   const std::string format = TRY(format_of(disk));
-  block::OpenedDisk storage = TRY(block::open_disk(disk.path, format, access, host_cache_of(disk), thread_count));
-  std::unique_ptr<block::Disk> opened;
   One one;
+  if (!disk.secret.empty()) one.key = TRY(block::DiskKey::read(disk.secret));
+  block::OpenedDisk storage = TRY(block::open_disk(disk.path, format, access, host_cache_of(disk), thread_count,
+                                                   block::Access::kReadOnly, one.key));
+  std::unique_ptr<block::Disk> opened;
   if (disk.read_only || thread_count == 0) {
     opened = std::move(storage.disk);
   } else {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "block/encrypt/secret.h"
 #include "block/filter/metered_disk.h"
 #include "block/filter/throttle/throttle_disk.h"
 #include "block/job/live_disk.h"
@@ -26,11 +27,14 @@ class Disks {
   [[nodiscard]] block::MeteredDisk& operator[](size_t index) { return *disks_[index].top; }
   // Null when its storage stays what it is: a read-only disk, or one of a deterministic run.
   [[nodiscard]] block::LiveDisk* live(size_t index) { return disks_[index].live; }
+  // Null when it is not encrypted.
+  [[nodiscard]] const std::shared_ptr<block::DiskKey>& key(size_t index) const { return disks_[index].key; }
 
  private:
   Disks() = default;
   struct One {
     block::LiveDisk* live = nullptr;  // within top
+    std::shared_ptr<block::DiskKey> key;
     std::unique_ptr<block::MeteredDisk> top;
   };
   Result<One> open_one(const DiskConfig& disk, unsigned thread_count, const block::ErrorPolicyDisk::Listener& on_pause);

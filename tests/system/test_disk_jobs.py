@@ -20,11 +20,12 @@ FORMATS = ["raw", "qcow2", "vhdx", "vmdk"]
 class Machine:
     """A guest that writes records to a disk of 64 MiB."""
 
-    def __init__(self, folder, image_format="raw", count=1_000_000, more=""):
+    def __init__(self, folder, image_format="raw", count=1_000_000, more="", secret=None):
         self.folder, self.control, self.log = folder, folder / "control", folder / "log"
         self.base = folder / f"base.{image_format}"
-        subprocess.run([BULKHEAD, "image", "create", "-f", image_format, self.base, "64M"], check=True)
-        disk = f"file={self.base},format={image_format}{more}"
+        self.encrypted = ["--encrypt", secret] if secret else []
+        subprocess.run([BULKHEAD, "image", "create", "-f", image_format, self.base, "64M", *self.encrypted], check=True)
+        disk = f"file={self.base},format={image_format}{more}" + (f",encrypt={secret}" if secret else "")
         arguments = debian_arguments(task="records", extra_command_line=f"quiet records.count={count}", extra=["--disk", disk, "--control", self.control])
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([str(BULKHEAD), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -83,7 +84,7 @@ def check_records(machine, safe):
     raw.unlink(missing_ok=True)
     if image_format != "raw":
         subprocess.run([BULKHEAD, "image", "check", "-f", image_format, path], check=False, stdout=subprocess.DEVNULL)
-    subprocess.run([BULKHEAD, "image", "convert", "-f", image_format, path, raw], check=True)
+    subprocess.run([BULKHEAD, "image", "convert", "-f", image_format, *machine.encrypted, path, raw], check=True)
     assert raw.stat().st_size == 64 * MIB
     with raw.open("rb") as file:
         for number in range(max(1, safe - PLACES + 1), safe + 1):
@@ -131,6 +132,30 @@ def test_snapshots_are_made_and_committed_while_the_guest_writes(machines, image
     machine.wait_for_records(60)
     safe = machine.safe()
     machine.kill()
+    check_records(machine, safe)
+
+
+def test_an_encrypted_disk_stays_encrypted_in_every_job(machines, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"of this test")
+    machine = machines(image_format="luks", secret=secret)
+    machine.wait_for_records(30)
+    machine.disk("snapshot", 0, machine.folder / "one.qcow2")
+    machine.wait_for_records(30)
+    assert "are not encrypted" in machine.disk("mirror", 0, machine.folder / "open.raw", "-f", "raw", status=1)
+    machine.disk("backup", 0, machine.folder / "backup.luks", "-f", "luks")
+    machine.disk("mirror", 0, machine.folder / "moved.luks", "-f", "luks")
+    machine.wait_for_records(30)
+    machine.disk("snapshot", 0, machine.folder / "two.qcow2")
+    machine.wait_for_records(30)
+    machine.disk("commit", 0)
+    assert machine.storage() == (str(machine.folder / "moved.luks"), "luks")
+    machine.wait_for_records(10)
+    safe = machine.safe()
+    machine.kill()
+    for file in filter(pathlib.Path.is_file, machine.folder.iterdir()):
+        assert file.suffix in ("", ".luks", ".qcow2") and (file.name == "log" or b"record " not in file.read_bytes()), file
+    assert secret.read_text() not in machine.said()
     check_records(machine, safe)
 
 

@@ -9,6 +9,7 @@
 
 #include "block/format/image.h"
 #include "block/testing/crash_log.h"
+#include "block/testing/test_key.h"
 
 namespace bulkhead::block {
 namespace {
@@ -38,16 +39,18 @@ struct Shape {
   const char* name;
   const char* format;
   std::map<std::string, std::string> settings;
+  bool encrypted = false;
 };
 
 class Workload {
  public:
   Workload(const Shape& shape, uint64_t seed) : random_(seed) {
     const Format& format = *find_format(shape.format).value();
-    EXPECT_TRUE(format.create(disk_, {.size = kSectors * kSector, .settings = shape.settings}));
+    EXPECT_TRUE(format.create(disk_, {.size = kSectors * kSector,
+                                      .settings = shape.settings,
+                                      .key = shape.encrypted ? testing::test_key() : nullptr}));
     start_ = disk_;
-    auto image =
-        format.open(std::make_unique<RecordingStore>(disk_, log_), Access::kReadWrite, ImageOpener("/nowhere"));
+    auto image = format.open(std::make_unique<RecordingStore>(disk_, log_), Access::kReadWrite, testing::test_opener());
     EXPECT_TRUE(image) << image.error().message;
     std::vector<uint32_t> contents(kSectors);
     flushes_.push_back({0, 0, contents});
@@ -132,7 +135,7 @@ TEST_P(PowerCut, LosesNothingThatWasFlushed) {
       ++states;
       SCOPED_TRACE(fmt::format("seed {}, cut behind change {} of {}", seed, end, log.size()));
       auto disk = std::make_unique<MemoryStore>(testing::cut_state(flushed, log, flush, end, random));
-      const auto image = format.open(std::move(disk), Access::kReadWrite, ImageOpener("/nowhere"));
+      const auto image = format.open(std::move(disk), Access::kReadWrite, testing::test_opener());
       ASSERT_TRUE(image) << image.error().message;
       ASSERT_EQ(workload.fault(**image, end), "");
       if (const auto report = (*image)->check(Repair::kNone); report) {
@@ -161,7 +164,7 @@ TEST(PowerCutOfADiskThatDoesNotFlush, IsFound) {
   for (int i = 0; i < 20; ++i) {
     auto disk =
         std::make_unique<MemoryStore>(testing::cut_state(workload.start(), unflushed, 0, unflushed.size(), random));
-    const auto image = find_format("raw").value()->open(std::move(disk), Access::kReadOnly, ImageOpener("/nowhere"));
+    const auto image = find_format("raw").value()->open(std::move(disk), Access::kReadOnly, testing::test_opener());
     if (!workload.fault(**image, workload.log().size()).empty()) ++faults;
   }
   EXPECT_GT(faults, 10u);
@@ -172,6 +175,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Shape{"Raw", "raw", {}}, Shape{"Qcow2Of512", "qcow2", {{"cluster_size", "512"}}},
                       Shape{"Qcow2Of512Wide", "qcow2", {{"cluster_size", "512"}, {"refcount_bits", "64"}}},
                       Shape{"Qcow2Of4096", "qcow2", {{"cluster_size", "4096"}}}, Shape{"Qcow2Of65536", "qcow2", {}},
+                      Shape{"Qcow2Encrypted", "qcow2", {{"cluster_size", "4096"}, {"iterations", "1000"}}, true},
                       Shape{"VhdDynamic", "vhd", {{"block_size", "65536"}}},
                       Shape{"VhdOfSmallBlocks", "vhd", {{"block_size", "4096"}}}, Shape{"VmdkSparse", "vmdk", {}},
                       Shape{"Vhdx", "vhdx", {{"block_size", "1048576"}}},

@@ -10,6 +10,7 @@
 
 namespace bulkhead::block {
 
+class DiskKey;
 class Image;
 
 struct OpenedDisk {
@@ -20,6 +21,7 @@ struct OpenedDisk {
 // Without threads, requests are carried out by who submits them. The backing file is only read unless it is to be
 // written.
 Result<OpenedDisk> open_disk(const std::string& path, const std::string& format, Access access, HostCache cache,
-                             unsigned thread_count, Access backing_access = Access::kReadOnly);
+                             unsigned thread_count, Access backing_access = Access::kReadOnly,
+                             std::shared_ptr<DiskKey> key = nullptr);
 
 }  // namespace bulkhead::block

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "block/disk.h"
+#include "block/encrypt/secret.h"
 #include "block/store/store.h"
 
 namespace bulkhead::block {
@@ -33,7 +34,8 @@ struct ImageInfo {
   std::string format;
   uint64_t virtual_size = 0;
   std::string backing_name, backing_format;
-  std::string identity;  // what an image on top of this one remembers of it; empty when the format has no such thing
+  std::string identity;    // what an image on top of this one remembers of it; empty when the format has no such thing
+  std::string encryption;  // luks1 or luks2; empty: its data lies open
   std::vector<std::pair<std::string, std::string>> details;  // of the format: name, value
 };
 
@@ -99,8 +101,16 @@ class Image {
   [[nodiscard]] virtual Status write_compressed(uint64_t offset, ByteSpan bytes) { return write(offset, bytes); }
   // The unit in which compressed data is best written; 0 when the format cannot compress.
   [[nodiscard]] virtual uint64_t compression_unit() const { return 0; }
+  // Whether what nobody has written in a new image reads as zeroes.
+  [[nodiscard]] virtual bool starts_as_zeroes() const { return true; }
   // In what order data must come; when ascending, in whole units of compression by write_compressed(), from one thread.
   [[nodiscard]] virtual FillOrder fill_order() const { return FillOrder::kAny; }
+};
+
+// What encrypted images are opened with. Without a key they are refused, unless nobody wants their data.
+struct Unlock {
+  std::shared_ptr<DiskKey> key;
+  bool may_stay_locked = false;
 };
 
 // Opens the other files that an image names (backing, extents), only below one folder and never too deep.
@@ -121,6 +131,10 @@ class ImageOpener {
   void take_files_from(Source source) { source_ = std::move(source); }
   // Of the files that it opens.
   void use_cache(HostCache cache) { cache_ = cache; }
+  // For the image, and for those that it stands on.
+  void use_key(Unlock unlock) { unlock_ = std::move(unlock); }
+  // Null for an image that stays locked.
+  [[nodiscard]] Result<DiskKey*> key_for(const std::string& image) const;
   [[nodiscard]] Result<std::unique_ptr<Image>> open_backing(const std::string& name, const std::string& format) const;
   [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
 
@@ -131,6 +145,7 @@ class ImageOpener {
   unsigned depth_;
   Access backing_access_ = Access::kReadOnly;
   HostCache cache_ = HostCache::kUsed;
+  Unlock unlock_;
   Source source_;
   bool closed_ = false;
 };
@@ -139,6 +154,7 @@ struct CreateOptions {
   uint64_t size = 0;
   std::string backing_name, backing_format, backing_identity;
   std::map<std::string, std::string> settings;  // of the format; an unknown one is an error
+  std::shared_ptr<DiskKey> key;                 // of formats that can be encrypted; null: its data lies open
   // The store's name in its folder, and a way to more files there, for formats that need several.
   std::string file_name;
   std::function<Result<std::unique_ptr<Store>>(const std::string& name)> create_beside;
@@ -149,6 +165,7 @@ struct Format {
   Result<std::unique_ptr<Image>> (*open)(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
   Result<> (*create)(Store& store, const CreateOptions& options);
   std::string_view magic;  // what a file of this format begins with; empty when it may begin with anything
+  bool encrypts = false;   // create() knows what to do with a key
 };
 
 // The format of this name; the error lists those that there are.
@@ -156,10 +173,11 @@ struct Format {
 // The image at a path that the user gave; its folder is where other files may lie. The format is stated, never guessed.
 [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access,
                                                         Access backing_access = Access::kReadOnly,
-                                                        HostCache cache = HostCache::kUsed);
+                                                        HostCache cache = HostCache::kUsed, Unlock unlock = {});
 // The same for a file at rest whose format nobody stated: by its first bytes, raw when they say nothing. Never for a
 // guest's disk. Since a guest may have written those bytes, the image may not name other files.
-[[nodiscard]] Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access);
+[[nodiscard]] Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access,
+                                                               Unlock unlock = {});
 // The format that a file begins like, "raw" when like none: to refuse a mistake, not to open it by.
 [[nodiscard]] Result<std::string_view> probe_format(const std::string& path);
 

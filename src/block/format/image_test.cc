@@ -10,6 +10,7 @@
 #include "block/format/image.h"
 #include "block/store/file/plain_file.h"
 #include "block/testing/shared_store.h"
+#include "block/testing/test_key.h"
 #include "support/os/thread.h"
 
 namespace bulkhead::block {
@@ -23,11 +24,13 @@ struct Shape {
   const char* name;
   const char* format;
   std::map<std::string, std::string> settings;
+  bool encrypted = false;
 };
 
 const std::vector<Shape> kShapes = {
     {"Raw", "raw", {}},
     {"Qcow2", "qcow2", {}},
+    {"Qcow2Encrypted", "qcow2", {{"iterations", "1000"}}, true},
     {"VhdFixed", "vhd", {{"subformat", "fixed"}}},
     {"VhdDynamic", "vhd", {}},
     {"VhdOfSmallBlocks", "vhd", {{"block_size", "4096"}}},
@@ -46,11 +49,13 @@ class EveryFormat : public ::testing::TestWithParam<Shape> {
   EveryFormat() : format_(*find_format(GetParam().format).value()), file_({}, 256 * kMiB) {}
 
   void create(uint64_t size) {
-    const auto made = format_.create(file_, {.size = size, .settings = GetParam().settings});
+    const auto made = format_.create(
+        file_,
+        {.size = size, .settings = GetParam().settings, .key = GetParam().encrypted ? testing::test_key() : nullptr});
     ASSERT_TRUE(made) << made.error().message;
   }
   std::unique_ptr<Image> open(Access access = Access::kReadWrite) {
-    auto image = format_.open(std::make_unique<SharedStore>(file_), access, ImageOpener("/nonexistent"));
+    auto image = format_.open(std::make_unique<SharedStore>(file_), access, testing::test_opener());
     EXPECT_TRUE(image) << image.error().message;
     return std::move(image).value();
   }

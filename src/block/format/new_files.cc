@@ -22,6 +22,8 @@ Result<std::unique_ptr<Store>> NewFiles::create(const std::string& path) {
 
 Result<> create_files(NewFiles& files, const std::string& path, const std::string& format, CreateOptions options) {
   const Format* const found = TRY(find_format(format));
+  if (options.key && !found->encrypts)
+    return fail("create '{}': {} images are not encrypted; state luks or qcow2", path, format);
   const auto store = TRY(files.create(path));
   const std::string folder = folder_of(path);
   options.file_name = path.substr(path.rfind('/') + 1);
@@ -33,6 +35,7 @@ Result<> create_files(NewFiles& files, const std::string& path, const std::strin
 Result<> clear_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options) {
   if (format != "raw") return fail("'{}': on a server, the format is raw", uri);
   if (!options.backing_name.empty()) return fail("a raw image cannot have a backing file");
+  if (options.key) return fail("'{}': an encrypted disk is not copied to one that lies open", uri);
   const auto image = TRY(open_image(uri, format, Access::kReadWrite));
   const uint64_t size = image->geometry().size;
   if (size != options.size) return fail("'{}' has {} bytes, not {}", uri, size, options.size);

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "block/format/image.h"
+#include "block/format/luks/header.h"
+#include "block/format/luks/luks_image.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/raw/raw_image.h"
 #include "block/format/vhd/vhd_image.h"
@@ -20,9 +22,9 @@ namespace bulkhead::block {
 namespace {
 
 constexpr std::array kFormats{
-    Format{"raw", raw::open, raw::create, ""},         Format{"qcow2", qcow2::open, qcow2::create, "QFI\xFB"},
+    Format{"raw", raw::open, raw::create, ""},         Format{"qcow2", qcow2::open, qcow2::create, "QFI\xFB", true},
     Format{"vhd", vhd::open, vhd::create, "conectix"}, Format{"vhdx", vhdx::open, vhdx::create, "vhdxfile"},
-    Format{"vmdk", vmdk::open, vmdk::create, "KDMV"},
+    Format{"vmdk", vmdk::open, vmdk::create, "KDMV"},  Format{"luks", luks::open, luks::create, luks::kMagic, true},
 };
 
 constexpr size_t kMagicSize = 16;
@@ -40,6 +42,16 @@ Result<std::unique_ptr<Store>> open_place(const std::string& path, Access access
   return TRY(PlainFile::open(path, access, cache));
 }
 
+// A secret for what lies open is a mistake: the user takes for safe what is not.
+Result<std::unique_ptr<Image>> with_use_of_key(std::unique_ptr<Image> image, const std::string& path,
+                                               const Unlock& unlock) {
+  if (!unlock.key) return image;
+  for (Image* one = image.get(); one != nullptr; one = one->backing()) {
+    if (!one->info().encryption.empty()) return image;
+  }
+  return fail("open '{}': a secret is stated, but the {} image is not encrypted", path, image->info().format);
+}
+
 }  // namespace
 
 Result<const Format*> find_format(std::string_view name) {
@@ -53,19 +65,24 @@ Result<const Format*> find_format(std::string_view name) {
 }
 
 Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access,
-                                          Access backing_access, HostCache cache) {
+                                          Access backing_access, HostCache cache, Unlock unlock) {
   const Format* const found = TRY(find_format(format));
   // There is no folder in which an image on a server could name other files.
-  if (nbd::is_uri(path)) return found->open(TRY(open_place(path, access, cache)), access, ImageOpener::of_nothing());
+  if (nbd::is_uri(path)) {
+    ImageOpener opener = ImageOpener::of_nothing();
+    opener.use_key(unlock);
+    return with_use_of_key(TRY(found->open(TRY(open_place(path, access, cache)), access, opener)), path, unlock);
+  }
   std::string folder = std::filesystem::path(path).parent_path();
   if (folder.empty()) folder = ".";
   ImageOpener opener(folder);
   if (backing_access == Access::kReadWrite) opener.let_backing_be_written();
   opener.use_cache(cache);
-  return found->open(TRY(PlainFile::open(path, access, cache)), access, opener);
+  opener.use_key(unlock);
+  return with_use_of_key(TRY(found->open(TRY(PlainFile::open(path, access, cache)), access, opener)), path, unlock);
 }
 
-Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access) {
+Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access, Unlock unlock) {
   auto store = TRY(open_place(path, access, HostCache::kUsed));
   std::array<uint8_t, kMagicSize> begin{};
   TRY(store->read_all(0, begin));
@@ -73,7 +90,9 @@ Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access
   // A fixed VHD begins with its guest's bytes; what names it is the user's name for the file.
   const bool fixed_vhd = format->magic.empty() && path.ends_with(".vhd") && TRY(vhd::ends_with_footer(*store));
   if (fixed_vhd) format = TRY(find_format("vhd"));
-  return format->open(std::move(store), access, ImageOpener::of_nothing());
+  ImageOpener opener = ImageOpener::of_nothing();
+  opener.use_key(unlock);
+  return with_use_of_key(TRY(format->open(std::move(store), access, opener)), path, unlock);
 }
 
 // Without a lock: it may be in use, which whoever opens it for real finds out.
@@ -87,6 +106,11 @@ Result<std::string_view> probe_format(const std::string& path) {
   // What cannot be read begins like nothing.
   if (::pread(file.get(), begin.data(), begin.size(), 0) < 0) begin.fill(0);
   return format_like(begin).name;
+}
+
+Result<DiskKey*> ImageOpener::key_for(const std::string& image) const {
+  if (unlock_.key || unlock_.may_stay_locked) return unlock_.key.get();
+  return fail("open '{}': it is encrypted; state its secret", image);
 }
 
 // An absolute name is taken when it lies in the folder, as other tools write it.
@@ -115,6 +139,7 @@ Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name
   const std::string folder = parent.empty() ? folder_ : folder_ + "/" + parent;
   ImageOpener opener(folder, depth_ + 1);
   opener.use_cache(cache_);
+  opener.use_key(unlock_);
   opener.take_files_from(source_);
   return found->open(TRY(open_store(name, backing_access_)), backing_access_, opener);
 }

@@ -123,7 +123,7 @@ Result<bool> BackupJob::copy(Image& to) {
     for (uint64_t at = 0; at < run->size; at += kGrain) {
       const ByteSpan grain = piece.subspan(at, std::min(kGrain, run->size - at));
       const bool zero = grain[0] == 0 && std::memcmp(grain.data(), grain.data() + 1, grain.size() - 1) == 0;
-      if (zero && what_ == What::kAll) continue;
+      if (zero && what_ == What::kAll && to.starts_as_zeroes()) continue;
       TRY(check_status(
           zero ? to.write_zeroes(run->offset + at, grain.size(), Unmap::kYes) : to.write(run->offset + at, grain),
           "write the target", run->offset + at));

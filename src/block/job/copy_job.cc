@@ -56,16 +56,18 @@ Result<bool> CopyJob::copy_once(Image& to, Skip skip) {
   Image* const image = disk_.storage().opened.image;
   const uint64_t size = disk_.geometry().size;
   const bool chained = image != nullptr && image->backing() != nullptr;
+  // Of a place that reads as noise, nothing may be left out.
+  const bool fresh = skip == Skip::kZeroes && to.starts_as_zeroes();
   for (uint64_t offset = 0; offset < size;) {
     const Extent extent = image != nullptr ? TRY(image->map(offset)) : Extent{size, ExtentKind::kData};
     const uint64_t end = std::min(size, offset + extent.size);
-    const bool skipped = skip == Skip::kBacking
-                             ? extent.kind == ExtentKind::kAbsent
-                             : extent.kind == ExtentKind::kZero || (extent.kind == ExtentKind::kAbsent && !chained);
+    const bool skipped = skip == Skip::kBacking ? extent.kind == ExtentKind::kAbsent
+                                                : fresh && (extent.kind == ExtentKind::kZero ||
+                                                            (extent.kind == ExtentKind::kAbsent && !chained));
     while (offset < end) {
       const uint64_t part =
           skipped ? end - offset : std::min(steps_.piece_bytes - offset % steps_.piece_bytes, end - offset);
-      if (!skipped) TRY(copy_piece(to, offset, part, skip == Skip::kZeroes ? Fresh::kYes : Fresh::kNo));
+      if (!skipped) TRY(copy_piece(to, offset, part, fresh ? Fresh::kYes : Fresh::kNo));
       offset += part;
       if (skipped) add_done(part);
       if (!go_on(skipped ? 0 : part)) return false;

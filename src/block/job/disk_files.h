@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "block/encrypt/hidden_store.h"
 #include "block/format/disk_opener.h"
 #include "block/format/image.h"
 #include "block/format/new_files.h"
@@ -31,29 +32,36 @@ class DiskFiles {
 
 class HostFiles final : public DiskFiles {
  public:
-  HostFiles(HostCache cache, unsigned thread_count) : cache_(cache), thread_count_(thread_count) {}
+  // With a key, every image that is opened or made is encrypted by it.
+  HostFiles(HostCache cache, unsigned thread_count, std::shared_ptr<DiskKey> key = nullptr)
+      : cache_(cache), thread_count_(thread_count), key_(std::move(key)) {}
   [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format,
                                         Access backing_access) override {
-    return open_disk(path, format, Access::kReadWrite, cache_, thread_count_, backing_access);
+    return open_disk(path, format, Access::kReadWrite, cache_, thread_count_, backing_access, key_);
   }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, const std::string& format) override {
-    return block::open_image(path, format, Access::kReadWrite, Access::kReadOnly, cache_);
+    return block::open_image(path, format, Access::kReadWrite, Access::kReadOnly, cache_, {.key = key_});
   }
   [[nodiscard]] Result<> create(const std::string& path, const std::string& format,
                                 const CreateOptions& options) override {
-    if (nbd::is_uri(path)) return clear_served_disk(path, format, options);
-    TRY(create_files(files_, path, format, options));
+    CreateOptions encrypted = options;
+    encrypted.key = key_;
+    if (nbd::is_uri(path)) return clear_served_disk(path, format, encrypted);
+    TRY(create_files(files_, path, format, encrypted));
     return sync_folder_of(path);
   }
   void keep() override { files_.keep(); }
   [[nodiscard]] Result<std::unique_ptr<Store>> open_scratch(const std::string& path) override {
     NewFiles files;
-    return TRY(files.create(path + ".aside"));
+    std::unique_ptr<Store> store = TRY(files.create(path + ".aside"));
+    if (key_) return hide(std::move(store));
+    return store;
   }
 
  private:
   const HostCache cache_;
   const unsigned thread_count_;
+  const std::shared_ptr<DiskKey> key_;
   NewFiles files_;
 };
 

@@ -45,6 +45,12 @@ Result<> ImageVerb::must_state_format(std::string_view verb) const {
   return {};
 }
 
+Result<std::unique_ptr<block::Image>> ImageVerb::open_below() const {
+  block::ImageOpener opener(block::folder_of(file_));
+  opener.use_key({.key = TRY(key())});
+  return opener.open_backing(backing_, backing_format_);
+}
+
 Result<int> ImageVerb::snapshot() {
   const bool listing = action_ == "list";
   if (!listing) TRY(must_state_format("snapshot"));
@@ -81,7 +87,8 @@ Result<int> ImageVerb::snapshot() {
 // The backing file is flushed at the end; until then, and after a power cut, the image still holds everything.
 Result<int> ImageVerb::commit() {
   TRY(must_state_format("commit"));
-  const auto image = TRY(block::open_image(file_, format_, block::Access::kReadOnly, block::Access::kReadWrite));
+  const auto image = TRY(block::open_image(file_, format_, block::Access::kReadOnly, block::Access::kReadWrite,
+                                           block::HostCache::kUsed, {.key = TRY(key())}));
   block::Image* const below = image->backing();
   if (below == nullptr) return fail("commit '{}': it has no backing file", file_);
   if (image->geometry().size > below->geometry().size) TRY(below->grow(image->geometry().size));
@@ -110,7 +117,7 @@ Result<int> ImageVerb::rebase() {
   std::unique_ptr<block::Image> below;
   if (!backing_.empty()) {
     if (backing_format_.empty()) return fail("rebase '{}': state the backing file's format", file_);
-    below = TRY(block::ImageOpener(block::folder_of(file_)).open_backing(backing_, backing_format_));
+    below = TRY(open_below());
   }
   std::vector<uint8_t> now(kPiece), then(kPiece);
   uint64_t written = 0;

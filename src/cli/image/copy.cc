@@ -32,7 +32,8 @@ class Copy {
         part_(cache == block::HostCache::kTrusted && !compress_ ? kCachedPart : kChunk),
         // Two chunks must never meet in one unit of compression.
         unit_(compress_ ? std::max(to.compression_unit(), uint64_t{512}) : kPiece),
-        size_(from.geometry().size) {}
+        size_(from.geometry().size),
+        whole_(!to.starts_as_zeroes()) {}
 
   Result<> run(bool show_progress) {
     const unsigned count = ascending_ ? 1 : thread_count();
@@ -85,7 +86,7 @@ class Copy {
     while (size != 0) {
       const block::Extent extent = TRY(from_.map(offset));
       const uint64_t part = std::min({size, extent.size, part_ - offset % part_});
-      if (extent.kind == block::ExtentKind::kData || (extent.kind == block::ExtentKind::kAbsent && chained)) {
+      if (whole_ || extent.kind == block::ExtentKind::kData || (extent.kind == block::ExtentKind::kAbsent && chained)) {
         TRY(data(offset, buffer.first(part)));
       }
       offset += part;
@@ -102,7 +103,7 @@ class Copy {
     const auto part_at = [&](size_t at) { return std::min<size_t>(bytes.size() - at, unit_ - (offset + at) % unit_); };
     for (size_t at = 0; at < bytes.size();) {
       size_t end = at;
-      while (end < bytes.size() && !is_zero(bytes.subspan(end, part_at(end)))) end += part_at(end);
+      while (end < bytes.size() && (whole_ || !is_zero(bytes.subspan(end, part_at(end))))) end += part_at(end);
       if (end != at) {
         const ByteSpan run = bytes.subspan(at, end - at);
         const auto status = compress_ ? to_.write_compressed(offset + at, run) : to_.write(offset + at, run);
@@ -136,6 +137,7 @@ class Copy {
   const bool ascending_, compress_;
   const uint64_t part_, unit_;
   const uint64_t size_;
+  const bool whole_;  // zeroes too
   std::atomic<uint64_t> next_{0}, done_{0};
   std::atomic<bool> failed_{false};
   Mutex mutex_;

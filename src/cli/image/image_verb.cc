@@ -22,8 +22,9 @@ constexpr int kFailed = 1, kFoundErrors = 2, kFoundLeaks = 3;
 // Of a file that is to be made: what the user stated, or else what its name ends in.
 Result<std::string> format_of_new(const std::string& path, const std::string& stated) {
   if (!stated.empty()) return stated;
-  constexpr std::array kEndings{std::pair{".img", "raw"}, std::pair{".raw", "raw"},   std::pair{".qcow2", "qcow2"},
-                                std::pair{".vhd", "vhd"}, std::pair{".vhdx", "vhdx"}, std::pair{".vmdk", "vmdk"}};
+  constexpr std::array kEndings{std::pair{".img", "raw"},  std::pair{".raw", "raw"},   std::pair{".qcow2", "qcow2"},
+                                std::pair{".vhd", "vhd"},  std::pair{".vhdx", "vhdx"}, std::pair{".vmdk", "vmdk"},
+                                std::pair{".luks", "luks"}};
   for (const auto& [ending, format] : kEndings) {
     if (path.ends_with(ending)) return format;
   }
@@ -83,6 +84,8 @@ void ImageVerb::add_options(CLI::App& options) {
     verb->add_option("FILE", file_, "The image")->required();
     verb->add_option("-f,--format", format_,
                      "Its format; without it, an existing file is probed and may not name other files");
+    verb->add_option("--encrypt", secret_, "The file whose bytes are the secret of an encrypted image, or /dev/fd/N")
+        ->type_name("SECRET");
     return verb;
   };
   CLI::App* const create = add("create", "Make an empty image");
@@ -102,6 +105,8 @@ void ImageVerb::add_options(CLI::App& options) {
   convert->add_option("TARGET", second_, "The new file")->required();
   convert->add_option("-O,--target-format", second_format_, "Its format");
   convert->add_option("--set", settings_, "KEY=VALUE of the format");
+  convert->add_option("--target-encrypt", second_secret_, "The secret of the new file, which is encrypted then")
+      ->type_name("SECRET");
   convert->add_flag("-c,--compress", compress_, "Compress the new file's data");
   output(convert);
   convert->add_flag("--no-sync", no_sync_,
@@ -115,6 +120,7 @@ void ImageVerb::add_options(CLI::App& options) {
   CLI::App* const compare = add("compare", "Compare the contents of two images");
   compare->add_option("OTHER", second_, "The other image")->required();
   compare->add_option("-F,--other-format", second_format_, "Its format");
+  compare->add_option("--other-encrypt", second_secret_, "Its secret")->type_name("SECRET");
   output(compare);
   CLI::App* const snapshot = add("snapshot", "Keep, list, restore and delete states of a disk inside its image");
   snapshot->add_option("ACTION", action_, "create, list, apply or delete")
@@ -170,8 +176,23 @@ Result<int> ImageVerb::dispatch() {
 
 Result<std::unique_ptr<block::Image>> ImageVerb::open(const std::string& path, const std::string& format,
                                                       block::Access access) const {
-  if (format.empty()) return block::open_probed_image(path, access);
-  return block::open_image(path, format, access);
+  const block::Unlock unlock{.key = TRY(key_in(path == second_ ? second_secret_ : secret_))};
+  if (format.empty()) return block::open_probed_image(path, access, unlock);
+  return block::open_image(path, format, access, block::Access::kReadOnly, block::HostCache::kUsed, unlock);
+}
+
+Result<std::unique_ptr<block::Image>> ImageVerb::open_locked(block::Access access) const {
+  const block::Unlock unlock{.key = TRY(key()), .may_stay_locked = true};
+  if (format_.empty()) return block::open_probed_image(file_, access, unlock);
+  return block::open_image(file_, format_, access, block::Access::kReadOnly, block::HostCache::kUsed, unlock);
+}
+
+// A pipe can be read once.
+Result<std::shared_ptr<block::DiskKey>> ImageVerb::key_in(const std::string& file) const {
+  if (file.empty()) return nullptr;
+  auto& key = keys_[file];
+  if (!key) key = TRY(block::DiskKey::read(file));
+  return key;
 }
 
 namespace {
@@ -189,11 +210,11 @@ Result<std::map<std::string, std::string>> parse_settings(const std::vector<std:
 }  // namespace
 
 Result<int> ImageVerb::create() {
-  block::CreateOptions options{.backing_name = backing_, .settings = TRY(parse_settings(settings_))};
+  block::CreateOptions options{.backing_name = backing_, .settings = TRY(parse_settings(settings_)), .key = TRY(key())};
   if (!backing_.empty()) {
     if (backing_format_.empty()) return fail("create '{}': state the backing file's format", file_);
     options.backing_format = backing_format_;
-    const auto below = TRY(block::ImageOpener(block::folder_of(file_)).open_backing(backing_, options.backing_format));
+    const auto below = TRY(open_below());
     options.size = below->geometry().size;
     options.backing_identity = below->info().identity;
   } else if (size_.empty()) {
@@ -208,7 +229,7 @@ Result<int> ImageVerb::create() {
 }
 
 Result<int> ImageVerb::info() {
-  const auto image = TRY(open(file_, format_, block::Access::kReadOnly));
+  const auto image = TRY(open_locked(block::Access::kReadOnly));
   block::ImageInfo info = image->info();
   info.details.insert(info.details.begin(), {"virtual_size", std::to_string(info.virtual_size)});
   info.details.insert(info.details.begin(), {"format", info.format});
@@ -232,7 +253,7 @@ Result<int> ImageVerb::info() {
 }
 
 Result<int> ImageVerb::check() {
-  const auto image = TRY(open(file_, format_, repair_ ? block::Access::kRepair : block::Access::kReadOnly));
+  const auto image = TRY(open_locked(repair_ ? block::Access::kRepair : block::Access::kReadOnly));
   const block::CheckReport report = TRY(image->check(repair_ ? block::Repair::kAll : block::Repair::kNone));
   if (output_ == "json") {
     print(fmt::format("{{\"errors\": {}, \"leaks\": {}, \"repaired\": {}}}\n", report.errors, report.leaks,
@@ -272,15 +293,21 @@ Result<int> ImageVerb::convert_to_server(block::Image& from) {
 
 Result<int> ImageVerb::convert() {
   const auto from = TRY(open(file_, format_, block::Access::kReadOnly));
-  if (block::nbd::is_uri(second_)) return convert_to_server(*from);
+  const auto target_key = TRY(key_in(second_secret_));
+  if (block::nbd::is_uri(second_)) {
+    if (target_key) return fail("'{}': on a server, nothing is encrypted", second_);
+    return convert_to_server(*from);
+  }
   const std::string format = TRY(format_of_new(second_, second_format_));
   block::NewFiles files;
-  TRY(block::create_files(files, second_, format,
-                          {.size = from->geometry().size, .settings = TRY(parse_settings(settings_))}));
+  TRY(block::create_files(
+      files, second_, format,
+      {.size = from->geometry().size, .settings = TRY(parse_settings(settings_)), .key = target_key}));
   const auto copy = [&]() -> Result<> {
     // What must be on the disk at the end is not made to pass through the host's cache first.
     const auto cache = no_sync_ ? block::HostCache::kTrusted : block::HostCache::kBypassedIfPossible;
-    const auto to = TRY(block::open_image(second_, format, block::Access::kFill, block::Access::kReadOnly, cache));
+    const auto to = TRY(
+        block::open_image(second_, format, block::Access::kFill, block::Access::kReadOnly, cache, {.key = target_key}));
     if (compress_ && to->compression_unit() == 0) return fail("{} cannot compress", format);
     TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain, cache,
                    !quiet_ && ::isatty(STDERR_FILENO) != 0));
@@ -302,9 +329,10 @@ Result<int> ImageVerb::bench() {
   TRY(must_state_format("bench"));
   if (app_->get_subcommands().front()->count("--step") == 0) bench_plan_.step = bench_plan_.size;
   bench_plan_.operation = bench_writes_ ? block::Operation::kWrite : block::Operation::kRead;
-  const block::OpenedDisk opened = TRY(block::open_disk(
-      file_, format_, bench_writes_ ? block::Access::kReadWrite : block::Access::kReadOnly,
-      cache_ == "none" ? block::HostCache::kBypassed : block::HostCache::kUsed, block::ImageDisk::kDefaultThreadCount));
+  const block::OpenedDisk opened =
+      TRY(block::open_disk(file_, format_, bench_writes_ ? block::Access::kReadWrite : block::Access::kReadOnly,
+                           cache_ == "none" ? block::HostCache::kBypassed : block::HostCache::kUsed,
+                           block::ImageDisk::kDefaultThreadCount, block::Access::kReadOnly, TRY(key())));
   const double seconds = TRY_IN(fmt::format("bench '{}'", file_), bench_disk(*opened.disk, bench_plan_));
   const double rate = static_cast<double>(bench_plan_.count) / std::max(seconds, 1e-9);
   print(json() ? fmt::format("{{\"seconds\": {:.6f}, \"requests\": {}, \"requests_a_second\": {:.0f}}}\n", seconds,

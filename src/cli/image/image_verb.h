@@ -41,9 +41,18 @@ class ImageVerb final : public Verb {
   [[nodiscard]] bool json() const { return output_ == "json"; }
   [[nodiscard]] Result<std::unique_ptr<block::Image>> open(const std::string& path, const std::string& format,
                                                            block::Access access) const;
+  // The secret in a file that the user stated, read once; null when none was stated.
+  [[nodiscard]] Result<std::shared_ptr<block::DiskKey>> key_in(const std::string& file) const;
+  [[nodiscard]] Result<std::shared_ptr<block::DiskKey>> key() const { return key_in(secret_); }
+  // The backing file that the user stated.
+  [[nodiscard]] Result<std::unique_ptr<block::Image>> open_below() const;
+  // For what needs none of an image's data.
+  [[nodiscard]] Result<std::unique_ptr<block::Image>> open_locked(block::Access access) const;
 
   CLI::App* app_ = nullptr;
   std::string file_, second_, format_, second_format_, size_, backing_, backing_format_, output_ = "text";
+  std::string secret_, second_secret_;
+  mutable std::map<std::string, std::shared_ptr<block::DiskKey>> keys_;
   std::vector<std::string> settings_;
   std::string action_, name_;
   BenchPlan bench_plan_;

@@ -41,7 +41,9 @@ enum class DiskCache : uint8_t {
 
 struct DiskConfig {
   std::string path;
-  std::string format;  // empty: raw, unless the file begins like an image of another format
+  // Empty: luks with a secret; else raw, unless the file begins like an image of another format.
+  std::string format;
+  std::string secret;  // the file with the secret of an encrypted disk; empty: it is not encrypted
   DiskCache cache = DiskCache::kWriteback;
   block::OnError on_error = block::OnError::kEnospc;
   machine::DiskBus bus = machine::DiskBus::kVirtio;

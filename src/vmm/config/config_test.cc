@@ -93,7 +93,13 @@ TEST(Config, FlagsReplaceWhatTheFileGave) {
   EXPECT_EQ(config.disks[1].value.bus, machine::DiskBus::kSata);
   EXPECT_EQ(
       set_list(config, "spec.disks", {"file=d,format=floppy"}, "--disk").error().message,
-      "--disk 'file=d,format=floppy': format=floppy: format 'floppy': unknown; there are raw, qcow2, vhd, vhdx, vmdk");
+      "--disk 'file=d,format=floppy': format=floppy: format 'floppy': unknown; there are raw, qcow2, vhd, vhdx, vmdk, "
+      "luks");
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=d,encrypt=key"}, "--disk"));
+  EXPECT_EQ(config.disks[1].value.secret, "key");
+  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,encrypt="}, "--disk").error().message,
+            "--disk 'file=d,encrypt=': encrypt=: names no file with a secret");
+  ASSERT_TRUE(set_list(config, "spec.disks", {"d"}, "--disk"));
   EXPECT_EQ(set_list(config, "spec.disks", {"file=d,ro,ro"}, "--disk").error().message,
             "--disk 'file=d,ro,ro': read-only stands twice");
 }
@@ -136,9 +142,8 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, file, format, group, iops, "
-       "iops-burst, "
-       "on-error, read-only, serial"},
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, file, format, group, "
+       "iops, iops-burst, on-error, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read-only: maybe}",
        "vm.yaml:4: spec.disks[0].read-only 'maybe': allowed: true or false"},

@@ -296,6 +296,9 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
   } else if (name == "format") {
     TRY(block::find_format(value));
     disk.format = value;
+  } else if (name == "encrypt") {
+    if (value.empty()) return fail("names no file with a secret");
+    disk.secret = resolve_path(value, directory);
   } else if (name == "bus") {
     const auto found = std::ranges::find(kDiskBuses, value, &DiskBusName::name);
     if (found == std::end(kDiskBuses)) return fail("allowed: {}", kDiskBusNames);

@@ -109,6 +109,9 @@ Result<> Qcow2Image::count_everything(Count& count) {
         count.error(fmt::format("refcount block {} at {:#x} cannot be read", index, offset));
       });
   count.add(0, 1, "header");
+  for (uint64_t c = 0; c < header_.crypto_length; c += header_.cluster_size()) {
+    count.add((header_.crypto_offset + c) >> bits, 1, "encryption header");
+  }
   TRY(count_l1(count, header_.l1_offset, header_.l1_size, true));
   if (header_.snapshot_count != 0) TRY(count_snapshots(count));
   TRY(count_l2_tables(count));

@@ -53,6 +53,7 @@ bool Qcow2Image::may_be_data(uint64_t host) const {
     return host >= begin && host - begin < align_up(size, cluster);
   };
   return host != 0 && (host & (cluster - 1)) == 0 && !inside(header_.l1_offset, uint64_t{header_.l1_size} * 8) &&
+         !inside(header_.crypto_offset, header_.crypto_length) &&
          !inside(header_.refcount_table_offset, uint64_t{header_.refcount_table_clusters} << header_.cluster_bits);
 }
 
@@ -94,7 +95,7 @@ Outcome<> Qcow2Image::read_entry(uint64_t entry, uint64_t guest, MutableByteSpan
     case ExtentKind::kData:
       break;
   }
-  return done(store_->read((entry & kOffsetMask) + within, bytes));
+  return done(data().read((entry & kOffsetMask) + within, bytes));
 }
 
 Outcome<Qcow2Image::Piece> Qcow2Image::find(uint64_t guest, uint64_t size) {

@@ -1,6 +1,7 @@
 #include "block/format/qcow2/header.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "block/format/big_endian.h"
 
@@ -8,7 +9,7 @@ namespace bulkhead::block::qcow2 {
 namespace {
 
 constexpr size_t kVersion2Length = 72, kVersion3Length = 104, kOurLength = 112;
-constexpr uint32_t kBackingFormatExtension = 0xE2792ACA, kBitmapsExtension = 0x23852875;
+constexpr uint32_t kBackingFormatExtension = 0xE2792ACA, kBitmapsExtension = 0x23852875, kCryptoExtension = 0x0537BE77;
 
 std::string text(ByteSpan bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -25,6 +26,10 @@ Result<> parse_extensions(ByteSpan bytes, size_t at, Header& header, const std::
     }
     if (type == kBackingFormatExtension) header.backing_format = text(bytes.subspan(at, length));
     if (type == kBitmapsExtension) header.has_bitmaps = true;
+    if (type == kCryptoExtension && length >= 16 && header.encryption == Encryption::kLuks) {
+      header.crypto_offset = load64(&bytes[at]);
+      header.crypto_length = load64(&bytes[at + 8]);
+    }
     at += std::min<size_t>(align_up(length, 8), bytes.size() - at);
   }
   return {};
@@ -57,6 +62,17 @@ Result<> check_limits(const Header& header, const std::string& name, uint64_t fi
     return fail("open '{}': {} snapshots at {:#x}", name, header.snapshot_count, header.snapshots_offset);
   }
   return {};
+}
+
+Result<> check_crypto(const Header& header, const std::string& name, uint64_t file_size) {
+  if (header.encryption == Encryption::kNone) return {};
+  const uint64_t cluster = header.cluster_size();
+  if (header.crypto_length != 0 && header.crypto_length <= kLargestCrypto && header.crypto_offset != 0 &&
+      header.crypto_offset % cluster == 0 && range_fits(header.crypto_offset, header.crypto_length, file_size)) {
+    return {};
+  }
+  return fail("open '{}': encryption header of {} bytes at {:#x} lies outside the file ({} bytes) or is not aligned",
+              name, header.crypto_length, header.crypto_offset, file_size);
 }
 
 Result<size_t> parse_version3(ByteSpan bytes, Header& header, const std::string& name) {
@@ -95,8 +111,9 @@ Result<Header> parse_header(ByteSpan bytes, const std::string& name, uint64_t fi
   }
   bytes = bytes.first(std::min<size_t>(bytes.size(), header.cluster_size()));
   header.size = load64(&bytes[24]);
-  if (const uint32_t method = load32(&bytes[32]); method != 0) {
-    return fail("open '{}': encryption method {} at byte 32 is not supported", name, method);
+  header.encryption = Encryption{load32(&bytes[32])};
+  if (header.encryption != Encryption::kNone && header.encryption != Encryption::kLuks) {
+    return fail("open '{}': encryption method {} at byte 32; known is 2, LUKS", name, load32(&bytes[32]));
   }
   header.l1_size = load32(&bytes[36]);
   header.l1_offset = load64(&bytes[40]);
@@ -111,6 +128,7 @@ Result<Header> parse_header(ByteSpan bytes, const std::string& name, uint64_t fi
   }
   TRY(check_limits(header, name, file_size));
   TRY(parse_extensions(bytes, length, header, name));
+  TRY(check_crypto(header, name, file_size));
   const uint64_t at = load64(&bytes[8]);
   const uint32_t size = load32(&bytes[16]);
   if (at != 0) {
@@ -129,7 +147,8 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   std::vector<uint8_t> bytes(header.cluster_size());
   const size_t length = header.version == 3 ? kOurLength : kVersion2Length;
   const std::string& format = header.backing_format;
-  const size_t format_end = length + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
+  const size_t crypto_end = length + (header.encryption == Encryption::kNone ? 0 : 24);
+  const size_t format_end = crypto_end + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
   const size_t name_at = format_end + 8;
   if (header.backing_name.size() > kMaxBackingName || name_at + header.backing_name.size() > bytes.size()) {
     return fail("backing file name of {} bytes does not fit the header", header.backing_name.size());
@@ -143,6 +162,7 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   }
   store32(&bytes[20], header.cluster_bits);
   store64(&bytes[24], header.size);
+  store32(&bytes[32], std::to_underlying(header.encryption));
   store32(&bytes[36], header.l1_size);
   store64(&bytes[40], header.l1_offset);
   store64(&bytes[48], header.refcount_table_offset);
@@ -156,10 +176,16 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
     store32(&bytes[100], kOurLength);
     bytes[104] = static_cast<uint8_t>(header.compression);
   }
+  if (header.encryption != Encryption::kNone) {
+    store32(&bytes[length], kCryptoExtension);
+    store32(&bytes[length + 4], 16);
+    store64(&bytes[length + 8], header.crypto_offset);
+    store64(&bytes[length + 16], header.crypto_length);
+  }
   if (!format.empty()) {
-    store32(&bytes[length], kBackingFormatExtension);
-    store32(&bytes[length + 4], static_cast<uint32_t>(format.size()));
-    std::memcpy(&bytes[length + 8], format.data(), format.size());
+    store32(&bytes[crypto_end], kBackingFormatExtension);
+    store32(&bytes[crypto_end + 4], static_cast<uint32_t>(format.size()));
+    std::memcpy(&bytes[crypto_end + 8], format.data(), format.size());
   }
   return bytes;
 }

@@ -23,6 +23,9 @@ inline constexpr uint64_t kAutoclearBitmaps = 1;
 inline constexpr uint64_t kSizeField = 24, kL1Field = 36;
 inline constexpr uint64_t kRefcountTableField = 48, kIncompatibleField = 72, kAutoclearField = 88;
 
+enum class Encryption : uint32_t { kNone = 0, kLuks = 2 };  // 1 was broken by design, and is refused
+inline constexpr uint64_t kLargestCrypto = uint64_t{64} << 20;
+
 enum class Compression : uint8_t { kZlib = 0, kZstd = 1 };
 
 struct Header {
@@ -38,6 +41,8 @@ struct Header {
   uint64_t incompatible = 0, compatible = 0, autoclear = 0;
   uint32_t refcount_order = 4;
   Compression compression = Compression::kZlib;
+  Encryption encryption = Encryption::kNone;
+  uint64_t crypto_offset = 0, crypto_length = 0;  // where the LUKS1 header and its keyslots lie
   bool has_bitmaps = false;
   std::string backing_name, backing_format;
 

@@ -2,66 +2,52 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 
 #include "block/format/big_endian.h"
+#include "block/format/luks/volume_key.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
 
-Result<uint64_t> number(const std::string& key, const std::string& text, uint64_t low, uint64_t high) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high) {
-    return fail("option {}={}: a number from {} to {}", key, text, low, high);
-  }
-  return value;
+uint32_t log2_of(uint64_t power_of_two) {
+  return static_cast<uint32_t>(std::countr_zero(power_of_two));
 }
 
-Result<uint32_t> power_of_two(const std::string& key, const std::string& text, uint64_t low, uint64_t high) {
-  const uint64_t value = TRY(number(key, text, low, high));
-  if (!std::has_single_bit(value)) return fail("option {}={}: not a power of two", key, text);
-  return static_cast<uint32_t>(std::countr_zero(value));
-}
-
-Result<Header> header_of(const CreateOptions& options) {
+Result<Header> header_of(const CreateOptions& options, Settings& settings) {
   Header header;
-  for (const auto& [key, text] : options.settings) {
-    if (key == "version") {
-      header.version = static_cast<uint32_t>(TRY(number(key, text, 2, 3)));
-    } else if (key == "cluster_size") {
-      header.cluster_bits = TRY(power_of_two(key, text, 512, 2097152));
-    } else if (key == "refcount_bits") {
-      header.refcount_order = TRY(power_of_two(key, text, 1, 64));
-    } else if (key == "compression" && (text == "zlib" || text == "zstd")) {
-      header.compression = text == "zstd" ? Compression::kZstd : Compression::kZlib;
-    } else {
-      return fail("option {}={}: unknown to qcow2", key, text);
-    }
-  }
-  if (header.version == 2 && (header.refcount_order != 4 || header.compression != Compression::kZlib)) {
-    return fail("version 2 has 16-bit refcounts and zlib only");
+  header.version = static_cast<uint32_t>(TRY(settings.number("version", 3, 2, 3)));
+  header.cluster_bits = log2_of(TRY(settings.power_of_two("cluster_size", 65536, 512, 2097152)));
+  header.refcount_order = log2_of(TRY(settings.power_of_two("refcount_bits", 16, 1, 64)));
+  if (TRY(settings.word("compression", "zlib", {"zlib", "zstd"})) == "zstd") header.compression = Compression::kZstd;
+  if (header.version == 2 && (header.refcount_order != 4 || header.compression != Compression::kZlib || options.key)) {
+    return fail("version 2 has 16-bit refcounts, zlib and no encryption");
   }
   if (header.compression != Compression::kZlib) header.incompatible |= kCompressionType;
   if (options.size > (uint64_t{1} << 62)) return fail("size {}: too large", options.size);
   header.size = align_up(options.size, 512);
   header.backing_name = options.backing_name;
   header.backing_format = options.backing_format;
+  if (options.key) {
+    header.encryption = Encryption::kLuks;
+    header.crypto_length = luks::kPayload1;
+  }
   return header;
 }
 
 }  // namespace
 
-// Header, refcount table, refcount blocks, L1 table: in this order from the start of the file.
+// Header, refcount table, refcount blocks, L1 table, encryption header: in this order from the start of the file.
 Result<> create(Store& store, const CreateOptions& options) {
-  Header header = TRY(header_of(options));
+  Settings settings("qcow2", options.settings);
+  Header header = TRY(header_of(options, settings));
   const uint64_t cluster = header.cluster_size(), l2_reach = cluster * header.l2_entries();
   const uint64_t l1_size = std::max<uint64_t>(1, header.size / l2_reach + (header.size % l2_reach != 0));
   if (l1_size * 8 > kMaxL1Bytes) return fail("size {}: too large for clusters of {} bytes", header.size, cluster);
   const uint64_t l1_clusters = align_up(l1_size * 8, cluster) / cluster;
+  const uint64_t behind_counts = l1_clusters + header.crypto_length / cluster;
   uint64_t table = 1, blocks = 1;
   for (;;) {
-    const uint64_t all = 1 + table + blocks + l1_clusters, a_block = header.refcounts_a_block();
+    const uint64_t all = 1 + table + blocks + behind_counts, a_block = header.refcounts_a_block();
     const uint64_t blocks_needed = (all + a_block - 1) / a_block;
     const uint64_t table_needed = align_up(blocks_needed * 8, cluster) / cluster;
     if (blocks_needed <= blocks && table_needed <= table) break;
@@ -72,15 +58,16 @@ Result<> create(Store& store, const CreateOptions& options) {
   header.refcount_table_offset = cluster;
   header.refcount_table_clusters = static_cast<uint32_t>(table);
   header.l1_offset = (1 + table + blocks) * cluster;
+  if (options.key) header.crypto_offset = header.l1_offset + l1_clusters * cluster;
+  if (!options.key) TRY(settings.finish());
   const std::vector<uint8_t> first = TRY(make_header(header));
-  if (store.truncate((1 + table + blocks + l1_clusters) * cluster) != Status::kOk) {
-    return fail("resize '{}': no space", store.name());
-  }
+  const uint64_t used = 1 + table + blocks + behind_counts;
+  if (store.truncate(used * cluster) != Status::kOk) return fail("resize '{}': no space", store.name());
+  if (options.key) TRY(write_crypto(store, header, *options.key, settings));
   std::vector<uint8_t> entries(table * cluster);
   for (uint64_t i = 0; i < blocks; ++i) store64(&entries[i * 8], (1 + table + i) * cluster);
   TRY(store.write_all(cluster, entries));
   // Every cluster so far is used once: the same bit pattern for each count.
-  const uint64_t used = 1 + table + blocks + l1_clusters;
   std::vector<uint8_t> counts(blocks * cluster);
   const uint32_t bits = 1u << header.refcount_order;
   for (uint64_t i = 0; i < used; ++i) {
@@ -114,6 +101,9 @@ Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> stor
   Header header = TRY(parse_header(bytes, store->name(), file_size));
   std::unique_ptr<Qcow2Image> image(new Qcow2Image(std::move(store), std::move(header), access));
   TRY(image->load());
+  if (image->header_.encryption != Encryption::kNone) {
+    TRY(image->unlock(TRY(opener.key_for(image->store_->name()))));
+  }
   if (!image->header_.backing_name.empty()) {
     image->backing_ = TRY(opener.open_backing(image->header_.backing_name, image->header_.backing_format));
   }
@@ -193,6 +183,10 @@ ImageInfo Qcow2Image::info() const {
                   {"refcount_bits", std::to_string(1u << header_.refcount_order)},
                   {"compression", header_.compression == Compression::kZstd ? "zstd" : "zlib"},
                   {"snapshots", std::to_string(header_.snapshot_count)}};
+  if (header_.encryption == Encryption::kNone) return info;
+  info.encryption = "luks1";
+  info.details.emplace_back("encryption", info.encryption);
+  info.details.emplace_back("cipher", cipher_name_);
   return info;
 }
 

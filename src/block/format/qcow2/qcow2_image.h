@@ -14,17 +14,23 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "block/encrypt/cipher_store.h"
 #include "block/format/image.h"
 #include "block/format/outcome.h"
 #include "block/format/qcow2/header.h"
+#include "block/format/settings.h"
 #include "support/log.h"
 #include "support/os/mutex.h"
 
 namespace bulkhead::block::qcow2 {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
-// Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd).
+// Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd); with a
+// key, those of luks::make_volume() too.
 Result<> create(Store& store, const CreateOptions& options);
+
+// The LUKS1 header of a new image, where its own header says.
+Result<> write_crypto(Store& store, const Header& header, DiskKey& key, Settings& settings);
 
 inline constexpr uint64_t kCopied = uint64_t{1} << 63, kCompressed = uint64_t{1} << 62, kZeroFlag = 1;
 inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
@@ -53,7 +59,9 @@ class Qcow2Image final : public Image, public Snapshots {
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Status write_compressed(uint64_t offset, ByteSpan bytes) override;
-  [[nodiscard]] uint64_t compression_unit() const override { return header_.cluster_size(); }
+  [[nodiscard]] uint64_t compression_unit() const override {
+    return header_.encryption == Encryption::kNone ? header_.cluster_size() : 0;
+  }
   [[nodiscard]] Image* backing() override { return backing_.get(); }
   [[nodiscard]] Snapshots* snapshots() override { return this; }
   [[nodiscard]] Result<> set_backing(const std::string& name, const std::string& format) override;
@@ -128,6 +136,11 @@ class Qcow2Image final : public Image, public Snapshots {
   // The host clusters that an L2 entry names.
   [[nodiscard]] ClusterRange clusters_of(uint64_t l2_entry) const;
 
+  // Where guest clusters lie: through a cipher where the image has one, each by its place in the file.
+  [[nodiscard]] Store& data() const { return cipher_ ? *cipher_ : *store_; }
+  // A null key leaves the image locked: everything but its data can be had (encrypt.cc).
+  Result<> unlock(DiskKey* key);
+
   // Data (data.cc).
   struct Piece {
     uint64_t entry = 0;  // of the first guest cluster
@@ -190,6 +203,8 @@ class Qcow2Image final : public Image, public Snapshots {
   Result<> repair(Count& count) REQUIRES(mutex_);
 
   const std::unique_ptr<Store> store_;
+  std::unique_ptr<Store> cipher_;  // null: not encrypted
+  std::string cipher_name_;
   Header header_;
   Geometry geometry_;  // changes in grow() only
   std::unique_ptr<Image> backing_;

@@ -3,6 +3,7 @@
 // image is found dirty. So a power cut leaves the state before or the state after.
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "block/format/big_endian.h"
 #include "block/format/qcow2/count.h"
@@ -185,8 +186,9 @@ Result<> Qcow2Image::apply(const std::string& name) {
   TRY(store_->read_all(found->l1_offset(), l1));
   const uint64_t at = TRY(write_at_end(l1));
   TRY(store_->flush_all());
-  // Size, no encryption, and the table stand side by side.
+  // Size, encryption, and the table stand side by side.
   store64(&field[0], size);
+  store32(&field[8], std::to_underlying(header_.encryption));
   store32(&field[12], found->l1_size());
   store64(&field[16], at);
   TRY(store_->write_all(kSizeField, field));

@@ -59,7 +59,7 @@ Outcome<uint64_t> Qcow2Image::write_some(uint64_t guest, ByteSpan bytes) {
     plan = TRY(plan_write(guest, bytes.size()));
   }
   bytes = bytes.first(plan.size);
-  Outcome<> outcome = plan.fresh.count == 0 ? done(store_->write(plan.place, bytes)) : write_fresh(guest, bytes, plan);
+  Outcome<> outcome = plan.fresh.count == 0 ? done(data().write(plan.place, bytes)) : write_fresh(guest, bytes, plan);
   const LockGuard lock(mutex_);
   if (plan.fresh.count != 0) {
     if (outcome) outcome = link(guest, plan.fresh);
@@ -75,14 +75,14 @@ Outcome<uint64_t> Qcow2Image::write_some(uint64_t guest, ByteSpan bytes) {
 Outcome<> Qcow2Image::write_fresh(uint64_t guest, ByteSpan bytes, const Plan& plan) {
   const uint64_t within = guest & (header_.cluster_size() - 1);
   const uint64_t host = plan.fresh.first << header_.cluster_bits;
-  if (bytes.size() == plan.fresh.count << header_.cluster_bits) return done(store_->write(host, bytes));
+  if (bytes.size() == plan.fresh.count << header_.cluster_bits) return done(data().write(host, bytes));
   std::vector<uint8_t> cluster(header_.cluster_size());
   // The guest's last cluster may reach beyond the disk.
   const uint64_t start = guest - within;
   const uint64_t used = std::min<uint64_t>(cluster.size(), geometry_.size - start);
   TRY(read_entry(plan.old_entry, start, MutableByteSpan(cluster).first(used)));
   std::memcpy(cluster.data() + within, bytes.data(), bytes.size());
-  return done(store_->write(host, cluster));
+  return done(data().write(host, cluster));
 }
 
 Outcome<> Qcow2Image::link(uint64_t guest, const ClusterRange& clusters) {
