@@ -27,7 +27,7 @@ class Pair {
   static constexpr std::array<std::string_view, 4> kModes = {"long64", "long64 user", "compat32", "compat32 user"};
   // In the order in which a long run takes them: what is translated has the greater part.
   static constexpr std::array<uint8_t, 8> kOrder = {0, 1, 0, 1, 2, 0, 1, 3};
-  static constexpr uint64_t kMaximumInstructions = 300;
+  static constexpr uint64_t kMaximumInstructions = 600;
   // How often a program runs, so that what an engine keeps of it is used: with other registers each time.
   static constexpr unsigned kRounds = 3;
 

@@ -388,18 +388,6 @@ void ProgramGenerator::add_far_displacements() {
   }
 }
 
-// A few rounds over what was emitted last: mov ecx, n ... dec ecx; jnz.
-void ProgramGenerator::add_loop() {
-  load(cpu::kRcx, 1 + below(6));
-  const size_t begin = program_.code.size();
-  for (uint64_t count = 1 + below(3); count != 0; --count) add_simple();
-  mark();
-  emit({0xFF, 0xC9});
-  mark();
-  emit({0x0F, 0x85});
-  emit_value(static_cast<uint64_t>(static_cast<int64_t>(begin) - static_cast<int64_t>(program_.code.size() + 4)), 4);
-}
-
 // Rewrites an immediate somewhere in the program, through its own address or the alias.
 void ProgramGenerator::add_self_modification() {
   if (immediates_.empty() || chance(30)) {

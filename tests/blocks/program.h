@@ -79,6 +79,7 @@ class ProgramGenerator {
   void add_branch();
   void add_call();
   void add_loop();
+  void add_to_loop();
   void add_structure();
   void add_far_displacements();
   void add_self_modification();

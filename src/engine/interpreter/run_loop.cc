@@ -144,8 +144,9 @@ bool run_blocks(Cpu& cpu) {
     const bool interprets = std::exchange(turned_away, false);
     if (const auto exit = interprets ? std::nullopt : run_translated(cpu, *block, edge)) {
       if (*exit == jit::Exit::kFault) return true;
-      // Code of user mode turns away at an interrupt that is held off, too, and shall come on all the same.
-      turned_away = *exit == jit::Exit::kLook && cpu.attention.load(std::memory_order_relaxed) != 0;
+      // Code of user mode turns away at an interrupt that is held off, too, and rounds of a loop at a limit that one of
+      // them would not reach; both shall come on all the same.
+      turned_away = *exit == jit::Exit::kLook;
     } else {
       edge = {};
       execute(cpu, *block, block->op_count);

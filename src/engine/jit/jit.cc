@@ -280,9 +280,9 @@ void Jit::translate(Block& block) {
                       .defers_flags = edge.defers_flags});
   }
   ++counters_.translations;
-  counters_.guest_bytes += block.length;
+  counters_.guest_bytes += block.loop_ops != 0 ? block.ops[block.loop_ops - 1].end_offset : block.length;
   counters_.native_instructions += translator.native_count();
-  counters_.handler_instructions += block.op_count - translator.native_count();
+  counters_.handler_instructions += translator.handler_count();
   tell_of(block, assembler_.code().size());
 }
 

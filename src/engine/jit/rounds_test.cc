@@ -116,5 +116,36 @@ TEST_F(Rounds, UserCodeGoesOnWhileAnInterruptIsHeldOff) {
   EXPECT_TRUE(machine_.board().interrupt.has_value());
 }
 
+TEST_F(Rounds, AnInterruptThatWasHeldOffInUserModeComesWithSti) {
+  // loop: add rax, rcx; dec ecx; jnz loop; sti; nop; inc rbx; jmp to itself
+  machine_.put(kCode, {0x48, 0x01, 0xC8, 0xFF, 0xC9, 0x75, 0xF9, 0xFB, 0x90, 0x48, 0xFF, 0xC3, 0xEB, 0xFB});
+  state_ = machine_.user_mode();
+  state_.rflags |= 3 << 12;  // IOPL
+  state_.gpr[cpu::kRcx] = 1000;
+  state_.gpr[cpu::kRbx] = 0;
+  machine_.put(kHandlers + 0x40 * 16, {0xE6, 0xF4});
+  machine_.board().interrupt = 0x40;
+  machine_.vcpus[0]->set_interrupt_request(true);
+  const cpu::State after = run();
+  EXPECT_EQ(after.gpr[cpu::kRax], 1000ull * 1001 / 2);
+  EXPECT_EQ(after.gpr[cpu::kRbx], 0u);
+  EXPECT_FALSE(machine_.board().interrupt.has_value());
+}
+
+TEST_F(Rounds, StatisticsCountTheInstructionsOfOneRound) {
+  // loop: sgdt [rsi], by its handler; dec ecx; jnz loop; out 0xf4, al
+  machine_.put(kCode, {0x0F, 0x01, 0x06, 0xFF, 0xC9, 0x75, 0xF9, 0xE6, 0xF4});
+  state_.gpr[cpu::kRcx] = 1000;
+  state_.gpr[cpu::kRsi] = kData;
+  run();
+  for (const auto& [name, value] : vcpu().statistics()) {
+    if (name == "jit.handler_instructions") {
+      EXPECT_EQ(value, 1u);
+    } else if (name == "jit.native_instructions") {
+      EXPECT_EQ(value, 2u);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bulkhead::engine::jit

@@ -55,13 +55,11 @@ struct Translator::Form {
 };
 
 // A block that is left most of the time by a jump back to its beginning is translated several times over, as one: what
-// all rounds share is looked up once, and flags, counts and attention are looked after once. Not where the count has a
-// limit: the interpreter does what is left of a block up to that.
+// all rounds share is looked up once, and flags, counts and attention are looked after once.
 void Translator::plan_rounds() {
   constexpr size_t kMostRounds = 8;
   const std::span<const Op> ops(block_.ops, block_.op_count);
   ops_ = ops;
-  if (cpu_.counted) return;
   const auto jumps_back = [](const Op& op) {
     return op.instruction->mnemonic == Mnemonic::kJcc && static_cast<int64_t>(op.immediate) == 0;
   };
@@ -92,7 +90,9 @@ bool Translator::run() {
   plan_x87();
   if (last_simd_ != nullptr) load_simd();
   if (!translate_from(ops_.data())) return false;
-  native_count_ = ops_.size() - static_cast<size_t>(std::popcount(by_handler_));
+  const size_t once = block_.loop_ops != 0 ? block_.loop_ops : ops_.size();
+  handler_count_ = static_cast<size_t>(std::popcount(by_handler_ & ((uint64_t{1} << once) - 1)));
+  native_count_ = once - handler_count_;
   if (!crossings()) return false;
   emit_sites();
   slow_paths();
@@ -139,7 +139,7 @@ void Translator::prologue() {
   body_ = code_.size();
   if (cpu_.counted) {
     code_.load(kScratch, field(cpu_, cpu_.instruction_count));
-    code_.immediate(0, kScratch, block_.op_count);
+    code_.immediate(0, kScratch, static_cast<int32_t>(ops_.size()));
     code_.op(0x3B, kScratch, field(cpu_, cpu_.count_limit));
     looks_.push_back(code_.jump_if(kIfAbove));
   }

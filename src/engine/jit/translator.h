@@ -54,7 +54,9 @@ class Translator {
   [[nodiscard]] std::span<const Edge> edges() const { return edges_; }
   // Of the code once it is at its place; without the edges.
   [[nodiscard]] Translation translation(const uint8_t* place) const;
+  // Of a loop, those of one round.
   [[nodiscard]] size_t native_count() const { return native_count_; }
+  [[nodiscard]] size_t handler_count() const { return handler_count_; }
   // The code is no good: it has to be made again without flags that are deferred.
   [[nodiscard]] bool defers_wrongly() const { return defers_wrongly_; }
   // Once the code is in the cache.
@@ -325,7 +327,7 @@ class Translator {
   std::vector<Site> sites_;
   std::vector<size_t> looks_;  // jumps that are taken when the block must not run now
   size_t checked_ = 0, body_ = 0;
-  size_t native_count_ = 0;
+  size_t native_count_ = 0, handler_count_ = 0;
   uint64_t by_handler_ = 0;  // bit n: the n-th instruction has no native form
   struct X87Load {
     size_t from, back;

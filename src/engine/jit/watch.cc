@@ -16,7 +16,8 @@ void Jit::tell_of(const Block& block, size_t code_size) {
   // One that is translated anew is not the one that RIP is at.
   const auto [known, is_new] = linear_of_.try_emplace(&block, cpu_.rip);
   std::vector<TranslatedBlock::Instruction> instructions;
-  for (unsigned i = 0; i < block.op_count; ++i) {
+  const unsigned count = block.loop_ops != 0 ? block.loop_ops : block.op_count;
+  for (unsigned i = 0; i < count; ++i) {
     const Op& op = block.ops[i];
     instructions.push_back({.offset = op.offset,
                             .length = static_cast<uint16_t>(op.end_offset - op.offset),
