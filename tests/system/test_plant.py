@@ -13,8 +13,8 @@ import time
 import pexpect
 import pytest
 
-from bulkhead import BULKHEAD, GUESTS, ROOT, run
-from frames import ACK, PSH, SYN, Card, arp, tcp, tcp_payload
+from bulkhead import BULKHEAD, GUESTS, ROOT, SLOW, run
+from frames import ACK, PSH, SYN, Card, arp, tcp, tcp_payload, udp
 from switch_process import Switch, ask_switch
 
 TANK = ROOT / "tests/system/plants/tank.yaml"
@@ -334,8 +334,8 @@ def test_a_link_to_outside_joins_the_plant_to_the_host(folder):
 class Peer:
     """An end of connections that is no card of ours."""
 
-    def __init__(self, address):
-        self.address, self.mac = address, b""
+    def __init__(self, address, mac=b""):
+        self.address, self.mac = address, mac
 
 
 def is_segment(source_port, flags):
@@ -353,6 +353,107 @@ def talk_until(card, question, wanted):
         with contextlib.suppress(AssertionError):
             return next(frame for frame in card.wait_for(wanted, limit=1) if wanted(frame))
         assert time.monotonic() < deadline
+
+
+DYING = """
+kind: Plant
+metadata: {name: dying}
+spec:
+  switches: {plant: {network: 10.77.0.0/24}}
+  zones: {outside: {}, floor: {}}
+  conduits:
+    out: {from: floor, to: outside, services: tcp/80}
+  machines:
+    victim:
+      kernel: FOLDER/vmlinuz
+      initrd: FOLDER/initrd
+      memory: 128M
+      engine: soft
+      cmdline: console=ttyS0 quiet panic=-1 task=plant plant.address=10.77.0.17/24 plant.serve=502
+      nics: {zone: floor, address: 10.77.0.17, mac: "02:00:00:00:00:17"}
+      ready: {modbus: {address: 0}, within: 300s}
+      restart: true
+  links:
+    internet: {zone: outside, nat: {}}
+"""
+
+
+def test_a_machine_the_nat_and_the_switch_die_under_load_and_the_others_go_on(folder):
+    """kill -9, in turn. What others say to each other meanwhile arrives, and descriptors, sockets and processes stay as many as they were."""
+    rounds = 200 if SLOW else 3
+    plant = folder / "plant.yaml"
+    plant.write_text(DYING.replace("FOLDER", str(GUESTS / "cloud")))
+    there = ["--directory", folder / "p"]
+    up = run(["up", plant, "--detach", *there], timeout=360)
+    worst = {"victim": 0.0, "internet": 0.0, "plant": 0.0}
+    try:
+        assert up.status == 0, up.describe()
+
+        def processes():
+            """name: (pid, starts) of what is ready"""
+            listed = run(["ps", plant, *there], timeout=60).output
+            return {name: (int(pid), int(starts)) for name, pid, starts in re.findall(r"^(\S+) +\w+ +ready +(\d+) +(\d+) ", listed, re.MULTILINE)}
+
+        def descriptors():
+            supervisor = re.search(r"^PPid:\t(\d+)", pathlib.Path(f"/proc/{processes()['plant'][0]}/status").read_text(), re.MULTILINE)[1]
+            return len(os.listdir(f"/proc/{supervisor}/fd")), len(os.listdir(f"/proc/{processes()['plant'][0]}/fd"))
+
+        socket_path = folder / "p/plant/group-floor.sock"
+        one, other = Card(socket_path, "02:00:00:00:00:21", "10.77.0.21"), Card(socket_path, "02:00:00:00:00:22", "10.77.0.22")
+        said = 0
+
+        def talk():
+            """A frame there and one back; how long that took, in s."""
+            nonlocal said
+            said += 1
+            began = time.monotonic()
+            for source, target in ((one, other), (other, one)):
+                text = f"frame {said}".encode()
+                source.send(frame := udp(source, target, 5000, 5001, text))
+                target.wait_for(lambda seen, frame=frame: seen == frame)
+            return time.monotonic() - began
+
+        # Each card is who it says it is first.
+        for card in (one, other):
+            card.send(arp(card, "10.77.0.1"))
+        talk()
+        before = descriptors()
+        for number in range(rounds):
+            name = ("victim", "internet", "plant")[number % 3]
+            alive = processes()
+            gateway, victim = Peer("10.77.0.1", b"\xff" * 6), Peer("10.77.0.17", bytes.fromhex("020000000017"))
+            for load in range(100):
+                one.send_no_wait(udp(one, victim, 6000, load) if load % 2 else tcp(one, gateway, 4000 + load, 80, SYN))
+            os.kill(alive[name][0], signal.SIGKILL)
+            if name == "plant":
+                for card in (one, other):
+                    card.close()
+                deadline = time.monotonic() + 60
+                while processes().get("plant", alive["plant"]) == alive["plant"]:
+                    assert time.monotonic() < deadline
+                for card in (one, other):
+                    card.connect()
+                    card.send(arp(card, "10.77.0.1"))
+            deadline = time.monotonic() + 300
+            while True:
+                worst[name] = max(worst[name], talk())
+                now = processes()
+                if all(each in now for each in worst) and now[name][1] == alive[name][1] + 1:
+                    break
+                assert time.monotonic() < deadline, now
+        deadline = time.monotonic() + 60
+        while any(now > then for now, then in zip(descriptors(), before)):
+            assert time.monotonic() < deadline, (before, descriptors())
+            time.sleep(0.1)
+        print(f"{rounds} deaths; the longest round trip of others, in s: {worst}")
+        pids = [pid for pid, _ in processes().values()]
+        one.close()
+        other.close()
+    finally:
+        down = run(["down", plant, *there], timeout=60)
+    assert down.status == 0, down.describe()
+    assert not [pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists()], "a process is left"
+    assert not list((folder / "p").glob("**/*.sock")) and not [name for name in os.listdir("/dev/shm") if "bulkhead" in name]
 
 
 @pytest.mark.parametrize("change,complaint", [
