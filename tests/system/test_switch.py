@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import random
+import re
 import signal
 import struct
 import tempfile
@@ -346,6 +347,22 @@ def test_who_pretends_to_be_another_is_not_heard(folder):
         assert theft not in came and other in came
         assert conversation(pump, valve, 10) == 20
         assert "forged" in " ".join(plant.switch.port("guest.0")).lower()
+        # The log says who, as whom and how often: a line a second of each kind.
+        mac = {card: ":".join(f"{byte:02x}" for byte in card.mac) for card in (guest, pump)}
+        for line in (f"guest.0 sends as {mac[pump]}, IP 10.88.0.3 -> {valve.address}: refused: forged MAC (1 since the line before)",
+                     f"guest.0 sends as {mac[guest]}, IP {pump.address} -> {valve.address}: refused: forged address (1 since the line before)",
+                     f"guest.0 sends as {mac[guest]}, IP 10.88.0.3 -> 10.88.0.1: refused: network service (1 since the line before)"):
+            assert line in plant.switch.said(), plant.switch.said()
+        time.sleep(1.1)
+        for _ in range(50):
+            guest.send(forged["ARP"])
+        plant.settle()
+        time.sleep(1.1)
+        guest.send(forged["ARP"])
+        plant.settle()
+        told = [int(count) for count in re.findall(r"refused: forged address \((\d+) since the line before\)", plant.switch.said())]
+        # One of "address", the two ARP frames, these fifty and the last.
+        assert sum(told) == 54 and len(told) < 54, told
 
 
 def test_floods_of_addresses_broadcasts_and_fragments_cost_neighbours_nothing(folder):
