@@ -70,7 +70,8 @@ Result<std::unique_ptr<net::link::Link>> LinkVerb::open_confined(const plant::Pl
     config.tunnel.key = TRY(net::tunnel::read_key_file(link.key_file));
     auto tunnel = TRY_IN(fmt::format("link '{}'", link.name), net::link::TunnelLink::create(config));
     TRY(give_up(link, directory_));
-    log::info("link '{}': {}", link.name, tunnel->describe());
+    const std::string state = tunnel->describe();
+    log::info("link '{}': {}", link.name, std::string_view(state).substr(0, state.find('\n')));
     tunnel->start();
     return tunnel;
   }

@@ -144,12 +144,15 @@ TunnelLink::~TunnelLink() {
 // ---- From the card's thread ----
 
 Sent TunnelLink::send(ByteSpan frame, const frame::Offload& offload) {
-  const tunnel::Now at = now();
   const LockGuard lock(mutex_);
-  frame::for_each_piece(frame, offload, [&](ByteSpan piece) REQUIRES(mutex_) {
-    const MutableByteSpan copy = MutableByteSpan(outgoing_).first(piece.size());
+  // Within the lock, so that the tunnel sees no time before one that it has seen.
+  const tunnel::Now at = now();
+  tunnel::Tunnel& tunnel = *tunnel_;
+  const MutableByteSpan room(outgoing_);
+  frame::for_each_piece(frame, offload, [&](ByteSpan piece) {
+    const MutableByteSpan copy = room.first(piece.size());
     std::ranges::copy(piece, copy.begin());
-    tunnel_->send(copy, at, *this);
+    tunnel.send(copy, at, *this);
     return true;
   });
   return Sent::kDone;
@@ -198,12 +201,11 @@ void TunnelLink::hear() {
     messages[i].msg_hdr.msg_iovlen = 1;
   }
   const int count = ::recvmmsg(socket_.get(), messages.data(), kDatagramsATurn, MSG_DONTWAIT, nullptr);
-  const tunnel::Now at = now();
   for (int i = 0; i < count; ++i) {
     // Between two of them the other thread may seal.
     const LockGuard lock(mutex_);
-    tunnel_->receive(from_socket(senders[i]),
-                     MutableByteSpan(incoming_).subspan(i * kDatagramRoom, messages[i].msg_len), at, *this);
+    const MutableByteSpan datagram = MutableByteSpan(incoming_).subspan(i * kDatagramRoom, messages[i].msg_len);
+    tunnel_->receive(from_socket(senders[i]), datagram, now(), *this);
   }
   if (std::exchange(has_news_, false)) bell_.ring();
 }
