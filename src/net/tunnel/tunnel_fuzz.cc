@@ -42,7 +42,8 @@ class World {
     return value;
   }
   Frame take_bytes() {
-    const size_t count = std::min<size_t>(take(1), input_.size());
+    const uint64_t wanted = take(1);
+    const size_t count = std::min<size_t>(wanted, input_.size());
     Frame bytes(input_.begin(), input_.begin() + static_cast<ptrdiff_t>(count));
     input_ = input_.subspan(count);
     return bytes;
