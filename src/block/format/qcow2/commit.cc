@@ -23,7 +23,9 @@ Qcow2Image::Batch Qcow2Image::take_batch() {
   Batch batch;
   for (const TableRef& table : recent_) {
     if (!table->dirty) continue;
-    (table->kind == TableKind::kL2 ? batch.l2 : batch.refcounts).emplace_back(table, table->bytes);
+    std::vector<uint8_t> bytes = take_buffer();
+    std::ranges::copy(table->bytes, bytes.begin());
+    (table->kind == TableKind::kL2 ? batch.l2 : batch.refcounts).emplace_back(table, std::move(bytes));
     table->dirty = false;
     table->being_written = true;
   }
@@ -61,6 +63,7 @@ void Qcow2Image::finish_batch(Batch& batch, bool written) {
       table->being_written = false;
       // What was not written waits for the next commit.
       if (!written) table->dirty = true;
+      keep_buffer(std::move(bytes));
     }
   }
   ++table_changes_;

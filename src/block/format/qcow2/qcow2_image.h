@@ -38,7 +38,7 @@ inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
 class Qcow2Image final : public Image, public Snapshots {
  public:
   // All L2 tables and refcount blocks in memory; at least a few, however large the clusters.
-  static constexpr uint64_t kCacheBytes = uint64_t{16} << 20;
+  static constexpr uint64_t kCacheBytes = uint64_t{12} << 20;
   // Clusters that may wait to be freed before writers wait for that.
   static constexpr size_t kReleaseLimit = 1 << 16;
   // One write to the store at most, and with it what may wait for one.
@@ -97,6 +97,10 @@ class Qcow2Image final : public Image, public Snapshots {
   Outcome<TableRef> table(uint64_t offset, TableKind kind) REQUIRES(mutex_);
   TableRef add_table(uint64_t offset, TableKind kind, std::vector<uint8_t> bytes) REQUIRES(mutex_);
   void forget_table(uint64_t offset) REQUIRES(mutex_);
+  // A cluster's bytes, whatever they hold. The threads take turns with them: each would leave as many in its part of
+  // the heap otherwise.
+  std::vector<uint8_t> take_buffer() REQUIRES(mutex_);
+  void keep_buffer(std::vector<uint8_t> bytes) REQUIRES(mutex_) { buffers_.push_back(std::move(bytes)); }
   void make_room() REQUIRES(mutex_);
   // Brings the L2 table for a guest offset into memory with the lock open while it is read.
   Outcome<> fetch_l2(uint64_t guest) REQUIRES(mutex_);
@@ -217,6 +221,7 @@ class Qcow2Image final : public Image, public Snapshots {
   // Most recently used first.
   std::list<TableRef> recent_ GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, std::list<TableRef>::iterator> tables_ GUARDED_BY(mutex_);
+  std::vector<std::vector<uint8_t>> buffers_ GUARDED_BY(mutex_);
   uint64_t table_changes_ GUARDED_BY(mutex_) = 0;  // counts tables that came, went or were written
   uint64_t free_hint_ GUARDED_BY(mutex_) = 1;
   uint64_t packed_at_ GUARDED_BY(mutex_) = 0;  // behind the last compressed data, within a cluster; 0: nowhere

@@ -9,9 +9,17 @@ namespace bulkhead::block::qcow2 {
 void Qcow2Image::forget_table(uint64_t offset) {
   const auto found = tables_.find(offset);
   if (found == tables_.end()) return;
+  if (found->second->use_count() == 1) keep_buffer(std::move((*found->second)->bytes));
   recent_.erase(found->second);
   tables_.erase(found);
   ++table_changes_;
+}
+
+std::vector<uint8_t> Qcow2Image::take_buffer() {
+  if (buffers_.empty()) return std::vector<uint8_t>(header_.cluster_size());
+  std::vector<uint8_t> bytes = std::move(buffers_.back());
+  buffers_.pop_back();
+  return bytes;
 }
 
 // Tables with changes stay; keep_bounds() sees to it that there are not too many of them.
@@ -50,7 +58,7 @@ Outcome<Qcow2Image::TableRef> Qcow2Image::table(uint64_t offset, TableKind kind)
   const auto end = store_->size();
   if (!end) return std::unexpected(Status::kIoError);
   if (offset >= *end) TRY(corrupt("table outside the file", offset, *end));
-  std::vector<uint8_t> bytes(header_.cluster_size());
+  std::vector<uint8_t> bytes = take_buffer();
   TRY(done(store_->read(offset, bytes)));
   return add_table(offset, kind, std::move(bytes));
 }
@@ -61,11 +69,12 @@ Outcome<> Qcow2Image::fetch_l2(uint64_t guest) {
     const uint64_t offset = l1_[l1_index(guest)] & kOffsetMask;
     if (offset == 0 || tables_.contains(offset) || (offset & (header_.cluster_size() - 1)) != 0) return {};
     const uint64_t changes = table_changes_;
+    std::vector<uint8_t> bytes = take_buffer();
     mutex_.unlock();
-    std::vector<uint8_t> bytes(header_.cluster_size());
     const auto end = store_->size();
     const Status status = end && offset < *end ? store_->read(offset, bytes) : Status::kIoError;
     mutex_.lock();
+    if (status != Status::kOk || changes != table_changes_) keep_buffer(std::move(bytes));
     if (status != Status::kOk) return {};
     if (changes != table_changes_) continue;
     TRY(check_host(offset));
@@ -92,7 +101,13 @@ Outcome<Qcow2Image::TableRef> Qcow2Image::l2_to_write(uint64_t guest) {
   if ((entry & kCopied) != 0 && (entry & kOffsetMask) != 0) return l2_to_read(guest);
   const TableRef old = TRY(l2_to_read(guest));
   const uint64_t offset = TRY(allocate(1)).first << header_.cluster_bits;
-  TableRef made = add_table(offset, TableKind::kL2, old ? old->bytes : std::vector<uint8_t>(header_.cluster_size()));
+  std::vector<uint8_t> bytes = take_buffer();
+  if (old) {
+    std::ranges::copy(old->bytes, bytes.begin());
+  } else {
+    std::ranges::fill(bytes, uint8_t{0});
+  }
+  TableRef made = add_table(offset, TableKind::kL2, std::move(bytes));
   made->dirty = true;
   set_l1(index, offset | kCopied);
   if (old) released_.push_back(old->offset >> header_.cluster_bits);
