@@ -52,10 +52,10 @@ class Copy {
   }
 
  private:
-  // Compression takes a processor each; what only waits for the disk is more.
+  // Compression takes a processor each; what waits for the disk, or for the file's lock in the kernel, is more.
   [[nodiscard]] unsigned thread_count() const {
     const unsigned processors = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
-    return compress_ || part_ != kChunk ? processors : std::max(processors, 4u);
+    return compress_ ? processors : std::max(processors, 4u);
   }
 
   void work() {
