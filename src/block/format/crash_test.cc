@@ -20,7 +20,7 @@ constexpr uint64_t kSectors = 1500;
 
 uint64_t state_count() {
   const char* const text = std::getenv("BULKHEAD_CRASH_STATES");
-  return text == nullptr ? 1000 : std::strtoull(text, nullptr, 10);
+  return text == nullptr ? 5000 : std::strtoull(text, nullptr, 10);
 }
 
 // What the guest did: each sector holds the number of the write that it is from, 0 for zeroes.

@@ -43,6 +43,7 @@ class Copy {
     }
     {
       std::vector<Thread> threads;
+      threads.reserve(count);
       for (unsigned i = 0; i < count; ++i) threads.emplace_back(fmt::format("copy-{}", i), [this] { work(); });
       report(show_progress);
     }

@@ -74,9 +74,11 @@ Outcome<> Qcow2Image::fetch_l2(uint64_t guest) {
     const auto end = store_->size();
     const Status status = end && offset < *end ? store_->read(offset, bytes) : Status::kIoError;
     mutex_.lock();
-    if (status != Status::kOk || changes != table_changes_) keep_buffer(std::move(bytes));
-    if (status != Status::kOk) return {};
-    if (changes != table_changes_) continue;
+    if (status != Status::kOk || changes != table_changes_) {
+      keep_buffer(std::move(bytes));
+      if (status != Status::kOk) return {};
+      continue;
+    }
     TRY(check_host(offset));
     add_table(offset, TableKind::kL2, std::move(bytes));
     return {};
