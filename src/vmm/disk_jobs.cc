@@ -7,7 +7,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr std::string_view kVerbs = "status, snapshot, mirror, backup, commit, flatten, pause, resume, cancel, speed";
+constexpr std::string_view kVerbs =
+    "status, snapshot, mirror, backup, commit, rebase, flatten, pause, resume, cancel, speed";
 constexpr uint64_t kFastest = uint64_t{1} << 40;
 
 std::string_view take_word(std::string_view& words) {
@@ -26,7 +27,8 @@ std::string shown(std::string_view text) {
 }
 
 bool is_job(std::string_view verb) {
-  return verb == "snapshot" || verb == "mirror" || verb == "backup" || verb == "commit" || verb == "flatten";
+  return verb == "snapshot" || verb == "mirror" || verb == "backup" || verb == "commit" || verb == "rebase" ||
+         verb == "flatten";
 }
 
 bool has_ended(block::Job::State state) {
@@ -93,8 +95,14 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
     if (word == "changed") what = block::BackupJob::What::kChanged;
     if (!backups_[index]) backups_[index] = std::make_unique<block::BackupState>(*disk);
   }
+  auto care = block::RebaseJob::Care::kCopied;
+  if (verb == "rebase") {
+    const std::string_view word = take_word(words);
+    if (word != "copied" && word != "vouched") return fail("'{}': allowed: copied or vouched", word);
+    if (word == "vouched") care = block::RebaseJob::Care::kVouched;
+  }
   block::JobTarget target;
-  if (verb == "snapshot" || verb == "mirror" || verb == "backup") target = TRY(parse_target(words));
+  if (verb != "commit" && verb != "flatten") target = TRY(parse_target(words));
   auto files = std::make_unique<block::HostFiles>(host_cache_of(config_.disks[index].value),
                                                   block::ImageDisk::kDefaultThreadCount, disks_.key(index));
   // The old one first: it may hold files, and its thread has ended or is about to.
@@ -105,7 +113,9 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
     job = std::make_unique<block::BackupJob>(*disk, std::move(files), *backups_[index], std::move(target), what, speed);
   }
   if (verb == "commit") job = std::make_unique<block::CommitJob>(*disk, std::move(files), speed);
-  if (verb == "flatten") job = std::make_unique<block::FlattenJob>(*disk, std::move(files), speed);
+  if (verb == "rebase" || verb == "flatten") {
+    job = std::make_unique<block::RebaseJob>(*disk, std::move(files), std::move(target), care, speed);
+  }
   job->start();
   return {};
 }

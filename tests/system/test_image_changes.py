@@ -118,3 +118,24 @@ def test_every_verb_speaks_json(tmp_path):
     ours("resize", "-f", "qcow2", one, "2M")
     assert json.loads(ours("compare", "-o", "json", one, two, status=2))["equal"] is False
     assert json.loads(ours("snapshot", "-f", "qcow2", "-o", "json", one, "create", "a")) == {"name": "a"}
+
+
+def test_an_unsafe_rebase_changes_the_name_alone(tmp_path):
+    rng = random.Random("unsafe")
+    for name in ("old.raw", "new.raw"):
+        random_raw(tmp_path / name, rng, 2 * MIB)
+    for name in ("ours.qcow2", "theirs.qcow2"):
+        ours("create", tmp_path / name, "-b", "old.raw", "-F", "raw")
+    (tmp_path / "old.raw").unlink()
+    before = (tmp_path / "ours.qcow2").read_bytes()
+    ours("rebase", "-u", "-f", "qcow2", "-b", "new.raw", "-F", "raw", tmp_path / "ours.qcow2")
+    qemu("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "new.raw", "-F", "raw", tmp_path / "theirs.qcow2")
+    assert (tmp_path / "ours.qcow2").read_bytes()[512:] == before[512:]
+    qemu("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", tmp_path / "ours.qcow2", tmp_path / "theirs.qcow2")
+    assert contents(tmp_path / "ours.qcow2") == (tmp_path / "new.raw").read_bytes()
+    # A name that cannot be kept is found before anything is copied.
+    assert "does not fit" in ours("rebase", "-f", "qcow2", "-b", "x" * 1500, "-F", "raw", tmp_path / "ours.qcow2", status=1)
+    for format_ in ("vhd", "vhdx", "vmdk"):
+        ours("create", "-f", format_, tmp_path / f"base.{format_}", "1M")
+        ours("create", tmp_path / f"top.{format_}", "-b", f"base.{format_}", "-F", format_)
+        assert "cannot be changed" in ours("rebase", "-f", format_, tmp_path / f"top.{format_}", status=1)

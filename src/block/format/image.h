@@ -92,7 +92,11 @@ class Image {
   // What shows through where this image holds nothing; null when there is none.
   [[nodiscard]] virtual Image* backing() { return nullptr; }
   // Names another file, or none: the caller has seen to it that the disk's contents stay.
-  [[nodiscard]] virtual Result<> set_backing(const std::string&, const std::string&) {
+  [[nodiscard]] virtual Result<> set_backing(const std::string& name, const std::string& format) {
+    return may_set_backing(name, format);
+  }
+  // Why that would fail, before any work is done for it.
+  [[nodiscard]] virtual Result<> may_set_backing(const std::string&, const std::string&) {
     return fail("the backing file of {} images cannot be changed", info().format);
   }
   // Null when the format has none.
@@ -124,6 +128,8 @@ class ImageOpener {
     opener.closed_ = true;
     return opener;
   }
+  // Leaves backing files alone, which need not be there: for what looks at no data and changes the name alone.
+  void open_no_backing() { opens_backing_ = false; }
   // Lets the backing file be written, to commit to it; those below it are only read all the same.
   void let_backing_be_written() { backing_access_ = Access::kCommit; }
   // Takes files from somewhere else than the host's folder, for tests.
@@ -135,6 +141,7 @@ class ImageOpener {
   void use_key(Unlock unlock) { unlock_ = std::move(unlock); }
   // Null for an image that stays locked.
   [[nodiscard]] Result<DiskKey*> key_for(const std::string& image) const;
+  // Null when backing files are left alone.
   [[nodiscard]] Result<std::unique_ptr<Image>> open_backing(const std::string& name, const std::string& format) const;
   [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
 
@@ -148,6 +155,7 @@ class ImageOpener {
   Unlock unlock_;
   Source source_;
   bool closed_ = false;
+  bool opens_backing_ = true;
 };
 
 struct CreateOptions {
@@ -174,6 +182,9 @@ struct Format {
 [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_view format, Access access,
                                                         Access backing_access = Access::kReadOnly,
                                                         HostCache cache = HostCache::kUsed, Unlock unlock = {});
+// The image alone, without what it stands on: to name another backing file, and nothing else.
+[[nodiscard]] Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::string_view format,
+                                                              Access access);
 // The same for a file at rest whose format nobody stated: by its first bytes, raw when they say nothing. Never for a
 // guest's disk. Since a guest may have written those bytes, the image may not name other files.
 [[nodiscard]] Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access,

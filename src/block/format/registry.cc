@@ -8,6 +8,7 @@
 #include "block/format/image.h"
 #include "block/format/luks/header.h"
 #include "block/format/luks/luks_image.h"
+#include "block/format/new_files.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/raw/raw_image.h"
 #include "block/format/vhd/vhd_image.h"
@@ -73,13 +74,19 @@ Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_v
     opener.use_key(unlock);
     return with_use_of_key(TRY(found->open(TRY(open_place(path, access, cache)), access, opener)), path, unlock);
   }
-  std::string folder = std::filesystem::path(path).parent_path();
-  if (folder.empty()) folder = ".";
-  ImageOpener opener(folder);
+  ImageOpener opener(folder_of(path));
   if (backing_access == Access::kReadWrite) opener.let_backing_be_written();
   opener.use_cache(cache);
   opener.use_key(unlock);
   return with_use_of_key(TRY(found->open(TRY(PlainFile::open(path, access, cache)), access, opener)), path, unlock);
+}
+
+Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::string_view format, Access access) {
+  const Format* const found = TRY(find_format(format));
+  ImageOpener opener(folder_of(path));
+  opener.use_key({.may_stay_locked = true});
+  opener.open_no_backing();
+  return found->open(TRY(PlainFile::open(path, access)), access, opener);
 }
 
 Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access, Unlock unlock) {
@@ -130,6 +137,7 @@ Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, 
 }
 
 Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name, const std::string& format) const {
+  if (!opens_backing_) return nullptr;
   if (closed_) return fail("backing file '{}': state the image's format to have it followed", name);
   if (depth_ >= kChainDepthLimit) return fail("backing file '{}': the chain is longer than {}", name, kChainDepthLimit);
   if (format.empty()) return fail("backing file '{}': the image does not state its format", name);

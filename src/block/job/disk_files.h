@@ -21,6 +21,9 @@ class DiskFiles {
   // To be filled by a job.
   [[nodiscard]] virtual Result<std::unique_ptr<Image>> open_image(const std::string& path,
                                                                   const std::string& format) = 0;
+  // To be read by a job.
+  [[nodiscard]] virtual Result<std::unique_ptr<Image>> open_base(const std::string& path,
+                                                                 const std::string& format) = 0;
   // An empty image whose names outlast a power cut. It is removed with this object unless keep() comes before. A disk
   // that a server keeps is there already, of the right size; what it holds is written over with zeroes.
   [[nodiscard]] virtual Result<> create(const std::string& path, const std::string& format,
@@ -41,6 +44,9 @@ class HostFiles final : public DiskFiles {
   }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, const std::string& format) override {
     return block::open_image(path, format, Access::kReadWrite, Access::kReadOnly, cache_, {.key = key_});
+  }
+  [[nodiscard]] Result<std::unique_ptr<Image>> open_base(const std::string& path, const std::string& format) override {
+    return block::open_image(path, format, Access::kReadOnly, Access::kReadOnly, cache_, {.key = key_});
   }
   [[nodiscard]] Result<> create(const std::string& path, const std::string& format,
                                 const CreateOptions& options) override {

@@ -15,6 +15,14 @@ bool is_zero(ByteSpan bytes) {
   return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
+// The bytes of a backing file as they show through a disk that may be longer.
+Status read_below(Image* base, uint64_t offset, MutableByteSpan bytes) {
+  const uint64_t size = base != nullptr ? base->geometry().size : 0;
+  const uint64_t there = offset < size ? std::min<uint64_t>(bytes.size(), size - offset) : 0;
+  std::ranges::fill(bytes.subspan(there), uint8_t{0});
+  return there == 0 ? Status::kOk : base->read(offset, bytes.first(there));
+}
+
 std::string moved_to(const LiveDisk& disk) {
   const Storage& storage = disk.storage();
   return fmt::format("the disk is now '{}', format={}", storage.path, storage.format);
@@ -131,14 +139,19 @@ Result<std::string> CommitJob::copy_to(const JobTarget& base) {
   return moved_to(disk_);
 }
 
-FlattenJob::FlattenJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, uint64_t speed)
-    : Job("flatten", speed), disk_(disk), files_(std::move(files)), bytes_(kPiece) {
+RebaseJob::RebaseJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, JobTarget base, Care care, uint64_t speed)
+    : Job(base.path.empty() ? "flatten" : "rebase", speed),
+      disk_(disk),
+      files_(std::move(files)),
+      base_(std::move(base)),
+      care_(base_.path.empty() ? Care::kCopied : care),
+      bytes_(kPiece),
+      other_(kGrain) {
   set_total(disk.geometry().size);
 }
 
 // Nobody writes there meanwhile, or what was read could be older than what is there.
-Result<> FlattenJob::fill(uint64_t offset, uint64_t size) {
-  Image& image = *disk_.storage().opened.image;
+Result<> RebaseJob::fill(Image& image, Image* base, uint64_t offset, uint64_t size) {
   const MutableByteSpan piece = MutableByteSpan(bytes_).first(size);
   const auto fence = disk_.fence(offset, size);
   for (uint64_t at = 0; at < size;) {
@@ -147,35 +160,52 @@ Result<> FlattenJob::fill(uint64_t offset, uint64_t size) {
     const uint64_t end = std::min(size, at + extent.size);
     for (; at < end && extent.kind == ExtentKind::kAbsent; at += std::min(kGrain, end - at)) {
       const MutableByteSpan grain = piece.subspan(at, std::min(kGrain, end - at));
+      const MutableByteSpan other = MutableByteSpan(other_).first(grain.size());
       TRY(check_status(image.read(offset + at, grain), "read", offset + at));
-      // Without a backing file, what is absent reads as zeroes.
-      if (!is_zero(grain)) TRY(check_status(image.write(offset + at, grain), "write", offset + at));
+      TRY(check_status(read_below(base, offset + at, other), "read the other backing file", offset + at));
+      if (std::memcmp(grain.data(), other.data(), grain.size()) == 0) continue;
+      TRY(check_status(
+          is_zero(grain) ? image.write_zeroes(offset + at, grain.size(), Unmap::kYes) : image.write(offset + at, grain),
+          "write", offset + at));
     }
     at = end;
   }
   return {};
 }
 
-Result<std::string> FlattenJob::work() {
-  const Storage& storage = disk_.storage();
-  Image* const image = storage.opened.image;
-  if (image == nullptr || image->backing() == nullptr) return fail("'{}' has no backing file", storage.path);
+Result<bool> RebaseJob::copy(Image& image, Image* base) {
   for (uint64_t offset = 0; offset < disk_.geometry().size;) {
-    const Extent extent = TRY(image->map(offset));
+    const Extent extent = TRY(image.map(offset));
     const bool absent = extent.kind == ExtentKind::kAbsent;
     const uint64_t part = absent ? std::min(kPiece, extent.size) : extent.size;
-    if (absent) TRY(fill(offset, part));
+    if (absent) TRY(fill(image, base, offset, part));
     offset += part;
     if (!absent) add_done(part);
-    if (!go_on(absent ? part : 0)) return "";
+    if (!go_on(absent ? part : 0)) return false;
   }
+  return true;
+}
+
+Result<std::string> RebaseJob::work() {
+  const Storage& storage = disk_.storage();
+  Image* const image = storage.opened.image;
+  if (image == nullptr || (image->backing() == nullptr && base_.path.empty())) {
+    return fail("'{}' has no backing file", storage.path);
+  }
+  const std::string name = base_.path.empty() ? "" : TRY(name_from(storage.path, base_.path));
+  TRY(image->may_set_backing(name, base_.format));
+  // Open until the disk stands on it, so that nobody changes it meanwhile.
+  const auto base = base_.path.empty() ? nullptr : TRY(files_->open_base(base_.path, base_.format));
+  if (care_ == Care::kCopied && !TRY(copy(*image, base.get()))) return "";
   TRY(check_status(flush_now(*storage.opened.disk), "flush", 0));
   const auto fence = disk_.fence_all();
+  if (cancelled()) return "";
   TRY(check_status(flush_now(*storage.opened.disk), "flush", 0));
-  TRY(image->set_backing("", ""));
+  TRY(image->set_backing(name, base_.format));
   const std::string path = storage.path, format = storage.format;
   TRY(reopen(disk_, *files_, path, format));
-  return fmt::format("'{}' has no backing file any more", path);
+  if (name.empty()) return fmt::format("'{}' has no backing file any more", path);
+  return fmt::format("the backing file of '{}' is now '{}', format={}", path, base_.path, base_.format);
 }
 
 }  // namespace bulkhead::block

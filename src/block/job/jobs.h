@@ -5,7 +5,8 @@
 //   then on mirror     the disk's contents are copied to another file, and when both are equal the disk goes on there
 //   backup     (backup_job.h) the disk stays where it is
 //   commit     what the overlay holds is written into its backing file, and then the disk goes on there
-//   flatten    what shows through from the backing file is written into the image, which names none afterwards
+//   rebase     what shows through from the backing file, and would not from another one, is written into the image,
+//   which names that other one afterwards; flatten: none
 #pragma once
 
 #include "block/job/copy_job.h"
@@ -57,18 +58,25 @@ class CommitJob final : public CopyJob {
   const std::unique_ptr<DiskFiles> files_;
 };
 
-class FlattenJob final : public Job {
+class RebaseJob final : public Job {
  public:
-  FlattenJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, uint64_t speed);
-  ~FlattenJob() override { stop(); }
+  // kVouched: the user knows that the other file shows the same, and nothing is compared or copied.
+  enum class Care : uint8_t { kCopied, kVouched };
+  // Without a path, on no backing file: kCopied.
+  RebaseJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, JobTarget base, Care care, uint64_t speed);
+  ~RebaseJob() override { stop(); }
 
  private:
   Result<std::string> work() override;
-  Result<> fill(uint64_t offset, uint64_t size);
+  // False when the job is cancelled. A null base shows zeroes.
+  Result<bool> copy(Image& image, Image* base);
+  Result<> fill(Image& image, Image* base, uint64_t offset, uint64_t size);
 
   LiveDisk& disk_;
   const std::unique_ptr<DiskFiles> files_;
-  std::vector<uint8_t> bytes_;
+  const JobTarget base_;
+  const Care care_;
+  std::vector<uint8_t> bytes_, other_;
 };
 
 }  // namespace bulkhead::block

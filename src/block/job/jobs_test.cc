@@ -9,174 +9,19 @@
 
 #include <gtest/gtest.h>
 
-#include "block/format/image_disk.h"
 #include "block/job/backup_job.h"
-#include "block/testing/crash_log.h"
+#include "block/testing/folder_files.h"
 
 namespace bulkhead::block {
 namespace {
 
-using testing::Change, testing::CrashLog, testing::kSector;
+using testing::Folder, testing::FolderFiles, testing::kSector, testing::Move, testing::open_in;
+
+using Care = RebaseJob::Care;
 
 constexpr uint64_t kSectors = 1500;
 constexpr unsigned kEndless = 50'000;  // steps of a guest: each job needs a few hundred
 constexpr CopySteps kSmallSteps{.piece_bytes = 65536, .last_bytes = 65536};
-
-// A folder in memory that knows in which order its files were changed.
-class Folder {
- public:
-  struct File {
-    MemoryStore now;
-    CrashLog log;
-    std::vector<uint64_t> times;
-    uint64_t made_at = 0;
-  };
-
-  std::unique_ptr<Store> make(const std::string& path) {
-    const LockGuard lock(mutex_);
-    auto& file = files_[path];
-    file = std::make_shared<File>();
-    file->made_at = ++time_;
-    return std::make_unique<Recorder>(*this, file);
-  }
-  Result<std::unique_ptr<Store>> open(const std::string& path) {
-    const LockGuard lock(mutex_);
-    const auto found = files_.find(path);
-    if (found == files_.end()) return fail("open '{}': no such file", path);
-    return std::make_unique<Recorder>(*this, found->second);
-  }
-  bool has(const std::string& path) {
-    const LockGuard lock(mutex_);
-    return files_.contains(path);
-  }
-  void remove(const std::string& path) {
-    const LockGuard lock(mutex_);
-    files_.erase(path);
-  }
-  uint64_t time() {
-    const LockGuard lock(mutex_);
-    return time_;
-  }
-  // What a power cut at a time may leave.
-  void cut(uint64_t time, std::mt19937_64& random, Folder& left) const {
-    for (const auto& [path, file] : files_) {
-      if (file->made_at > time) continue;
-      size_t end = 0, flush = 0;
-      MemoryStore flushed;
-      for (; end < file->log.size() && file->times[end] <= time; ++end) {
-        if (file->log[end].kind == Change::Kind::kFlush) flush = end;
-      }
-      for (size_t i = 0; i < flush; ++i) {
-        testing::apply(flushed, file->log[i], [](uint64_t) { return true; });
-      }
-      auto& copy = left.files_[path] = std::make_shared<File>();
-      copy->now = testing::cut_state(flushed, file->log, flush, end, random);
-    }
-  }
-
- private:
-  class Recorder final : public Store {
-   public:
-    Recorder(Folder& folder, std::shared_ptr<File> file) : folder_(folder), file_(std::move(file)) {}
-    [[nodiscard]] const std::string& name() const override { return file_->now.name(); }
-    [[nodiscard]] Result<uint64_t> size() override {
-      const LockGuard lock(folder_.mutex_);
-      return file_->now.size();
-    }
-    [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override {
-      const LockGuard lock(folder_.mutex_);
-      return file_->now.read(offset, bytes);
-    }
-    [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override {
-      const LockGuard lock(folder_.mutex_);
-      note({Change::Kind::kWrite, offset, bytes.size(), {bytes.begin(), bytes.end()}});
-      return file_->now.write(offset, bytes);
-    }
-    [[nodiscard]] Status flush() override {
-      const LockGuard lock(folder_.mutex_);
-      note({.kind = Change::Kind::kFlush});
-      return Status::kOk;
-    }
-    [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override {
-      const LockGuard lock(folder_.mutex_);
-      note({.kind = Change::Kind::kPunch, .offset = offset, .size = size});
-      return file_->now.punch(offset, size);
-    }
-    [[nodiscard]] Status truncate(uint64_t size) override {
-      const LockGuard lock(folder_.mutex_);
-      note({.kind = Change::Kind::kTruncate, .size = size});
-      return file_->now.truncate(size);
-    }
-    [[nodiscard]] StoreExtent extent(uint64_t offset) override {
-      const LockGuard lock(folder_.mutex_);
-      return file_->now.extent(offset);
-    }
-
-   private:
-    void note(Change change) {
-      file_->log.push_back(std::move(change));
-      file_->times.push_back(++folder_.time_);
-    }
-    Folder& folder_;
-    const std::shared_ptr<File> file_;
-  };
-
-  Mutex mutex_;
-  std::map<std::string, std::shared_ptr<File>> files_;
-  uint64_t time_ = 0;
-};
-
-Result<std::unique_ptr<Image>> open_in(Folder& folder, const std::string& path, const std::string& format,
-                                       Access access, Access backing_access = Access::kReadOnly) {
-  ImageOpener opener("/m");
-  opener.take_files_from([&folder](const std::string& name, Access) { return folder.open("/m/" + name); });
-  if (backing_access == Access::kReadWrite) opener.let_backing_be_written();
-  return TRY(find_format(format))->open(TRY(folder.open(path)), access, opener);
-}
-
-// Where the guest's disk is from a time on.
-struct Move {
-  uint64_t time = 0;
-  std::string path, format;
-};
-
-class FolderFiles final : public DiskFiles {
- public:
-  FolderFiles(Folder& folder, std::vector<Move>& moves) : folder_(folder), moves_(moves) {}
-  ~FolderFiles() override {
-    for (const std::string& path : made_) folder_.remove(path);
-  }
-  [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format,
-                                        Access backing_access) override {
-    if (path == unopenable) return fail("open '{}': refused", path);
-    auto image = TRY(open_in(folder_, path, format, Access::kReadWrite, backing_access));
-    Image* const behind = image.get();
-    moves_.push_back({folder_.time(), path, format});
-    return OpenedDisk{std::make_unique<ImageDisk>(std::move(image), 2), behind};
-  }
-  [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, const std::string& format) override {
-    return open_in(folder_, path, format, Access::kReadWrite);
-  }
-  [[nodiscard]] Result<> create(const std::string& path, const std::string& format,
-                                const CreateOptions& options) override {
-    if (folder_.has(path)) return fail("create '{}': exists", path);
-    const auto store = folder_.make(path);
-    made_.push_back(path);
-    return TRY(find_format(format))->create(*store, options);
-  }
-  void keep() override { made_.clear(); }
-  [[nodiscard]] Result<std::unique_ptr<Store>> open_scratch(const std::string&) override {
-    return std::make_unique<MemoryStore>(std::vector<uint8_t>(), scratch_limit);
-  }
-
-  std::string unopenable;
-  uint64_t scratch_limit = kSectors * kSector;
-
- private:
-  Folder& folder_;
-  std::vector<Move>& moves_;
-  std::vector<std::string> made_;
-};
 
 // One that remembers what it was told.
 class Guest {
@@ -478,7 +323,7 @@ TEST_F(Jobs, ACommitThatIsCancelledLeavesTheOverlay) {
 TEST_F(Jobs, FlatteningNeedsNoBackingFileAnyMore) {
   begin("raw");
   snapshot("/m/top", "qcow2");
-  expect_done(FlattenJob(*disk_, files(), kSpeed));
+  expect_done(RebaseJob(*disk_, files(), {}, Care::kCopied, kSpeed));
   folder_.remove("/m/base");
   expect_kept("/m/top", "qcow2");
 }
@@ -486,15 +331,61 @@ TEST_F(Jobs, FlatteningNeedsNoBackingFileAnyMore) {
 TEST_F(Jobs, FlatteningSurvivesPowerCuts) {
   begin("raw", 13);
   snapshot("/m/top", "qcow2");
-  expect_done(FlattenJob(*disk_, files(), kSpeed));
+  expect_done(RebaseJob(*disk_, files(), {}, Care::kCopied, kSpeed));
   expect_to_survive_power_cuts(kCuts);
+}
+
+TEST_F(Jobs, RebasingKeepsWhatTheDiskShowsOnAnotherFile) {
+  for (const bool same : {false, true}) {
+    begin_anew("raw");
+    folder_.remove("/m/other");
+    snapshot("/m/top", "qcow2");
+    // A shorter one with other contents, or a copy.
+    std::vector<uint8_t> bytes(same ? kSectors * kSector : 600 * kSector, 0x77);
+    if (same) {
+      ASSERT_EQ(open_in(folder_, "/m/base", "raw", Access::kReadOnly).value()->read(0, bytes), Status::kOk);
+    }
+    const auto others = files();
+    ASSERT_TRUE(others->create("/m/other", "qcow2", {.size = bytes.size()}));
+    others->keep();
+    {
+      const auto other = others->open_image("/m/other", "qcow2").value();
+      ASSERT_EQ(other->write(0, bytes), Status::kOk);
+    }
+    RebaseJob job(*disk_, files(), {"/m/other", "qcow2"}, same ? Care::kVouched : Care::kCopied, kSpeed);
+    EXPECT_EQ(run(job).message, "the backing file of '/m/top' is now '/m/other', format=qcow2");
+    folder_.remove("/m/base");
+    expect_kept("/m/top", "qcow2");
+  }
+}
+
+TEST_F(Jobs, RebasingSurvivesPowerCuts) {
+  begin("raw", 17);
+  const auto others = files();
+  ASSERT_TRUE(others->create("/m/other", "raw", {.size = kSectors * kSector}));
+  others->keep();
+  snapshot("/m/top", "qcow2");
+  expect_done(RebaseJob(*disk_, files(), {"/m/other", "raw"}, Care::kCopied, kSpeed));
+  expect_to_survive_power_cuts(kCuts);
+}
+
+TEST_F(Jobs, ABackingFileThatCannotBeChangedIsRefusedBeforeAnythingIsCopied) {
+  for (const char* const format : {"vhdx", "vmdk"}) {
+    begin_anew(format);
+    snapshot("/m/top", format);
+    RebaseJob flatten(*disk_, files(), {}, Care::kCopied, 0);
+    const Job::Progress progress = run(flatten);
+    EXPECT_EQ(progress.state, Job::State::kFailed);
+    EXPECT_EQ(progress.message, fmt::format("the backing file of {} images cannot be changed", format));
+    EXPECT_EQ(progress.done_bytes, 0u);
+  }
 }
 
 TEST_F(Jobs, WithoutABackingFileThereIsNothingToCommitOrFlatten) {
   begin("qcow2");
   CommitJob commit(*disk_, files(), 0);
   EXPECT_EQ(run(commit).message, "'/m/base' has no backing file");
-  FlattenJob flatten(*disk_, files(), 0);
+  RebaseJob flatten(*disk_, files(), {}, Care::kCopied, 0);
   EXPECT_EQ(run(flatten).message, "'/m/base' has no backing file");
 }
 

@@ -88,6 +88,12 @@ void DiskVerb::add_options(CLI::App& options) {
   backup->add_flag("--changed", changed_,
                    "Only what has changed since the last backup, which is the new file's backing file");
   speed(add_job("commit", "Write what the disk's file holds into its backing file, and go on there"));
+  CLI::App* const rebase =
+      add_job("rebase", "Put the disk's file on another backing file, with a copy of what that lacks");
+  rebase->add_option("FILE", target_, "The other backing file")->required();
+  rebase->add_option("-f,--format", format_, "Its format (qcow2)");
+  rebase->add_flag("--unsafe", unsafe_, "Compare and copy nothing: you know that it holds the same");
+  speed(rebase);
   speed(add_job("flatten", "Copy what shows through from the backing file, which is then no longer needed"));
   add("pause", "Hold a job");
   add("resume", "Let a job go on");
@@ -164,11 +170,14 @@ Result<int> DiskVerb::dispatch() {
     if (verb == "backup") {
       question += fmt::format(" {} {} {} {}", speed_, changed_ ? "changed" : "all", format_, target);
     }
+    if (verb == "rebase") {
+      question += fmt::format(" {} {} {} {}", speed_, unsafe_ ? "vouched" : "copied", format_, target);
+    }
     if (verb == "commit" || verb == "flatten" || verb == "speed") question += " " + speed_;
     if (question.find('\n') != std::string::npos) return fail("'{}': a name with a line's end in it", target_);
     TRY(ask(question));
-    const bool begins =
-        verb == "snapshot" || verb == "mirror" || verb == "backup" || verb == "commit" || verb == "flatten";
+    constexpr std::array<std::string_view, 6> kJobs{"snapshot", "mirror", "backup", "commit", "rebase", "flatten"};
+    const bool begins = std::ranges::find(kJobs, verb) != kJobs.end();
     return begins && !detach_ ? wait_for_end() : 0;
   }();
   if (done) return *done;

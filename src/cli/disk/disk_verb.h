@@ -33,7 +33,7 @@ class DiskVerb final : public Verb {
   uint32_t disk_ = 0;
   std::string target_, format_ = "qcow2", speed_ = "0";
   std::string control_, machine_, plant_ = "plant.yaml", directory_;
-  bool detach_ = false, changed_ = false, quiet_ = false;
+  bool detach_ = false, changed_ = false, unsafe_ = false, quiet_ = false;
 };
 
 }  // namespace bulkhead::cli

@@ -113,12 +113,17 @@ Result<int> ImageVerb::commit() {
 // Where another file would show something else, what showed so far is written into the image first.
 Result<int> ImageVerb::rebase() {
   TRY(must_state_format("rebase"));
-  const auto image = TRY(open(file_, format_, block::Access::kReadWrite));
-  std::unique_ptr<block::Image> below;
-  if (!backing_.empty()) {
-    if (backing_format_.empty()) return fail("rebase '{}': state the backing file's format", file_);
-    below = TRY(open_below());
+  if (!backing_.empty() && backing_format_.empty()) return fail("rebase '{}': state the backing file's format", file_);
+  if (unsafe_) {
+    TRY(TRY(block::open_image_alone(file_, format_, block::Access::kReadWrite))
+            ->set_backing(backing_, backing_format_));
+    if (json()) print("{\"bytes\": 0}\n");
+    return 0;
   }
+  const auto image = TRY(open(file_, format_, block::Access::kReadWrite));
+  TRY(image->may_set_backing(backing_, backing_format_));
+  std::unique_ptr<block::Image> below;
+  if (!backing_.empty()) below = TRY(open_below());
   std::vector<uint8_t> now(kPiece), then(kPiece);
   uint64_t written = 0;
   const auto keep = [&](uint64_t offset, uint64_t size, block::ExtentKind) -> Result<> {

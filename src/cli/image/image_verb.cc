@@ -132,6 +132,8 @@ void ImageVerb::add_options(CLI::App& options) {
   CLI::App* const rebase = add("rebase", "Put an image on another backing file, or on none");
   rebase->add_option("-b,--backing", backing_, "The new one, named relative to FILE; without it, there is none");
   rebase->add_option("-F,--backing-format", backing_format_, "Its format");
+  rebase->add_flag("-u,--unsafe", unsafe_,
+                   "Change the name alone: neither file is looked at, and you know that the other one holds the same");
   output(rebase);
   CLI::App* const bench = add("bench", "Measure how many requests an image answers; writing destroys its contents");
   bench->add_option("-c,--count", bench_plan_.count, "Requests (75000)")->check(CLI::Range(1, 1000000000));

@@ -59,7 +59,7 @@ class ImageVerb final : public Verb {
   bool bench_writes_ = false;
   std::string cache_ = "writeback";
   std::string socket_, listen_, export_;
-  bool read_only_ = false;
+  bool read_only_ = false, unsafe_ = false;
   bool shrink_ = false, repair_ = false, quiet_ = false, no_sync_ = false, compress_ = false;
 };
 

@@ -65,6 +65,7 @@ class Qcow2Image final : public Image, public Snapshots {
   [[nodiscard]] Image* backing() override { return backing_.get(); }
   [[nodiscard]] Snapshots* snapshots() override { return this; }
   [[nodiscard]] Result<> set_backing(const std::string& name, const std::string& format) override;
+  [[nodiscard]] Result<> may_set_backing(const std::string& name, const std::string& format) override;
   [[nodiscard]] Result<> shrink(uint64_t new_size) override;
 
   [[nodiscard]] Result<std::vector<Snapshot>> list() override;
@@ -90,6 +91,8 @@ class Qcow2Image final : public Image, public Snapshots {
   Qcow2Image(std::unique_ptr<Store> store, Header header, Access access);
   Result<> load();
   Result<> load_tables() REQUIRES(mutex_);
+  // The first sector of the image with this backing file.
+  Result<std::vector<uint8_t>> sector_with_backing(const std::string& name, const std::string& format) const;
   Result<> write_incompatible(uint64_t features);
   Outcome<> corrupt(std::string_view what, uint64_t at, uint64_t value);
 

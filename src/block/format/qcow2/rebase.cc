@@ -9,23 +9,35 @@ constexpr uint64_t kSector = 512;
 
 }  // namespace
 
-// One sector holds all that changes, so a power cut leaves the old name or the new one.
-Result<> Qcow2Image::set_backing(const std::string& name, const std::string& format) {
-  const LockGuard lock(mutex_);
+Result<std::vector<uint8_t>> Qcow2Image::sector_with_backing(const std::string& name, const std::string& format) const {
   if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
   if (header_.has_bitmaps) return fail("rebase '{}': images with persistent bitmaps are not supported", store_->name());
-  if (!commit()) return fail("rebase '{}': flush", store_->name());
   Header header = header_;
   header.backing_name = name;
   header.backing_format = format;
-  std::vector<uint8_t> bytes = TRY(make_header(header));
+  std::vector<uint8_t> bytes = TRY_IN(fmt::format("rebase '{}'", store_->name()), make_header(header));
   if (!name.empty() && load64(&bytes[8]) + name.size() > kSector) {
     return fail("rebase '{}': backing file name of {} bytes is too long", store_->name(), name.size());
   }
   bytes.resize(kSector);
+  return bytes;
+}
+
+Result<> Qcow2Image::may_set_backing(const std::string& name, const std::string& format) {
+  const LockGuard lock(mutex_);
+  TRY(sector_with_backing(name, format));
+  return {};
+}
+
+// One sector holds all that changes, so a power cut leaves the old name or the new one.
+Result<> Qcow2Image::set_backing(const std::string& name, const std::string& format) {
+  const LockGuard lock(mutex_);
+  const std::vector<uint8_t> bytes = TRY(sector_with_backing(name, format));
+  if (!commit()) return fail("rebase '{}': flush", store_->name());
   TRY(store_->write_all(0, bytes));
   TRY(store_->flush_all());
-  header_ = std::move(header);
+  header_.backing_name = name;
+  header_.backing_format = format;
   return {};
 }
 
