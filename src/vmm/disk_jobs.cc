@@ -47,6 +47,13 @@ Result<block::JobTarget> parse_target(std::string_view words) {
 
 }  // namespace
 
+DiskJobs::DiskJobs(const VmConfig& config, Disks& disks)
+    : config_(config), disks_(disks), backups_(disks.size()), jobs_(disks.size()) {
+  for (size_t i = 0; i < disks.size(); ++i) {
+    if (disks.live(i) != nullptr) backups_[i] = std::make_unique<block::BackupState>(*disks.live(i));
+  }
+}
+
 std::string DiskJobs::answer(std::string_view words) {
   const auto answer = carry_out(words);
   return answer ? *answer : "error: " + shown(answer.error().message);
@@ -93,7 +100,6 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
     const std::string_view word = take_word(words);
     if (word != "all" && word != "changed") return fail("'{}': allowed: all or changed", word);
     if (word == "changed") what = block::BackupJob::What::kChanged;
-    if (!backups_[index]) backups_[index] = std::make_unique<block::BackupState>(*disk);
   }
   auto care = block::RebaseJob::Care::kCopied;
   if (verb == "rebase") {

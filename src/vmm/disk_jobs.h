@@ -16,8 +16,7 @@ namespace bulkhead::vmm {
 
 class DiskJobs {
  public:
-  DiskJobs(const VmConfig& config, Disks& disks)
-      : config_(config), disks_(disks), backups_(disks.size()), jobs_(disks.size()) {}
+  DiskJobs(const VmConfig& config, Disks& disks);
   // Cancels them all, and waits until they have ended.
   ~DiskJobs();
 
@@ -31,7 +30,7 @@ class DiskJobs {
 
   const VmConfig& config_;
   Disks& disks_;
-  std::vector<std::unique_ptr<block::BackupState>> backups_;  // of each disk that has had one
+  std::vector<std::unique_ptr<block::BackupState>> backups_;  // of each disk that can have jobs
   std::vector<std::unique_ptr<block::Job>> jobs_;             // each stays until the next one of its disk
 };
 

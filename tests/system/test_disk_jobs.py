@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -26,9 +27,15 @@ class Machine:
         self.encrypted = ["--encrypt", secret] if secret else []
         subprocess.run([BULKHEAD, "image", "create", "-f", image_format, self.base, "64M", *self.encrypted], check=True)
         disk = f"file={self.base},format={image_format}{more}" + (f",encrypt={secret}" if secret else "")
-        arguments = debian_arguments(task="records", extra_command_line=f"quiet records.count={count}", extra=["--disk", disk, "--control", self.control])
+        self.arguments = debian_arguments(task="records", extra_command_line=f"quiet records.count={count}",
+                                          extra=["--disk", disk, "--control", self.control])
+        self.start()
+
+    def start(self):
+        """The same again, once it has ended."""
+        self.control.unlink(missing_ok=True)
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([str(BULKHEAD), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen([str(BULKHEAD), *map(str, self.arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until_listening(self.control)
 
     def said(self):
@@ -54,6 +61,12 @@ class Machine:
         """Where the disk's bytes are by what the machine last said."""
         moves = re.findall(r"the disk is now '([^']+)', format=(\w+)", self.said())
         return moves[-1] if moves else (str(self.base), self.base.suffix[1:])
+
+    def quit(self):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self.control))
+            control.sendall(b"quit\n")
+            self.process.wait(timeout=60)
 
     def kill(self):
         self.process.kill()
@@ -237,6 +250,51 @@ def test_backups_of_one_moment_and_of_what_has_changed_since(machines):
     sizes = [(machine.folder / f"backup{number}").stat().st_blocks for number in range(3)]
     assert not list(machine.folder.glob("*.aside"))
     assert machine.storage() == (str(machine.base), "raw") and sizes[0] > 0
+    safe = machine.safe()
+    machine.kill()
+    check_records(machine, safe)
+
+
+def test_backups_of_changes_go_on_after_a_restart_and_not_after_a_kill(machines):
+    machine = machines(image_format="qcow2")
+    machine.wait_for_records(40)
+    machine.disk("backup", 0, machine.folder / "backup0")
+    for number in (1, 2):
+        machine.wait_for_records(20)
+        machine.quit()
+        shown = subprocess.run([BULKHEAD, "image", "bitmap", machine.base, "list"], capture_output=True, text=True, check=True).stdout
+        assert shown == f"65536 automatic known backup qcow2 {machine.folder}/backup{number - 1}\n"
+        machine.start()
+        machine.wait_for_records(20)
+        subprocess.run([BULKHEAD, "pause", "--control", machine.control], check=True)
+        machine.disk("backup", 0, machine.folder / f"backup{number}", "--changed")
+        # While the machine is paused, the disk and its backup are the same.
+        machine.quit()
+        subprocess.run([BULKHEAD, "image", "compare", "-f", "qcow2", "-F", "qcow2", machine.base, machine.folder / f"backup{number}"], check=True)
+        machine.start()
+    machine.wait_for_records(20)
+    machine.kill()
+    machine.start()
+    machine.wait_for_records(5)
+    assert "is not known, because the disk's image was not closed" in machine.disk("backup", 0, machine.folder / "backup3", "--changed", status=1)
+    machine.disk("backup", 0, machine.folder / "backup4")
+    machine.disk("backup", 0, machine.folder / "backup5", "--changed")
+    machine.kill()
+
+
+@pytest.mark.parametrize("care", [(), ("--unsafe",)])
+def test_a_disk_is_put_on_another_backing_file_while_the_guest_writes(machines, care):
+    machine = machines()
+    machine.wait_for_records(40)
+    machine.disk("snapshot", 0, machine.folder / "top.qcow2")
+    machine.wait_for_records(20)
+    other = machine.folder / "other.qcow2"
+    # The same for the unsafe way, and something else for the other.
+    subprocess.run([BULKHEAD, "image", "convert", "-f", "raw", machine.base, other] if care else [BULKHEAD, "image", "create", other, "32M"], check=True)
+    assert f"is now '{other}', format=qcow2" in machine.disk("rebase", 0, other, *care)
+    machine.base.unlink()
+    machine.wait_for_records(20)
+    assert machine.storage() == (str(machine.folder / "top.qcow2"), "qcow2")
     safe = machine.safe()
     machine.kill()
     check_records(machine, safe)

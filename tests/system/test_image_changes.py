@@ -1,11 +1,15 @@
-"""The verbs of bulkhead image that change an image at rest, with qemu-img as the other opinion: snapshot, commit, rebase, resize."""
+"""The verbs of bulkhead image that change an image at rest, with qemu-img as the other opinion: snapshot, commit, rebase, resize,
+bitmaps."""
 
 import json
 import random
 import shutil
+import subprocess
+import time
 
 import pytest
 
+from bulkhead import BULKHEAD
 from test_image import COUNT, MIB, ours, qemu, random_raw, random_size
 from test_image_formats import change_at_random
 
@@ -139,3 +143,65 @@ def test_an_unsafe_rebase_changes_the_name_alone(tmp_path):
         ours("create", "-f", format_, tmp_path / f"base.{format_}", "1M")
         ours("create", tmp_path / f"top.{format_}", "-b", f"base.{format_}", "-F", format_)
         assert "cannot be changed" in ours("rebase", "-f", format_, tmp_path / f"top.{format_}", status=1)
+
+
+def dirty_by_qemu(image, name, folder):
+    """The runs that a persistent bitmap has, as qemu-nbd tells them."""
+    socket, pid = folder / "nbd", folder / "nbd.pid"
+    qemu("qemu-nbd", "--fork", "--pid-file", pid, "-r", "-f", "qcow2", "-B", name, "-k", socket, image)
+    listed = json.loads(qemu("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", f"nbd+unix:///?socket={socket}"))
+    deadline = time.monotonic() + 60
+    while socket.exists():  # it ends with its client
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return merged((run["offset"], run["length"]) for run in listed if run["type"] & 1)
+
+
+def merged(runs):
+    result = []
+    for offset, size in runs:
+        if result and sum(result[-1]) == offset:
+            result[-1] = (result[-1][0], result[-1][1] + size)
+        else:
+            result.append((offset, size))
+    return result
+
+
+def changed(image, name):
+    return merged((run["offset"], run["size"]) for run in json.loads(ours("bitmap", "-o", "json", image, "changed", name)))
+
+
+@pytest.mark.skipif(not shutil.which("nbdinfo"), reason="needs nbdinfo")
+def test_bitmaps_are_kept_by_both_programs(tmp_path):
+    image, size = tmp_path / "a.qcow2", 8 * MIB + 65536 + 512
+    ours("create", image, size, "--set", "cluster_size=4096")
+    ours("bitmap", "-f", "qcow2", image, "add", "ours")
+    qemu("qemu-img", "bitmap", "--add", "-g", "32K", "-f", "qcow2", image, "theirs")
+    qemu("qemu-img", "bitmap", "--add", "--disable", "-f", "qcow2", image, "disabled")
+    ours("bench", "-f", "qcow2", "-w", "-c", "3", "-s", "4096", "-S", "1048576", image)
+    assert changed(image, "theirs") == dirty_by_qemu(image, "theirs", tmp_path) == [(at * MIB, 32768) for at in range(3)]
+    qemu("qemu-io", "-f", "qcow2", "-c", f"write {5 * MIB} 100000", "-c", f"discard {size - 512} 512", image)
+    expected = [(0, 65536), (MIB, 65536), (2 * MIB, 65536), (5 * MIB, 131072), (8 * MIB + 65536, 512)]
+    assert changed(image, "ours") == dirty_by_qemu(image, "ours", tmp_path) == expected
+    listed = {one["name"]: one for one in json.loads(ours("bitmap", "-o", "json", image, "list"))}
+    assert [(listed[name]["automatic"], listed[name]["known"]) for name in ("ours", "theirs", "disabled")] == [(True, True)] * 2 + [(False, True)]
+    shown = json.loads(qemu("qemu-img", "info", "--output=json", image))["format-specific"]["data"]["bitmaps"]
+    assert {one["name"]: one["flags"] for one in shown} == {"ours": ["auto"], "theirs": ["auto"], "disabled": []}
+    for check in (lambda: qemu("qemu-img", "check", "-f", "qcow2", image), lambda: ours("check", image)):
+        check()
+    assert "it has bitmaps; remove them" in ours("snapshot", "-f", "qcow2", image, "create", "one", status=1)
+    # A program that is killed while it has the image open: nobody knows what it wrote.
+    server = subprocess.Popen([str(BULKHEAD), "image", "serve", "-f", "qcow2", "--socket", str(tmp_path / "serve"), str(image)], stdout=subprocess.PIPE)
+    uri = server.stdout.readline().decode().strip()
+    qemu("qemu-io", "-f", "raw", "-c", "write 0 65536", "-c", "flush", uri)
+    server.kill()
+    server.wait()
+    shown = json.loads(qemu("qemu-img", "info", "--output=json", image))["format-specific"]["data"]["bitmaps"]
+    assert {one["name"]: one["flags"] for one in shown} == {"ours": ["in-use", "auto"], "theirs": ["in-use", "auto"], "disabled": []}
+    assert "is lost" in ours("bitmap", image, "changed", "ours", status=1)
+    assert " lost ours" in ours("bitmap", image, "list")
+    for name in ("ours", "theirs", "disabled"):
+        ours("bitmap", "-f", "qcow2", image, "delete", name)
+    assert "bitmaps" not in json.loads(qemu("qemu-img", "info", "--output=json", image))["format-specific"]["data"]
+    qemu("qemu-img", "check", "-f", "qcow2", image)
+    ours("check", image)

@@ -70,6 +70,8 @@ class Snapshots {
 
 enum class FillOrder : uint8_t { kAny, kAscending };
 
+class Bitmaps;
+
 class Image {
  public:
   virtual ~Image() = default;
@@ -101,6 +103,8 @@ class Image {
   }
   // Null when the format has none.
   [[nodiscard]] virtual Snapshots* snapshots() { return nullptr; }
+  // Null when the format keeps none.
+  [[nodiscard]] virtual Bitmaps* bitmaps() { return nullptr; }
   // As write(), for contents that will hardly change: smaller on the disk where the format can do that.
   [[nodiscard]] virtual Status write_compressed(uint64_t offset, ByteSpan bytes) { return write(offset, bytes); }
   // The unit in which compressed data is best written; 0 when the format cannot compress.

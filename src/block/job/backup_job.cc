@@ -3,16 +3,73 @@
 #include <algorithm>
 #include <cstring>
 
+#include "block/format/bitmaps.h"
+#include "support/log.h"
+
 namespace bulkhead::block {
 namespace {
 
 constexpr uint64_t kGrain = 65536;
 constexpr std::chrono::milliseconds kPatience{100};
+constexpr std::string_view kPrefix = "backup ";  // a bitmap's name: that, format, and path
 
 }  // namespace
 
+BackupState::BackupState(LiveDisk& disk) : disk_(disk) {
+  Image* const image = disk_.storage().opened.image;
+  Bitmaps* const bitmaps = image != nullptr ? image->bitmaps() : nullptr;
+  if (bitmaps == nullptr) return;
+  const auto found = bitmaps->list_bitmaps();
+  if (!found) return;
+  for (const Bitmap& one : *found) {
+    const size_t path_at = one.name.find(' ', kPrefix.size()) + 1;
+    if (!one.name.starts_with(kPrefix) || path_at == 0) continue;
+    if (!one.known || !one.automatic) {
+      lost_ = one.name.substr(path_at);
+      continue;
+    }
+    auto changed = std::make_unique<ChangedBlocks>(disk_.geometry().size);
+    if (!bitmaps->each_changed(one.name, [&](uint64_t offset, uint64_t size) { changed->add(offset, size); })) continue;
+    last_ = {one.name.substr(path_at), one.name.substr(kPrefix.size(), path_at - 1 - kPrefix.size())};
+    changed_ = std::move(changed);
+  }
+  if (changed_) disk_.watch(*changed_);
+}
+
 BackupState::~BackupState() {
-  if (changed_) disk_.unwatch(*changed_);
+  if (!changed_) return;
+  {
+    const auto fence = disk_.fence_all();
+    if (auto kept = keep(); !kept) {
+      log::warning("disk '{}': what has changed since the backup '{}' is not kept: {}", disk_.storage().path,
+                   last_.path, kept.error().message);
+    }
+  }
+  disk_.unwatch(*changed_);
+}
+
+// In the image in which the disk lies now, which has noted what was written since it was opened and no more.
+Result<> BackupState::keep() {
+  Image* const image = disk_.storage().opened.image;
+  Bitmaps* const bitmaps = image != nullptr ? image->bitmaps() : nullptr;
+  if (bitmaps == nullptr) return {};
+  const std::string name = fmt::format("{}{} {}", kPrefix, last_.format, last_.path);
+  bool there = false;
+  for (const Bitmap& one : TRY(bitmaps->list_bitmaps())) {
+    if (!one.name.starts_with(kPrefix)) continue;
+    if (one.name == name && one.known && one.automatic) {
+      there = true;
+    } else {
+      TRY(bitmaps->remove_bitmap(one.name));
+    }
+  }
+  if (!there) TRY(bitmaps->add_bitmap(name, changed_->block_size()));
+  for (uint64_t at = 0;;) {
+    const auto run = changed_->find(at, UINT64_MAX);
+    if (!run) return {};
+    TRY(bitmaps->note_changed(name, run->offset, run->size));
+    at = run->offset + run->size;
+  }
 }
 
 class BackupJob::Turn {
@@ -52,7 +109,13 @@ BackupJob::BackupJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, BackupSta
 Result<> BackupJob::make_target(DiskFiles& files) {
   CreateOptions options{.size = disk_.geometry().size};
   if (what_ == What::kChanged) {
-    if (!state_.changed_) return fail("there is no earlier backup since the machine began; make one of all");
+    if (!state_.changed_ && !state_.lost_.empty()) {
+      return fail(
+          "what has changed since the backup '{}' is not known, because the disk's image was not closed; make one of "
+          "all",
+          state_.lost_);
+    }
+    if (!state_.changed_) return fail("there is no earlier backup that is known; make one of all");
     const JobTarget& last = state_.last_;
     options.backing_name = TRY(name_from(target_.path, last.path));
     options.backing_format = last.format;

@@ -10,17 +10,22 @@
 
 namespace bulkhead::block {
 
-// What is known of a disk's last backup; lives as long as the disk does.
+// What is known of a disk's last backup; lives as long as the disk does. In between, the disk's image keeps it, where
+// its format has bitmaps: one whose name says which backup it is of.
 class BackupState {
  public:
-  explicit BackupState(LiveDisk& disk) : disk_(disk) {}
+  // Before anybody submits requests.
+  explicit BackupState(LiveDisk& disk);
   ~BackupState();
 
  private:
   friend class BackupJob;
+  Result<> keep();
+
   LiveDisk& disk_;
   JobTarget last_;                          // of which this is true:
   std::unique_ptr<ChangedBlocks> changed_;  // what has been written since; null: there is none
+  std::string lost_;                        // the backup of which it is no longer known, after a crash
 };
 
 class BackupJob final : public Job {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "block/format/bitmaps.h"
 #include "block/format/new_files.h"
 #include "cli/image/image_verb.h"
 
@@ -81,6 +82,37 @@ Result<int> ImageVerb::snapshot() {
     TRY(action_ == "apply" ? snapshots->apply(name_) : snapshots->remove(name_));
   }
   if (json()) print(fmt::format("{{\"name\": {}}}\n", json_text(name_)));
+  return 0;
+}
+
+Result<int> ImageVerb::bitmap() {
+  const bool reads = action_ == "list" || action_ == "changed";
+  if (!reads) TRY(must_state_format("bitmap"));
+  if (action_ != "list" && name_.empty()) return fail("bitmap '{}': {} needs a name", file_, action_);
+  const auto image =
+      TRY(reads ? open_locked(block::Access::kReadOnly) : open(file_, format_, block::Access::kReadWrite));
+  block::Bitmaps* const bitmaps = image->bitmaps();
+  if (bitmaps == nullptr) return fail("bitmap '{}': {} images have none", file_, image->info().format);
+  std::string text;
+  if (action_ == "add") TRY(bitmaps->add_bitmap(name_, TRY(parse_size(size_.empty() ? "64K" : size_))));
+  if (action_ == "delete") TRY(bitmaps->remove_bitmap(name_));
+  if (action_ == "list") {
+    for (const block::Bitmap& one : TRY(bitmaps->list_bitmaps())) {
+      const std::string name = json_text(one.name);
+      text += json() ? fmt::format("{}{{\"name\": {}, \"granularity\": {}, \"automatic\": {}, \"known\": {}}}",
+                                   text.empty() ? "" : ",\n ", name, one.granularity, one.automatic, one.known)
+                     : fmt::format("{} {} {} {}\n", one.granularity, one.automatic ? "automatic" : "disabled",
+                                   one.known ? "known" : "lost", std::string_view(name).substr(1, name.size() - 2));
+    }
+  }
+  if (action_ == "changed") {
+    TRY(bitmaps->each_changed(name_, [&](uint64_t offset, uint64_t size) {
+      text += json() ? fmt::format("{}{{\"offset\": {}, \"size\": {}}}", text.empty() ? "" : ",\n ", offset, size)
+                     : fmt::format("{:#014x} {:#014x}\n", offset, size);
+    }));
+  }
+  if (reads) print(json() ? "[" + text + "]\n" : text);
+  if (!reads && json()) print(fmt::format("{{\"name\": {}}}\n", json_text(name_)));
   return 0;
 }
 

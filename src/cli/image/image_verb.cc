@@ -31,6 +31,8 @@ Result<std::string> format_of_new(const std::string& path, const std::string& st
   return fail("'{}': the name does not say which format is wanted; state it", path);
 }
 
+}  // namespace
+
 Result<uint64_t> parse_size(const std::string& text) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -41,6 +43,8 @@ Result<uint64_t> parse_size(const std::string& text) {
   }
   return value << (10 * power);
 }
+
+namespace {
 
 std::string_view name_of(block::ExtentKind kind) {
   switch (kind) {
@@ -128,6 +132,13 @@ void ImageVerb::add_options(CLI::App& options) {
       ->check(CLI::IsMember({"create", "list", "apply", "delete"}));
   snapshot->add_option("NAME", name_, "Of the snapshot");
   output(snapshot);
+  CLI::App* const bitmap = add("bitmap", "Bitmaps of what has been written since a moment, inside an image");
+  bitmap->add_option("ACTION", action_, "list, add, delete or changed")
+      ->required()
+      ->check(CLI::IsMember({"list", "add", "delete", "changed"}));
+  bitmap->add_option("NAME", name_, "Of the bitmap");
+  bitmap->add_option("-g,--granularity", size_, "Bytes that a bit stands for, or with K, M, G (64K)");
+  output(bitmap);
   output(add("commit", "Write what an image holds into its backing file"));
   CLI::App* const rebase = add("rebase", "Put an image on another backing file, or on none");
   rebase->add_option("-b,--backing", backing_, "The new one, named relative to FILE; without it, there is none");
@@ -169,6 +180,7 @@ Result<int> ImageVerb::dispatch() {
   if (verb == "map") return map();
   if (verb == "resize") return resize();
   if (verb == "snapshot") return snapshot();
+  if (verb == "bitmap") return bitmap();
   if (verb == "commit") return commit();
   if (verb == "rebase") return rebase();
   if (verb == "bench") return bench();

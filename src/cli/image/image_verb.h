@@ -34,6 +34,7 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<int> serve();
   // change_verbs.cc
   [[nodiscard]] Result<int> snapshot();
+  [[nodiscard]] Result<int> bitmap();
   [[nodiscard]] Result<int> commit();
   [[nodiscard]] Result<int> rebase();
   // The format that the user stated, without which nothing is changed.
@@ -66,5 +67,7 @@ class ImageVerb final : public Verb {
 // Text as JSON; what is no printable ASCII is escaped byte by byte.
 [[nodiscard]] std::string json_text(std::string_view text);
 void print(const std::string& text);
+// Bytes, or with K, M, G or T behind them.
+[[nodiscard]] Result<uint64_t> parse_size(const std::string& text);
 
 }  // namespace bulkhead::cli

@@ -114,6 +114,7 @@ Result<> Qcow2Image::count_everything(Count& count) {
   }
   TRY(count_l1(count, header_.l1_offset, header_.l1_size, true));
   if (header_.snapshot_count != 0) TRY(count_snapshots(count));
+  TRY(count_bitmaps(count));
   TRY(count_l2_tables(count));
   for (uint64_t c = 0; c < header_.refcount_table_clusters; ++c) {
     count.add((header_.refcount_table_offset >> bits) + c, 1, "refcount table");
@@ -136,7 +137,6 @@ Result<> Qcow2Image::count_everything(Count& count) {
 
 Result<CheckReport> Qcow2Image::check(Repair mode) {
   const LockGuard lock(mutex_);
-  if (header_.has_bitmaps) return fail("check '{}': images with persistent bitmaps are not supported", store_->name());
   if (mode == Repair::kAll && geometry_.read_only) return fail("repair '{}': opened read-only", store_->name());
   if (in_flight_[0] + in_flight_[1] != 0) return fail("check '{}': requests are under way", store_->name());
   if (!geometry_.read_only && (!commit() || !commit())) {

@@ -79,6 +79,7 @@ Outcome<> Qcow2Image::write_packed(uint64_t guest, ByteSpan packed) {
 
 Status Qcow2Image::write_compressed(uint64_t offset, ByteSpan bytes) {
   if (compression_unit() == 0) return write(offset, bytes);
+  track(offset, bytes.size());
   const uint64_t cluster = header_.cluster_size();
   while (!bytes.empty()) {
     const uint64_t part = std::min<uint64_t>(bytes.size(), cluster - (offset & (cluster - 1)));

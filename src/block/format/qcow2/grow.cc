@@ -9,10 +9,8 @@ constexpr int kTries = 1000;
 
 }  // namespace
 
-Outcome<> Qcow2Image::grow_l1(uint64_t entries) {
-  const uint64_t bits = header_.cluster_bits;
-  const uint64_t wanted = align_up(entries * 8, header_.cluster_size()) >> bits;
-  // Runs end at a refcount block's border, so a table longer than one reaches has no place.
+Outcome<Qcow2Image::ClusterRange> Qcow2Image::allocate_run(uint64_t wanted) {
+  // Runs end at a refcount block's border, so one longer than that reaches has no place.
   std::vector<ClusterRange> too_short;
   ClusterRange place = TRY(allocate(wanted));
   for (int tries = 0; place.count < wanted && tries < kTries; ++tries) {
@@ -24,11 +22,17 @@ Outcome<> Qcow2Image::grow_l1(uint64_t entries) {
     give_back(place);
     return std::unexpected(Status::kNoSpace);
   }
+  return place;
+}
+
+Outcome<> Qcow2Image::grow_l1(uint64_t entries) {
+  const uint64_t bits = header_.cluster_bits;
+  const ClusterRange place = TRY(allocate_run(align_up(entries * 8, header_.cluster_size()) >> bits));
   const ClusterRange old{header_.l1_offset >> bits,
                          align_up(uint64_t{header_.l1_size} * 8, header_.cluster_size()) >> bits};
   // The refcounts of the new place are on the disk before the header names it.
   TRY(commit());
-  std::vector<uint8_t> bytes(wanted << bits), field(12);
+  std::vector<uint8_t> bytes(place.count << bits), field(12);
   for (size_t i = 0; i < l1_.size(); ++i) store64(&bytes[i * 8], l1_[i]);
   TRY(done(store_->write(place.first << bits, bytes)));
   TRY(done(store_->flush()));
@@ -49,6 +53,7 @@ Result<> Qcow2Image::grow(uint64_t new_size) {
   if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
   if (new_size < old_size)
     return fail("resize '{}': from {} to {} bytes would lose data", store_->name(), old_size, new_size);
+  TRY(drop_bitmaps());
   {
     const LockGuard lock(mutex_);
     if (in_flight_[0] + in_flight_[1] != 0) return fail("resize '{}': requests are under way", store_->name());

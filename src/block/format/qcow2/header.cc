@@ -25,7 +25,10 @@ Result<> parse_extensions(ByteSpan bytes, size_t at, Header& header, const std::
                   at - 8, length);
     }
     if (type == kBackingFormatExtension) header.backing_format = text(bytes.subspan(at, length));
-    if (type == kBitmapsExtension) header.has_bitmaps = true;
+    // Without the bit, whoever wrote last did not know of them.
+    if (type == kBitmapsExtension && length >= 24 && (header.autoclear & kAutoclearBitmaps) != 0) {
+      header.bitmaps = {load32(&bytes[at]), load64(&bytes[at + 8]), load64(&bytes[at + 16])};
+    }
     if (type == kCryptoExtension && length >= 16 && header.encryption == Encryption::kLuks) {
       header.crypto_offset = load64(&bytes[at]);
       header.crypto_length = load64(&bytes[at + 8]);
@@ -73,6 +76,17 @@ Result<> check_crypto(const Header& header, const std::string& name, uint64_t fi
   }
   return fail("open '{}': encryption header of {} bytes at {:#x} lies outside the file ({} bytes) or is not aligned",
               name, header.crypto_length, header.crypto_offset, file_size);
+}
+
+Result<> check_bitmaps(const Header& header, const std::string& name, uint64_t file_size) {
+  const auto& [count, size, offset] = header.bitmaps;
+  if (count == 0) return {};
+  if (size <= kLargestBitmapDirectory && offset != 0 && offset % header.cluster_size() == 0 &&
+      range_fits(offset, size, file_size)) {
+    return {};
+  }
+  return fail("open '{}': bitmap directory of {} bytes at {:#x} lies outside the file ({} bytes) or is not aligned",
+              name, size, offset, file_size);
 }
 
 Result<size_t> parse_version3(ByteSpan bytes, Header& header, const std::string& name) {
@@ -129,6 +143,7 @@ Result<Header> parse_header(ByteSpan bytes, const std::string& name, uint64_t fi
   TRY(check_limits(header, name, file_size));
   TRY(parse_extensions(bytes, length, header, name));
   TRY(check_crypto(header, name, file_size));
+  TRY(check_bitmaps(header, name, file_size));
   const uint64_t at = load64(&bytes[8]);
   const uint32_t size = load32(&bytes[16]);
   if (at != 0) {
@@ -148,7 +163,8 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   const size_t length = header.version == 3 ? kOurLength : kVersion2Length;
   const std::string& format = header.backing_format;
   const size_t crypto_end = length + (header.encryption == Encryption::kNone ? 0 : 24);
-  const size_t format_end = crypto_end + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
+  const size_t bitmaps_end = crypto_end + (header.bitmaps.count == 0 ? 0 : 32);
+  const size_t format_end = bitmaps_end + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
   const size_t name_at = format_end + 8;
   if (header.backing_name.size() > kMaxBackingName || name_at + header.backing_name.size() > bytes.size()) {
     return fail("backing file name of {} bytes does not fit the header", header.backing_name.size());
@@ -172,6 +188,7 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   if (header.version == 3) {
     store64(&bytes[72], header.incompatible);
     store64(&bytes[80], header.compatible);
+    store64(&bytes[88], header.autoclear);
     store32(&bytes[96], header.refcount_order);
     store32(&bytes[100], kOurLength);
     bytes[104] = static_cast<uint8_t>(header.compression);
@@ -182,10 +199,17 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
     store64(&bytes[length + 8], header.crypto_offset);
     store64(&bytes[length + 16], header.crypto_length);
   }
+  if (header.bitmaps.count != 0) {
+    store32(&bytes[crypto_end], kBitmapsExtension);
+    store32(&bytes[crypto_end + 4], 24);
+    store32(&bytes[crypto_end + 8], header.bitmaps.count);
+    store64(&bytes[crypto_end + 16], header.bitmaps.directory_size);
+    store64(&bytes[crypto_end + 24], header.bitmaps.directory_offset);
+  }
   if (!format.empty()) {
-    store32(&bytes[crypto_end], kBackingFormatExtension);
-    store32(&bytes[crypto_end + 4], static_cast<uint32_t>(format.size()));
-    std::memcpy(&bytes[crypto_end + 8], format.data(), format.size());
+    store32(&bytes[bitmaps_end], kBackingFormatExtension);
+    store32(&bytes[bitmaps_end + 4], static_cast<uint32_t>(format.size()));
+    std::memcpy(&bytes[bitmaps_end + 8], format.data(), format.size());
   }
   return bytes;
 }

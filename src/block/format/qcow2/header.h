@@ -24,6 +24,7 @@ inline constexpr uint64_t kSizeField = 24, kL1Field = 36;
 inline constexpr uint64_t kRefcountTableField = 48, kIncompatibleField = 72, kAutoclearField = 88;
 
 enum class Encryption : uint32_t { kNone = 0, kLuks = 2 };  // 1 was broken by design, and is refused
+inline constexpr uint64_t kLargestBitmapDirectory = uint64_t{256} << 10;
 inline constexpr uint64_t kLargestCrypto = uint64_t{64} << 20;
 
 enum class Compression : uint8_t { kZlib = 0, kZstd = 1 };
@@ -43,7 +44,10 @@ struct Header {
   Compression compression = Compression::kZlib;
   Encryption encryption = Encryption::kNone;
   uint64_t crypto_offset = 0, crypto_length = 0;  // where the LUKS1 header and its keyslots lie
-  bool has_bitmaps = false;
+  struct {
+    uint32_t count = 0;  // 0: none, or none that counts
+    uint64_t directory_size = 0, directory_offset = 0;
+  } bitmaps;
   std::string backing_name, backing_format;
 
   [[nodiscard]] uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }

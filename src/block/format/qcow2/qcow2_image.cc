@@ -120,12 +120,15 @@ Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> stor
                   report.left);
     }
   }
-  if (kept.autoclear != 0) {
-    // Bitmaps are not kept up to date by writes here, so they must not count as consistent either.
-    TRY(image->store_->write_all(kAutoclearField, std::vector<uint8_t>(8)));
+  // What writes here do not keep up to date must not count as true.
+  if (kept.autoclear != (kept.bitmaps.count == 0 ? 0 : kAutoclearBitmaps)) {
+    std::vector<uint8_t> field(8);
+    image->header_.autoclear = kept.bitmaps.count == 0 ? 0 : kAutoclearBitmaps;
+    store64(field.data(), image->header_.autoclear);
+    TRY(image->store_->write_all(kAutoclearField, field));
     TRY(image->store_->flush_all());
-    image->header_.autoclear = 0;
   }
+  if (kept.bitmaps.count != 0) TRY(image->take_bitmaps());
   return image;
 }
 
@@ -162,6 +165,7 @@ Result<> Qcow2Image::write_incompatible(uint64_t features) {
 Qcow2Image::~Qcow2Image() {
   if (geometry_.read_only) return;
   const LockGuard lock(mutex_);
+  store_bitmaps();
   // The first applies what was released, the second writes that. Nobody is left to be told of an error; what was
   // flushed is safe.
   if (commit()) (void)commit();
@@ -182,7 +186,8 @@ ImageInfo Qcow2Image::info() const {
                   {"cluster_size", std::to_string(header_.cluster_size())},
                   {"refcount_bits", std::to_string(1u << header_.refcount_order)},
                   {"compression", header_.compression == Compression::kZstd ? "zstd" : "zlib"},
-                  {"snapshots", std::to_string(header_.snapshot_count)}};
+                  {"snapshots", std::to_string(header_.snapshot_count)},
+                  {"bitmaps", std::to_string(header_.bitmaps.count)}};
   if (header_.encryption == Encryption::kNone) return info;
   info.encryption = "luks1";
   info.details.emplace_back("encryption", info.encryption);
@@ -218,6 +223,7 @@ Status Qcow2Image::read(uint64_t offset, MutableByteSpan bytes) {
 }
 
 Status Qcow2Image::write(uint64_t offset, ByteSpan bytes) {
+  track(offset, bytes.size());
   while (!bytes.empty()) {
     const Outcome<uint64_t> size = write_some(offset, bytes);
     if (!size) return size.error();
@@ -228,11 +234,13 @@ Status Qcow2Image::write(uint64_t offset, ByteSpan bytes) {
 }
 
 Status Qcow2Image::write_zeroes(uint64_t offset, uint64_t size, Unmap) {
+  track(offset, size);
   return each_cluster(offset, size, header_.cluster_size(),
                       [&](uint64_t at, uint64_t part) { return zero_piece(at, part, false); });
 }
 
 Status Qcow2Image::discard(uint64_t offset, uint64_t size) {
+  track(offset, size);
   return each_cluster(offset, size, header_.cluster_size(),
                       [&](uint64_t at, uint64_t part) { return zero_piece(at, part, true); });
 }

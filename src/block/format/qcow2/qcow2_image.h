@@ -10,13 +10,16 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <list>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "block/encrypt/cipher_store.h"
+#include "block/format/bitmaps.h"
 #include "block/format/image.h"
 #include "block/format/outcome.h"
+#include "block/format/qcow2/bitmaps.h"
 #include "block/format/qcow2/header.h"
 #include "block/format/settings.h"
 #include "support/log.h"
@@ -35,7 +38,7 @@ Result<> write_crypto(Store& store, const Header& header, DiskKey& key, Settings
 inline constexpr uint64_t kCopied = uint64_t{1} << 63, kCompressed = uint64_t{1} << 62, kZeroFlag = 1;
 inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
 
-class Qcow2Image final : public Image, public Snapshots {
+class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
  public:
   // All L2 tables and refcount blocks in memory; at least a few, however large the clusters.
   static constexpr uint64_t kCacheBytes = uint64_t{12} << 20;
@@ -46,6 +49,7 @@ class Qcow2Image final : public Image, public Snapshots {
 
   static Result<std::unique_ptr<Qcow2Image>> open(std::unique_ptr<Store> store, Access access,
                                                   const ImageOpener& opener);
+  // Stores what there is of bitmaps.
   ~Qcow2Image() override;
 
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
@@ -73,6 +77,13 @@ class Qcow2Image final : public Image, public Snapshots {
   [[nodiscard]] Result<> apply(const std::string& name) override;
   [[nodiscard]] Result<> remove(const std::string& name) override;
 
+  [[nodiscard]] Bitmaps* bitmaps() override { return this; }
+  [[nodiscard]] Result<std::vector<Bitmap>> list_bitmaps() override;
+  [[nodiscard]] Result<> add_bitmap(const std::string& name, uint64_t granularity) override;
+  [[nodiscard]] Result<> remove_bitmap(const std::string& name) override;
+  [[nodiscard]] Result<> each_changed(const std::string& name, const Run& run) override;
+  [[nodiscard]] Result<> note_changed(const std::string& name, uint64_t offset, uint64_t size) override;
+
  private:
   enum class TableKind : uint8_t { kL2, kRefcounts };
   struct Table {
@@ -92,6 +103,8 @@ class Qcow2Image final : public Image, public Snapshots {
   Result<> load();
   Result<> load_tables() REQUIRES(mutex_);
   // The first sector of the image with this backing file.
+  // Fails when what it says does not fit, which one write could not put on the disk at once.
+  Result<std::vector<uint8_t>> first_sector(const Header& header) const;
   Result<std::vector<uint8_t>> sector_with_backing(const std::string& name, const std::string& format) const;
   Result<> write_incompatible(uint64_t features);
   Outcome<> corrupt(std::string_view what, uint64_t at, uint64_t value);
@@ -136,6 +149,8 @@ class Qcow2Image final : public Image, public Snapshots {
   Outcome<> grow_refcount_table() REQUIRES(mutex_);
   // At least one free cluster, and what follows it up to the limit.
   Outcome<ClusterRange> allocate(uint64_t limit) REQUIRES(mutex_);
+  // That many in one piece (grow.cc).
+  Outcome<ClusterRange> allocate_run(uint64_t wanted) REQUIRES(mutex_);
   // Takes back what no table has ever named.
   void give_back(const ClusterRange& clusters) REQUIRES(mutex_);
   // Lets go of what an L2 entry names, at the end of the next commit.
@@ -197,6 +212,21 @@ class Qcow2Image final : public Image, public Snapshots {
   Result<> end_snapshot_change() REQUIRES(mutex_);
   Result<uint64_t> write_at_end(ByteSpan bytes) REQUIRES(mutex_);
 
+  // bitmaps.cc
+  Result<std::vector<BitmapEntry>> read_bitmaps() REQUIRES(mutex_);
+  Result<std::vector<uint64_t>> read_bitmap_table(const BitmapEntry& entry) REQUIRES(mutex_);
+  Result<BitmapEntry> find_bitmap(const std::string& name);
+  Result<> load_bitmap(BitmapEntry& entry) REQUIRES(mutex_);
+  Result<> take_bitmaps();
+  Result<> forget_bitmaps() REQUIRES(mutex_);
+  Result<> drop_bitmaps();
+  void track(uint64_t offset, uint64_t size);
+  Outcome<uint64_t> write_run(ByteSpan bytes) REQUIRES(mutex_);
+  Outcome<> write_bitmap(BitmapEntry& entry) REQUIRES(mutex_);
+  std::vector<uint64_t> clusters_of_bitmaps(const std::vector<BitmapEntry>& entries) REQUIRES(mutex_);
+  Result<> write_bitmaps(std::vector<BitmapEntry>& entries, const std::vector<BitmapEntry>& gone) REQUIRES(mutex_);
+  void store_bitmaps() REQUIRES(mutex_);
+
   // check.cc, repair.cc
   struct Count;
   template <typename Use, typename BadBlock>
@@ -204,6 +234,7 @@ class Qcow2Image final : public Image, public Snapshots {
   Result<> count_l1(Count& count, uint64_t offset, uint64_t entries, bool active) REQUIRES(mutex_);
   Result<> count_l2_tables(Count& count) REQUIRES(mutex_);
   Result<> count_snapshots(Count& count) REQUIRES(mutex_);
+  Result<> count_bitmaps(Count& count) REQUIRES(mutex_);
   Result<> count_everything(Count& count) REQUIRES(mutex_);
   Result<> rebuild_refcounts(Count& count) REQUIRES(mutex_);
   Result<> repair_flags(const Count& count) REQUIRES(mutex_);
@@ -240,6 +271,11 @@ class Qcow2Image final : public Image, public Snapshots {
   unsigned epoch_ GUARDED_BY(mutex_) = 0;
   std::array<unsigned, 2> in_flight_ GUARDED_BY(mutex_){};
   ConditionVariable operation_ended_;
+
+  // Taken behind mutex_, if both are.
+  Mutex bitmaps_mutex_;
+  std::vector<BitmapEntry> bitmaps_ GUARDED_BY(bitmaps_mutex_);  // of an image that is open for writing
+  std::atomic<bool> tracks_{false};
 
   // Guest clusters that get a new host cluster just now; who wants to do the same waits.
   std::unordered_set<uint64_t> busy_ GUARDED_BY(mutex_);

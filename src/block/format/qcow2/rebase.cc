@@ -9,18 +9,22 @@ constexpr uint64_t kSector = 512;
 
 }  // namespace
 
-Result<std::vector<uint8_t>> Qcow2Image::sector_with_backing(const std::string& name, const std::string& format) const {
-  if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
-  if (header_.has_bitmaps) return fail("rebase '{}': images with persistent bitmaps are not supported", store_->name());
-  Header header = header_;
-  header.backing_name = name;
-  header.backing_format = format;
-  std::vector<uint8_t> bytes = TRY_IN(fmt::format("rebase '{}'", store_->name()), make_header(header));
+Result<std::vector<uint8_t>> Qcow2Image::first_sector(const Header& header) const {
+  std::vector<uint8_t> bytes = TRY_IN(fmt::format("header of '{}'", store_->name()), make_header(header));
+  const std::string& name = header.backing_name;
   if (!name.empty() && load64(&bytes[8]) + name.size() > kSector) {
-    return fail("rebase '{}': backing file name of {} bytes is too long", store_->name(), name.size());
+    return fail("header of '{}': backing file name of {} bytes is too long", store_->name(), name.size());
   }
   bytes.resize(kSector);
   return bytes;
+}
+
+Result<std::vector<uint8_t>> Qcow2Image::sector_with_backing(const std::string& name, const std::string& format) const {
+  if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
+  Header header = header_;
+  header.backing_name = name;
+  header.backing_format = format;
+  return TRY_IN("rebase", first_sector(header));
 }
 
 Result<> Qcow2Image::may_set_backing(const std::string& name, const std::string& format) {
@@ -45,6 +49,7 @@ Result<> Qcow2Image::shrink(uint64_t new_size) {
   new_size = align_up(new_size, kSector);
   if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
   if (header_.snapshot_count != 0) return fail("resize '{}': it has snapshots; delete them", store_->name());
+  TRY(drop_bitmaps());
   const uint64_t cluster = header_.cluster_size(), from = align_up(new_size, cluster);
   // The size first: what is cut off must not come back half.
   std::vector<uint8_t> field(8);
