@@ -114,6 +114,11 @@ class OutOfDescriptors {
 };
 
 TEST(Listener, RestsWhenThereAreNoDescriptorsAndTakesWhoWaitsLater) {
+#if defined(__has_feature)
+#if __has_feature(undefined_behavior_sanitizer)
+  GTEST_SKIP() << "the sanitizer opens a pipe to look at memory, and takes it for bad when there are no descriptors";
+#endif
+#endif
   const Folder folder;
   const auto loop = EventLoop::create().value();
   uint64_t taken = 0;

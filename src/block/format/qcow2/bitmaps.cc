@@ -48,12 +48,12 @@ Result<std::vector<BitmapEntry>> Qcow2Image::read_bitmaps() {
                       .flags_at = header_.bitmaps.directory_offset + at + kFlagsAt,
                       .granularity_bits = from[17]};
     const uint64_t name_size = from[18] << 8 | from[19], extra = load32(from + 20);
-    const uint64_t clusters = align_up(entry.bytes_for(geometry_.size), header_.cluster_size()) >> header_.cluster_bits;
     if (from[16] != kDirtyTracking || extra != 0 || entry.granularity_bits < 9 || entry.granularity_bits > 31 ||
         name_size == 0 || name_size > kMostNameBytes || !range_fits(at + kEntryBytes, name_size, directory.size())) {
       return fail("bitmap {}: type {}, granularity 2^{}, name of {} bytes, {} bytes more", i, from[16],
                   entry.granularity_bits, name_size, extra);
     }
+    const uint64_t clusters = align_up(entry.bytes_for(geometry_.size), header_.cluster_size()) >> header_.cluster_bits;
     entries_together += entry.table_size;
     const bool lost = (entry.flags & kInUse) != 0;
     if ((!lost && entry.table_size != clusters) || entries_together > kLargestBitmap / 8 ||
