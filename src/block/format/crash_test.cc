@@ -18,9 +18,18 @@ using testing::Change, testing::CrashLog, testing::kSector, testing::RecordingSt
 
 constexpr uint64_t kSectors = 1500;
 
+// Sanitizers make it twenty times slower.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr uint64_t kStates = 500;
+#elif defined(__has_feature)
+constexpr uint64_t kStates = __has_feature(address_sanitizer) ? 500 : 5000;
+#else
+constexpr uint64_t kStates = 5000;
+#endif
+
 uint64_t state_count() {
   const char* const text = std::getenv("BULKHEAD_CRASH_STATES");
-  return text == nullptr ? 5000 : std::strtoull(text, nullptr, 10);
+  return text == nullptr ? kStates : std::strtoull(text, nullptr, 10);
 }
 
 // What the guest did: each sector holds the number of the write that it is from, 0 for zeroes.

@@ -12,7 +12,8 @@ namespace bulkhead::net::server {
 
 Result<std::unique_ptr<Listener>> Listener::create(const std::string& path, EventLoop& loop,
                                                    std::function<void(Fd)> on_socket) {
-  std::unique_ptr<Listener> made(new Listener(path, TRY(listen_at(path)), loop, std::move(on_socket)));
+  Fd socket = TRY(listen_at(path));
+  std::unique_ptr<Listener> made(new Listener(path, std::move(socket), loop, std::move(on_socket)));
   TRY(loop.watch(made->socket_.get(), EPOLLIN, [raw = made.get()](uint32_t) { raw->accept(); }));
   return made;
 }
