@@ -331,6 +331,21 @@ TEST(SoftVcpu, StepsIntoTheHandlerOfAFault) {
   }
 }
 
+TEST(SoftVcpu, StepsThroughARepeatedStringBehindMovSs) {
+  Machine machine;
+  machine.set(machine.long_mode());
+  // mov eax, ss; mov ecx, 0x40000000; mov edi, 0x4000; mov ss, eax; rep stosb
+  machine.put(kCode, {0x8C, 0xD0, 0xB9, 0, 0, 0, 0x40, 0xBF, 0, 0x40, 0, 0, 0x8E, 0xD0, 0xF3, 0xAA});
+  ASSERT_TRUE(machine.vcpus[0]->set_debug({.single_step = true, .points = {}}));
+  for (unsigned step = 0; step < 3; ++step) EXPECT_EQ(machine.run(), StopReason::kDebug);
+  // The shadow of MOV SS is as long as one element, not as what the count says.
+  for (unsigned step = 1; step < 4; ++step) {
+    EXPECT_EQ(machine.run(), StopReason::kDebug);
+    EXPECT_EQ(machine.state().rip, kCode + 14);
+    EXPECT_EQ(machine.state().gpr[cpu::kRcx], 0x40000000u - step);
+  }
+}
+
 TEST(CountedVcpu, CountsAHandlerThatFaultsForEver) {
   const auto made = counted_machine();
   Machine& machine = *made;
