@@ -22,7 +22,9 @@ enum class Access : uint8_t {
 // Whether data passes through the host's page cache.
 enum class HostCache : uint8_t {
   kUsed,
-  kTrusted,  // as kUsed, and a flush does nothing: only for what may be lost with the host's power
+  // Partly, whichever is faster (two_ways.h), and a flush does nothing: for new files that may be lost with the host's
+  // power.
+  kTrusted,
   kBypassed,
   kBypassedIfPossible,
 };

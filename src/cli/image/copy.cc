@@ -15,8 +15,8 @@
 namespace bulkhead::cli {
 namespace {
 
-// A thread takes a chunk at a time, and through the host's cache in parts that stay in a processor's own.
-constexpr uint64_t kChunk = uint64_t{2} << 20, kCachedPart = uint64_t{256} << 10, kPiece = 65536;
+// A thread takes a chunk at a time.
+constexpr uint64_t kChunk = uint64_t{2} << 20, kPiece = 65536;
 
 bool is_zero(ByteSpan bytes) {
   return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
@@ -24,12 +24,11 @@ bool is_zero(ByteSpan bytes) {
 
 class Copy {
  public:
-  Copy(block::Image& from, block::Image& to, CopyMode mode, block::HostCache cache)
+  Copy(block::Image& from, block::Image& to, CopyMode mode)
       : from_(from),
         to_(to),
         ascending_(to.fill_order() == block::FillOrder::kAscending),
         compress_(mode == CopyMode::kCompressed || ascending_),
-        part_(cache == block::HostCache::kTrusted && !compress_ ? kCachedPart : kChunk),
         // Two chunks must never meet in one unit of compression.
         unit_(compress_ ? std::max(to.compression_unit(), uint64_t{512}) : kPiece),
         size_(from.geometry().size),
@@ -53,7 +52,7 @@ class Copy {
   }
 
  private:
-  // Compression takes a processor each; what waits for the disk, or for the file's lock in the kernel, is more.
+  // Compression takes a processor each; what waits for the disk is more.
   [[nodiscard]] unsigned thread_count() const {
     const unsigned processors = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
     return compress_ ? processors : std::max(processors, 4u);
@@ -86,7 +85,7 @@ class Copy {
     const bool chained = !from_.info().backing_name.empty();
     while (size != 0) {
       const block::Extent extent = TRY(from_.map(offset));
-      const uint64_t part = std::min({size, extent.size, part_ - offset % part_});
+      const uint64_t part = std::min(size, extent.size);
       if (whole_ || extent.kind == block::ExtentKind::kData || (extent.kind == block::ExtentKind::kAbsent && chained)) {
         TRY(data(offset, buffer.first(part)));
       }
@@ -136,7 +135,7 @@ class Copy {
   block::Image& from_;
   block::Image& to_;
   const bool ascending_, compress_;
-  const uint64_t part_, unit_;
+  const uint64_t unit_;
   const uint64_t size_;
   const bool whole_;  // zeroes too
   std::atomic<uint64_t> next_{0}, done_{0};
@@ -149,8 +148,8 @@ class Copy {
 
 }  // namespace
 
-Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, block::HostCache cache, bool show_progress) {
-  return Copy(from, to, mode, cache).run(show_progress);
+Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress) {
+  return Copy(from, to, mode).run(show_progress);
 }
 
 }  // namespace bulkhead::cli

@@ -8,6 +8,6 @@ namespace bulkhead::cli {
 enum class CopyMode : uint8_t { kPlain, kCompressed };
 
 // cache: as the new image was opened. With progress, rate and time left on standard error when asked.
-Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, block::HostCache cache, bool show_progress);
+Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress);
 
 }  // namespace bulkhead::cli

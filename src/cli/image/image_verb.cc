@@ -114,7 +114,7 @@ void ImageVerb::add_options(CLI::App& options) {
   convert->add_flag("-c,--compress", compress_, "Compress the new file's data");
   output(convert);
   convert->add_flag("--no-sync", no_sync_,
-                    "Leave the new file to the host's cache, as cp does: a power cut may take it");
+                    "Do not wait until the new file is on the disk: a power cut may take it");
   convert->add_flag("-q,--quiet", quiet_, "No progress");
   CLI::App* const resize = add("resize", "Make an image's disk larger or smaller");
   resize->add_option("SIZE", size_, "Its new size")->required();
@@ -294,7 +294,7 @@ Result<int> ImageVerb::convert_to_server(block::Image& from) {
         status != block::Status::kOk) {
       return fail("write zeroes: {}", to_string(status));
     }
-    TRY(copy_image(from, *to, CopyMode::kPlain, block::HostCache::kUsed, !quiet_ && ::isatty(STDERR_FILENO) != 0));
+    TRY(copy_image(from, *to, CopyMode::kPlain, !quiet_ && ::isatty(STDERR_FILENO) != 0));
     if (const auto status = to->flush(); status != block::Status::kOk) return fail("flush: {}", to_string(status));
     return {};
   };
@@ -323,7 +323,7 @@ Result<int> ImageVerb::convert() {
     const auto to = TRY(
         block::open_image(second_, format, block::Access::kFill, block::Access::kReadOnly, cache, {.key = target_key}));
     if (compress_ && to->compression_unit() == 0) return fail("{} cannot compress", format);
-    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain, cache,
+    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain,
                    !quiet_ && ::isatty(STDERR_FILENO) != 0));
     if (const auto status = to->flush(); status != block::Status::kOk) {
       return fail("flush: {}", to_string(status));

@@ -36,8 +36,12 @@ Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Ac
     return fail("open '{}': in use by a virtual machine or another program", path);
   }
   DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));
-  return std::unique_ptr<PlainFile>(
-      new PlainFile(std::move(path), std::move(file), std::move(direct), cache != HostCache::kTrusted));
+  auto made = std::unique_ptr<PlainFile>(new PlainFile(std::move(path), std::move(file), std::move(direct)));
+  if (cache == HostCache::kTrusted) {
+    made->syncs_ = false;
+    if (access != Access::kReadOnly) made->two_ways_ = TwoWays::open(made->file_.get(), made->path_);
+  }
+  return made;
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Access access, HostCache cache) {
@@ -64,6 +68,7 @@ Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
 }
 
 Result<uint64_t> PlainFile::size() {
+  if (two_ways_) return two_ways_->size();
   // Also right for block devices, for which fstat gives 0.
   const off_t end = ::lseek(file_.get(), 0, SEEK_END);
   if (end < 0) return fail_errno(errno, "size of '{}'", path_);
@@ -86,6 +91,10 @@ Status PlainFile::read(uint64_t offset, MutableByteSpan bytes) {
 }
 
 Status PlainFile::write(uint64_t offset, ByteSpan bytes) {
+  if (two_ways_) {
+    if (two_ways_->write(offset, bytes)) return Status::kOk;
+    two_ways_->note_end(offset + bytes.size());
+  }
   while (!bytes.empty()) {
     const ssize_t count = ::pwrite(way_for(offset, bytes), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
@@ -121,6 +130,7 @@ Status PlainFile::punch(uint64_t offset, uint64_t size) {
 }
 
 Status PlainFile::truncate(uint64_t size) {
+  if (two_ways_) return two_ways_->truncate(size);
   return ::ftruncate(file_.get(), static_cast<off_t>(size)) == 0 ? Status::kOk : status_of(errno);
 }
 

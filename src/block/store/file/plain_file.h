@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "block/store/file/direct_access.h"
+#include "block/store/file/two_ways.h"
 #include "block/store/store.h"
 #include "support/os/fd.h"
 #include "support/os/mutex.h"
@@ -32,8 +33,8 @@ class PlainFile final : public Store {
   [[nodiscard]] StoreExtent extent(uint64_t offset) override;
 
  private:
-  PlainFile(std::string path, Fd file, DirectAccess direct, bool syncs)
-      : path_(std::move(path)), file_(std::move(file)), direct_(std::move(direct)), syncs_(syncs) {}
+  PlainFile(std::string path, Fd file, DirectAccess direct)
+      : path_(std::move(path)), file_(std::move(file)), direct_(std::move(direct)) {}
   static Result<std::unique_ptr<PlainFile>> lock(std::string path, Fd file, Access access, HostCache cache);
   [[nodiscard]] int way_for(uint64_t offset, ByteSpan bytes) const {
     return direct_.fits(offset, bytes) ? direct_.fd() : file_.get();
@@ -42,7 +43,8 @@ class PlainFile final : public Store {
   const std::string path_;
   const Fd file_;
   const DirectAccess direct_;
-  const bool syncs_;  // false: a flush does nothing
+  bool syncs_ = true;                  // false: a flush does nothing
+  std::unique_ptr<TwoWays> two_ways_;  // for a new file that is not synced
   Mutex flush_mutex_;
   bool flush_failed_ GUARDED_BY(flush_mutex_) = false;
 };
