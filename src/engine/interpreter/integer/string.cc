@@ -193,8 +193,8 @@ struct OutputElements {
   static uint64_t run(Cpu&, const Op&, uint64_t, bool) { return 0; }
 };
 
-// The instruction is not finished: an interrupt or a trap comes first. It counts when it completes; the shadow of STI or
-// MOV SS, which is told by the count, ends with the elements done so far.
+// The instruction is not finished: an interrupt or a trap comes first. It counts when it completes; the shadow of STI
+// or MOV SS, which is told by the count, ends with the elements done so far.
 void come_back(Cpu& cpu, const Op& op) {
   cpu.rip = cpu.block_rip + op.offset;
   --cpu.instruction_count;
