@@ -113,8 +113,7 @@ void ImageVerb::add_options(CLI::App& options) {
       ->type_name("SECRET");
   convert->add_flag("-c,--compress", compress_, "Compress the new file's data");
   output(convert);
-  convert->add_flag("--no-sync", no_sync_,
-                    "Do not wait until the new file is on the disk: a power cut may take it");
+  convert->add_flag("--no-sync", no_sync_, "Do not wait until the new file is on the disk: a power cut may take it");
   convert->add_flag("-q,--quiet", quiet_, "No progress");
   CLI::App* const resize = add("resize", "Make an image's disk larger or smaller");
   resize->add_option("SIZE", size_, "Its new size")->required();
