@@ -1,6 +1,7 @@
 // Frames a second from one port of a switch to another, as fast as a sender gives them away: Bulkhead's switch between
-// two cards' front ends, with and without its firewall, and vde_switch (where it is installed) between two of its own
-// plugs. bench/switch/run.py puts the figures beside each other.
+// two cards' front ends, with and without its firewall; any other vhost-user switch between the same two, which
+// FORWARDING_BENCH_PORTS names as SOCKET,SOCKET; and vde_switch (where it is installed) between two of its own plugs.
+// bench/switch/run.py puts the figures beside each other.
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -72,7 +73,43 @@ std::string make_folder() {
   return ::mkdtemp(path.data()) == nullptr ? std::string() : path;
 }
 
-class OwnSwitch final : public Rig {
+// Two cards whose switch listens on these sockets.
+class Cards final : public Rig {
+ public:
+  Cards(const std::string& from, const std::string& to)
+      : from_(vhost::FrontEnd::create(from).value()), to_(vhost::FrontEnd::create(to).value()) {
+    to_->set_listener([this] { news_.signal(); });
+    from_->set_listener([this] { room_.signal(); });
+    for (int i = 0; i < kPatience_ms && !is_up(); ++i) ::usleep(1000);
+    // The switch learns where the far end is.
+    const auto hello = frame::FrameBuilder().ethernet(address(0), address(1)).payload("hello").build();
+    if (is_up()) (void)to_->send(hello);
+  }
+  ~Cards() override {
+    to_->set_listener({});
+    from_->set_listener({});
+  }
+  [[nodiscard]] bool is_up() const { return from_->link_up() && to_->link_up(); }
+  bool send(ByteSpan frame) override {
+    if (from_->send(frame) == Sent::kDone) return true;
+    wait_for(room_);
+    return false;
+  }
+  size_t receive() override {
+    size_t count = 0;
+    while (to_->receive(frame_, offload_) != 0) ++count;
+    if (count == 0) wait_for(news_);
+    return count;
+  }
+
+ private:
+  EventFd news_ = EventFd::create().value(), room_ = EventFd::create().value();
+  std::unique_ptr<link::Link> from_, to_;
+  std::array<uint8_t, vhost::FrontEnd::kMaximumFrame> frame_{};
+  frame::Offload offload_;
+};
+
+class OwnSwitch {
  public:
   explicit OwnSwitch(bool firewall) : folder_(make_folder()), loop_(EventLoop::create().value()) {
     Setup setup{.name = "bench", .directory = folder_};
@@ -90,46 +127,25 @@ class OwnSwitch final : public Rig {
     port("b", firewall ? "other" : "one");
     server_ = Server::create(setup, *loop_).value();
     thread_ = Thread("switch", [this] { loop_->run(); });
-    from_ = vhost::FrontEnd::create(folder_ + "/a.sock").value();
-    to_ = vhost::FrontEnd::create(folder_ + "/b.sock").value();
-    to_->set_listener([this] { news_.signal(); });
-    from_->set_listener([this] { room_.signal(); });
-    while (!from_->link_up() || !to_->link_up()) ::usleep(1000);
-    // The switch learns where the far end is.
-    const auto hello = frame::FrameBuilder().ethernet(address(0), address(1)).payload("hello").build();
-    (void)to_->send(hello);
+    cards_ = std::make_unique<Cards>(folder_ + "/a.sock", folder_ + "/b.sock");
   }
-  ~OwnSwitch() override {
-    to_->set_listener({});
-    from_->set_listener({});
-    from_.reset();
-    to_.reset();
+  ~OwnSwitch() {
+    cards_.reset();
     loop_->stop();
     thread_.join();
     server_.reset();
     std::filesystem::remove_all(folder_);
   }
-  bool send(ByteSpan frame) override {
-    if (from_->send(frame) == Sent::kDone) return true;
-    wait_for(room_);
-    return false;
-  }
-  size_t receive() override {
-    size_t count = 0;
-    while (to_->receive(frame_, offload_) != 0) ++count;
-    if (count == 0) wait_for(news_);
-    return count;
-  }
+  OwnSwitch(const OwnSwitch&) = delete;
+  OwnSwitch& operator=(const OwnSwitch&) = delete;
+  [[nodiscard]] Cards& cards() { return *cards_; }
 
  private:
   const std::string folder_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<Server> server_;
   Thread thread_;
-  std::unique_ptr<link::Link> from_, to_;
-  EventFd news_ = EventFd::create().value(), room_ = EventFd::create().value();
-  std::array<uint8_t, vhost::FrontEnd::kMaximumFrame> frame_{};
-  frame::Offload offload_;
+  std::unique_ptr<Cards> cards_;
 };
 
 // VDE's plug: a request on the control socket names the socket that frames go to; the switch answers with its own.
@@ -256,13 +272,23 @@ void measure(benchmark::State& state, Rig& rig) {
   state.SetItemsProcessed(static_cast<int64_t>(all));
 }
 
+void measure_cards(benchmark::State& state, Cards& cards) {
+  if (!cards.is_up()) return state.SkipWithError("the switch does not answer the cards");
+  measure(state, cards);
+}
 void bulkhead_switch(benchmark::State& state) {
-  OwnSwitch rig(false);
-  measure(state, rig);
+  measure_cards(state, OwnSwitch(false).cards());
 }
 void bulkhead_firewall(benchmark::State& state) {
-  OwnSwitch rig(true);
-  measure(state, rig);
+  measure_cards(state, OwnSwitch(true).cards());
+}
+void other_switch(benchmark::State& state) {
+  const char* const ports = std::getenv("FORWARDING_BENCH_PORTS");
+  const std::string_view names = ports == nullptr ? "" : ports;
+  const size_t comma = names.find(',');
+  if (comma == std::string_view::npos) return state.SkipWithError("FORWARDING_BENCH_PORTS names no two sockets");
+  Cards cards(std::string(names.substr(0, comma)), std::string(names.substr(comma + 1)));
+  measure_cards(state, cards);
 }
 void vde_switch(benchmark::State& state) {
   const auto rig = VdeSwitch::create();
@@ -272,6 +298,7 @@ void vde_switch(benchmark::State& state) {
 
 BENCHMARK(bulkhead_switch)->Arg(64)->Arg(1500)->UseManualTime();
 BENCHMARK(bulkhead_firewall)->Arg(64)->Arg(1500)->UseManualTime();
+BENCHMARK(other_switch)->Arg(64)->Arg(1500)->UseManualTime();
 BENCHMARK(vde_switch)->Arg(64)->Arg(1500)->UseManualTime();
 
 }  // namespace
