@@ -45,6 +45,8 @@ void Connection::on_message() {
 }
 
 void Connection::watch_kick() {
+  // Nobody here waits for room to receive into: without any, a frame is lost.
+  if (DeviceRing* const ring = back_end_.ring(kReceiveRing)) ring->set_notifications(false);
   const bool ready = back_end_.ring(kTransmitRing) != nullptr;
   if (ready && kick_.valid() && kick_generation_ == back_end_.generation()) return;
   if (kick_.valid()) loop_.unwatch(kick_.get());

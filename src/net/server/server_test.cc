@@ -1,6 +1,8 @@
 // The switch's process in one thread of this one, with the cards' own front ends at its sockets.
 #include "net/server/server.h"
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -138,6 +140,38 @@ TEST(SwitchServer, CarriesFramesBetweenCardsAndAsksThePlan) {
   EXPECT_NE(cards.ask("rules\n").find("1  conduit 'web': http"), std::string::npos);
   EXPECT_NE(cards.ask("ports\n").find("desk"), std::string::npos);
   EXPECT_NE(cards.ask("what\n").find("error: 'what'; allowed:"), std::string::npos);
+}
+
+// The switch need not say anything while a card takes frames; whatever the moment, the last frame is told of.
+TEST(SwitchServer, TellsACardOfEveryFrameThatItWouldNotFind) {
+  const Folder folder;
+  const Running server(setup_in(folder.path));
+  Cards cards(folder.path);
+  link::Link& from = cards.plug("a");
+  link::Link& to = cards.plug("b");
+  constexpr unsigned kFrames = 2000;
+  Mutex mutex;  // a listener and its replacement may overlap
+  std::atomic<unsigned> seen = 0;
+  const auto take_all = [&] {
+    const LockGuard lock(mutex);
+    std::array<uint8_t, 2048> frame;
+    frame::Offload offload;
+    while (to.receive(frame, offload) != 0) ++seen;
+  };
+  to.set_listener(take_all);
+  const auto frame = between(1, 2).udp(1, 2).payload("news").build();
+  for (unsigned i = 1; i <= kFrames; ++i) {
+    // Sometimes nobody listens when it comes.
+    if (i % 100 == 0) to.set_listener({});
+    ASSERT_EQ(from.send(frame), Sent::kDone);
+    if (i % 100 == 0) {
+      if (i % 200 == 0) ::usleep(2000);
+      to.set_listener(take_all);
+    }
+    // One at a time, so that each finds the card at rest or on its way there.
+    ASSERT_TRUE(comes_true([&] { return seen == i; })) << "frame " << i << " was not told of";
+  }
+  to.set_listener({});
 }
 
 TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {

@@ -124,13 +124,25 @@ void FrontEnd::break_off() {
   ::shutdown(session_->socket.get(), SHUT_RDWR);
 }
 
+void FrontEnd::set_listener(std::function<void()> on_ready) {
+  bell_.set_listener(std::move(on_ready));
+  // What came while nobody was told is told now, by the thread.
+  const LockGuard lock(mutex_);
+  if (session_ != nullptr) session_->receive_call.signal();
+}
+
 size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
   const LockGuard lock(mutex_);
   if (session_ == nullptr) return 0;
   Session& session = *session_;
   for (uint16_t count = 0; count < kRingSize; ++count) {
-    const DriverRing::Used used = session.receive->take();
-    if (used.kind == DriverRing::Used::Kind::kNone) return 0;
+    DriverRing::Used used = session.receive->take();
+    if (used.kind == DriverRing::Used::Kind::kNone) {
+      // From here on the switch has to say when there is more; what came before it knew that is taken now.
+      session.receive->set_interrupts(true);
+      used = session.receive->take();
+      if (used.kind == DriverRing::Used::Kind::kNone) return 0;
+    }
     if (used.kind == DriverRing::Used::Kind::kBroken) {
       break_off();
       return 0;
@@ -294,9 +306,11 @@ void FrontEnd::watch(const Session& session) {
     for (size_t i = 2; i < fds.size(); ++i) {
       if (fds[i].revents != 0) (void)!::read(fds[i].fd, &count, sizeof count);
     }
-    if (fds[3].revents != 0) {
+    {
+      // Whoever is told takes all there is, and finds it empty in the end: receive().
       const LockGuard lock(mutex_);
-      session_->transmit->set_interrupts(false);
+      if (fds[2].revents != 0) session_->receive->set_interrupts(false);
+      if (fds[3].revents != 0) session_->transmit->set_interrupts(false);
     }
     bell_.ring();
   }

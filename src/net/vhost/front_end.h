@@ -29,7 +29,7 @@ class FrontEnd final : public link::Link {
   Sent send(ByteSpan frame, const frame::Offload& offload) override;
   size_t receive(MutableByteSpan out, frame::Offload& offload) override;
   [[nodiscard]] bool link_up() const override { return up_; }
-  void set_listener(std::function<void()> on_ready) override { bell_.set_listener(std::move(on_ready)); }
+  void set_listener(std::function<void()> on_ready) override;
   [[nodiscard]] link::LinkCounters counters() const override { return {.to_guest_dropped = dropped_}; }
 
  private:
