@@ -20,8 +20,9 @@ class Disk {
  public:
   virtual ~Disk() = default;
   [[nodiscard]] virtual const Geometry& geometry() const = 0;
-  // From any thread. Never blocks for storage; may complete before it returns. A request that does not fit the geometry
-  // completes with kOutOfRange or kReadOnly.
+  // From any thread, with no lock held. Waits for storage with at most one small transfer at a time
+  // (block/on_the_spot.h); may complete before it returns. A request that does not fit the geometry completes with
+  // kOutOfRange or kReadOnly.
   virtual void submit(Request request) = 0;
 };
 

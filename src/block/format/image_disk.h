@@ -1,4 +1,5 @@
-// An image as a guest's disk: requests wait in a queue until a worker carries them out, so the caller never waits.
+// An image as a guest's disk: requests wait in a queue until a worker carries them out, except for those that OnTheSpot
+// takes.
 #pragma once
 
 #include <deque>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "block/format/image.h"
+#include "block/on_the_spot.h"
 #include "support/os/mutex.h"
 #include "support/os/thread.h"
 
@@ -25,6 +27,7 @@ class ImageDisk final : public Disk {
 
  private:
   void work();
+  [[nodiscard]] bool carry_out_on_the_spot(Request& request);
   [[nodiscard]] Status perform(const Request& request);
 
   const std::unique_ptr<Image> image_;
@@ -32,6 +35,8 @@ class ImageDisk final : public Disk {
   ConditionVariable work_arrived_;
   std::deque<Request> queue_ GUARDED_BY(mutex_);
   unsigned asleep_ GUARDED_BY(mutex_) = 0, called_ GUARDED_BY(mutex_) = 0;  // workers; and those on their way up
+  unsigned under_way_ GUARDED_BY(mutex_) = 0;                               // queued, or being carried out
+  OnTheSpot on_the_spot_ GUARDED_BY(mutex_);
   bool ending_ GUARDED_BY(mutex_) = false;
   std::vector<Thread> threads_;
 };

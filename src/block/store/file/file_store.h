@@ -1,7 +1,7 @@
 // Bytes in a regular file or a block device of the host: the bottom of every chain, and by itself a raw disk. Requests
-// are carried out by the kernel's ring or a few threads, or by who submits them. It never guesses a format, never
-// follows what it reads, and never reports a flush as done after one has failed, because the kernel forgets the pages
-// that it could not write.
+// are carried out by the kernel's ring or a few threads, or by who submits them (OnTheSpot). It never guesses a format,
+// never follows what it reads, and never reports a flush as done after one has failed, because the kernel forgets the
+// pages that it could not write.
 #pragma once
 
 #include <deque>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "block/disk.h"
+#include "block/on_the_spot.h"
 #include "block/store/file/direct_access.h"
 #include "block/store/file/ring.h"
 #include "block/store/store.h"
@@ -47,6 +48,7 @@ class FileStore final : public Disk {
   void start(unsigned thread_count, Driver driver);
   void work();
   void queue_for_threads(Request request);
+  [[nodiscard]] bool carry_out_on_the_spot(Request& request);
   void on_ring_answer(Request request, int result);
   [[nodiscard]] int way_for(const Request& request) const;
   [[nodiscard]] Status perform(const Request& request);
@@ -70,6 +72,8 @@ class FileStore final : public Disk {
   Mutex mutex_;
   ConditionVariable work_arrived_;
   std::deque<Request> queue_ GUARDED_BY(mutex_);
+  unsigned under_way_ GUARDED_BY(mutex_) = 0;  // in the queue, or being carried out; not in the ring
+  OnTheSpot on_the_spot_ GUARDED_BY(mutex_);
   bool ending_ GUARDED_BY(mutex_) = false;
   std::vector<Thread> threads_;
   // Last: what it answers may go on in the threads. Null where the host has none.

@@ -65,6 +65,10 @@ void BlockModel::read_config(uint64_t offset, MutableByteSpan out) const {
 bool BlockModel::process(unsigned index) {
   Queue* queue = transport_->queue(index);
   if (queue == nullptr) return false;
+  {
+    const LockGuard lock(mutex_);
+    collecting_ = true;
+  }
   bool sane = true;
   Chain chain;
   const Drained drained = drain(*queue, chain, [&](Chain& taken) {
@@ -73,6 +77,7 @@ bool BlockModel::process(unsigned index) {
     sane = begin(slot);
     return sane;
   });
+  give_finished_back();
   transport_->used(index);
   if (drained == Drained::kBroken) transport_->needs_reset("the request queue makes no sense");
   return sane && drained == Drained::kMore;
@@ -206,21 +211,28 @@ void BlockModel::submit(uint32_t slot, block::Request request) {
   disk_.submit(std::move(request));
 }
 
-// Completions come from the disk's threads; the worker takes them up.
+// Completions come from the disk's threads, or on the worker itself; the worker takes them up.
 block::Request::Completion BlockModel::completion(uint32_t slot) {
   return [this, slot, generation = pending_[slot].generation](block::Status status) {
     {
       const LockGuard lock(mutex_);
       finished_.push_back({slot, generation, status});
+      if (collecting_) return;
     }
     transport_->wake();
   };
 }
 
 void BlockModel::on_wake() {
+  give_finished_back();
+  transport_->used(0);
+}
+
+void BlockModel::give_finished_back() {
   std::vector<Finished> finished;
   {
     const LockGuard lock(mutex_);
+    collecting_ = false;
     finished.swap(finished_);
   }
   for (const Finished& part : finished) {
@@ -240,7 +252,6 @@ void BlockModel::on_wake() {
       give_back(part.slot, pending.status);
     }
   }
-  if (!finished.empty()) transport_->used(0);
 }
 
 // Each begins from its chain again, as if it had just come: every part of a request may be done twice.

@@ -67,6 +67,8 @@ class BlockModel final : public Model {
   void begin_ranges(uint32_t slot, uint32_t type);
   void answer_id(uint32_t slot);
   void give_back(uint32_t slot, uint8_t status);
+  // What disks have completed.
+  void give_finished_back();
   void submit(uint32_t slot, block::Request request);
   [[nodiscard]] block::Request::Completion completion(uint32_t slot);
 
@@ -86,6 +88,7 @@ class BlockModel final : public Model {
 
   Mutex mutex_;
   std::vector<Finished> finished_ GUARDED_BY(mutex_);
+  bool collecting_ GUARDED_BY(mutex_) = false;  // the worker will look at them by itself: nobody has to wake it
 };
 
 }  // namespace bulkhead::device::virtio
