@@ -44,6 +44,8 @@ Result<> UnitImage::check_units(CheckReport& report, uint64_t before, uint64_t h
     const uint64_t end = (uint64_t{places[i - 1]} << shift) + unit_size_,
                    next = (uint64_t{places[i]} << shift) - before;
     if (next < end) error(fmt::format("two units share the bytes at {:#x}", next));
+    // Data with something in front of it is aligned by a gap, into which no unit fits.
+    if (before != 0 && next > end && next - end < unit_size_) used += next - end;
   }
   return {};
 }

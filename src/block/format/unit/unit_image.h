@@ -85,7 +85,7 @@ class UnitImage : public Image {
   Outcome<> corrupt(std::string_view what, uint64_t at, uint64_t value);
   Outcome<> read_backing(uint64_t guest, MutableByteSpan bytes);
   // Reports units outside [low, high) or the allowed places, and those that overlap. Each unit takes `before` bytes in
-  // front of its place as well. used: all their bytes.
+  // front of its place as well. used: all their bytes, and those between them that are too few for another unit.
   Result<> check_units(CheckReport& report, uint64_t before, uint64_t high, uint64_t& used) REQUIRES(mutex_);
   // The end of the last unit, 0 without any: what a new one may be put behind.
   Result<uint64_t> end_of_units() REQUIRES(mutex_);

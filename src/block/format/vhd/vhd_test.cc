@@ -50,7 +50,7 @@ TEST(Vhd, FindsTheFooterAtTheBeginningWhenTheLastIsLostAndWritesItAnew) {
 TEST(Vhd, SectorsOfABlockThatDoNotCountReadAsZeroesAndCountOnceWritten) {
   MemoryStore file = dynamic(4 * kMiB);
   ASSERT_EQ((*try_open(file))->write(0, std::vector<uint8_t>(4096, 5)), Status::kOk);
-  const size_t bitmap = 2048;  // footer, header and one sector of table are in front
+  const size_t bitmap = 4096 - 512;  // in front of the first page that footer, header and table leave
   file.bytes()[bitmap] = 0xBF;
   const auto image = try_open(file).value();
   std::vector<uint8_t> bytes(1536);
@@ -63,6 +63,28 @@ TEST(Vhd, SectorsOfABlockThatDoNotCountReadAsZeroesAndCountOnceWritten) {
   EXPECT_EQ(file.bytes()[bitmap], 0xFF);
   ASSERT_EQ(image->read(0, bytes), Status::kOk);
   EXPECT_EQ(bytes[512], 0);
+}
+
+TEST(Vhd, PutsTheDataOfABlockOnPagesOfTheHost) {
+  for (const uint64_t block : {uint64_t{4096}, 2 * kMiB, 8 * kMiB}) {
+    SCOPED_TRACE(block);
+    MemoryStore file;
+    ASSERT_TRUE(create(file, {.size = 4 * block, .settings = {{"block_size", std::to_string(block)}}}));
+    for (const uint64_t unit : {2, 0, 3}) {
+      // A footer lies behind the last block each time, and the next goes on behind that.
+      ASSERT_EQ((*try_open(file))->write(unit * block, std::vector<uint8_t>(4096, 1 + unit)), Status::kOk);
+    }
+    const auto image = try_open(file).value();
+    for (const uint64_t unit : {2, 0, 3}) {
+      const uint64_t bitmap = std::max<uint64_t>(512, block / 512 / 8);
+      EXPECT_EQ((load32(&file.bytes()[1536 + unit * 4]) * uint64_t{512} + bitmap) % 4096, 0u);
+      std::vector<uint8_t> page(4096);
+      ASSERT_EQ(image->read(unit * block, page), Status::kOk);
+      EXPECT_EQ(page, std::vector<uint8_t>(4096, 1 + unit));
+    }
+    const CheckReport report = image->check(Repair::kNone).value();
+    EXPECT_EQ(report.errors + report.leaks, 0u);
+  }
 }
 
 TEST(Vhd, TakesTheGeometryForTheSizeWhereItsMakerDid) {
