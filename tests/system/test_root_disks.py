@@ -16,7 +16,7 @@ IMAGE = ROOT / ".cache/root/root.img"
 FORMATS = ["qcow2", "vmdk", "vhd", "vhdx"]
 BUSES = ["virtio", "nvme", "sata"]
 KILLS = 20
-# Of a boot, in seconds: thirty times what one takes on a machine of its own. A busy host makes it slow, never wrong.
+# Of one wait, in seconds: far more than any needs, as a busy host makes it slow and never wrong.
 LIMIT = 1800
 
 
@@ -130,7 +130,8 @@ def test_its_disk_moves_between_two_formats_while_it_works(tmp_path):
         rows = worker.safe() + 1
     finally:
         worker.kill()
-    assert "malformed" not in worker.said() and "error" not in worker.said().lower(), worker.said()[-3000:]
+    said = worker.said().replace("errors=remount-ro", "")  # an option of the root's mount
+    assert "malformed" not in said and "error" not in said.lower(), said[-3000:]
     for whole, of in re.findall(r"rows that are whole: (\d+) of (\d+)", worker.said()):
         assert whole == of
     check_file_system(tmp_path, disk, image_format)
