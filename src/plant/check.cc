@@ -178,7 +178,7 @@ class Checker {
                   names_of(plant_.machines, &MachineConfig::name));
     }
     const ProbeConfig& ready = machine.ready;
-    if (ready.kind == ProbeConfig::Kind::kNone || ready.kind == ProbeConfig::Kind::kLog) return {};
+    if (!ready.asks_a_card()) return {};
     const auto has_address = [](const CardConfig& card) {
       return card.address && card.address->family == net::frame::Family::kIpv4;
     };
@@ -248,8 +248,7 @@ class Checker {
       }
     }
     for (const MachineConfig& machine : plant_.machines) {
-      const bool asked =
-          machine.ready.kind != ProbeConfig::Kind::kNone && machine.ready.kind != ProbeConfig::Kind::kLog;
+      const bool asked = machine.ready.asks_a_card();
       const bool here = std::ranges::any_of(machine.cards, [&](const auto& card) { return card.on.name == each.name; });
       if (asked && here && !each.probe_address) {
         return fail("{}: {}: network is missing, which tells where machine '{}' is asked from", at(each.line), what,

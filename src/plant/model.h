@@ -80,15 +80,18 @@ struct CardConfig {
 };
 
 struct ProbeConfig {
-  enum class Kind : uint8_t { kNone, kTcp, kModbus, kHttp, kMqtt, kLog };
+  enum class Kind : uint8_t { kNone, kTcp, kModbus, kHttp, kMqtt, kLog, kExec };
   Kind kind = Kind::kNone;
   uint32_t line = 0;
   uint16_t port = 0;
   uint8_t unit = 1;        // of kModbus
   uint16_t address = 0;    // of kModbus: a holding register
   std::string path = "/";  // of kHttp
-  std::string text;        // of kLog: what the machine writes to its console
+  // Of kLog: what the machine writes to its console. Of kExec: a command that its agent runs, and that ends with 0.
+  std::string text;
   uint64_t within_ns = 120'000'000'000;
+  // Over the network, from a card of the supervisor's own.
+  [[nodiscard]] bool asks_a_card() const { return kind != Kind::kNone && kind != Kind::kLog && kind != Kind::kExec; }
 };
 
 struct MachineConfig {

@@ -307,12 +307,20 @@ Result<> read_probe(ProbeConfig& probe, const Cursor& at) {
                             }
                             return {};
                           }};
-  TRY(at.fields({tcp, modbus, http, mqtt, log, value_field("within", probe.within_ns, parse_duration_ns)}));
-  if (probe.kind == Kind::kNone) return fail("{}: asks nothing; allowed: tcp, modbus, http, mqtt or log", at.place());
+  const Cursor::Field exec{"exec", [&](const Cursor& value) -> Result<> {
+                             TRY(kind(Kind::kExec, 0)(value));
+                             probe.text = TRY(value.text());
+                             if (probe.text.empty() || probe.text.size() > 200) {
+                               return fail("{}: allowed: a command of 1 to 200 characters", value.place());
+                             }
+                             return {};
+                           }};
+  TRY(at.fields({tcp, modbus, http, mqtt, log, exec, value_field("within", probe.within_ns, parse_duration_ns)}));
+  if (probe.kind == Kind::kNone)
+    return fail("{}: asks nothing; allowed: tcp, modbus, http, mqtt, log or exec", at.place());
   return {};
 }
 
-// A flag of "bulkhead run" by the same name; paths count from the plant's folder.
 // The path in a flag's value counts from directory: FILE, or of a disk also file=FILE among other properties. An NBD
 // server's address is no path.
 void count_from(const std::string& directory, std::string& text) {
@@ -327,6 +335,7 @@ void count_from(const std::string& directory, std::string& text) {
   text.insert(at, directory + "/");
 }
 
+// A flag of "bulkhead run" by the same name; paths count from the plant's folder.
 Cursor::Field run_field(std::string_view name, MachineConfig& machine, const std::string* directory) {
   return {name, [name, &machine, directory](const Cursor& at) -> Result<> {
             return at.list(16, [&](const Cursor& item) -> Result<> {

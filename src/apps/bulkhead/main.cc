@@ -3,6 +3,7 @@
 #include "cli/command_line.h"
 #include "cli/disk/disk_verb.h"
 #include "cli/image/image_verb.h"
+#include "cli/plant/exec_verb.h"
 #include "cli/plant/link_verb.h"
 #include "cli/plant/plant_verb.h"
 #include "cli/plant/switch_verb.h"
@@ -25,5 +26,8 @@ int main(int argument_count, char** arguments) {
                              AskKind::kPause, AskKind::kResume}) {
     verbs.push_back(std::make_unique<bulkhead::cli::AskPlantVerb>(kind));
   }
+  auto exec = std::make_unique<bulkhead::cli::ExecVerb>();
+  argument_count = exec->take_command(argument_count, arguments);
+  verbs.push_back(std::move(exec));
   return bulkhead::cli::run_command_line(argument_count, arguments, verbs);
 }

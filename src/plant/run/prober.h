@@ -14,7 +14,7 @@ class Prober {
  public:
   static constexpr uint64_t kAgain_ns = 500'000'000;
 
-  // directory has the switches' folders. Not for questions of kind kLog.
+  // directory has the switches' folders. For questions with asks_a_card().
   static Result<std::unique_ptr<Prober>> create(const Plant& plant, const MachineConfig& machine,
                                                 const std::string& directory, uint64_t seed);
 

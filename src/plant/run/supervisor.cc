@@ -25,6 +25,8 @@ constexpr std::chrono::milliseconds kTick{50};
 // A process that cannot live is not started more often than this.
 constexpr std::chrono::milliseconds kLeastLife{100};
 constexpr std::chrono::seconds kShutDownPatience{8};
+// What a command that asks for readiness may take, and the rest before it is asked again.
+constexpr uint64_t kCommandPatience_ns = 10'000'000'000, kCommandPause_ns = 1'000'000'000;
 constexpr size_t kMaximumQuestion = 256, kMaximumQuestions = 16;
 
 }  // namespace
@@ -117,7 +119,8 @@ Supervisor::~Supervisor() {
 std::vector<std::string> Supervisor::machine_arguments(const MachineConfig& machine) const {
   std::vector<std::string> arguments{"run"};
   if (!machine.file.empty()) arguments.push_back(machine.file);
-  arguments.insert(arguments.end(), {"--name", machine.name, "--serial", "stdio", "--control",
+  arguments.insert(arguments.end(), {"--name", machine.name, "--serial", "stdio", "--serial",
+                                     "socket:" + agent_socket_of(directory_, machine.name), "--control",
                                      fmt::format("{}/{}.control", directory_, machine.name)});
   arguments.insert(arguments.end(), machine.arguments.begin(), machine.arguments.end());
   for (size_t i = 0; i < machine.cards.size(); ++i) {
@@ -149,6 +152,7 @@ Result<> Supervisor::start(Process& process) {
   process.stage = Stage::kStarting;
   process.tail.clear();
   process.text_seen = false;
+  process.question.reset();
   ++process.starts;
   Process* const raw = &process;
   return loop_.watch(process.child.output.get(), EPOLLIN, [this, raw](uint32_t) { on_output(*raw); });
@@ -221,6 +225,7 @@ bool Supervisor::is_ready(Process& process) {
   }
   const ProbeConfig& ready = process.machine->ready;
   if (ready.kind == ProbeConfig::Kind::kNone) return true;
+  if (ready.kind == ProbeConfig::Kind::kExec) return command_says_ready(process);
   if (!process.prober) {
     auto made = Prober::create(plant_, *process.machine, directory_, HostRandom().next_u64());
     if (!made) return false;
@@ -229,10 +234,39 @@ bool Supervisor::is_ready(Process& process) {
   return process.prober->poll(static_cast<uint64_t>(Clock::now().time_since_epoch().count()));
 }
 
+bool Supervisor::command_says_ready(Process& process) {
+  const auto now = static_cast<uint64_t>(Clock::now().time_since_epoch().count());
+  if (!process.question) {
+    if (now < process.question_ns + kCommandPause_ns) return false;
+    const std::vector<std::string> words{"/bin/sh", "-c", process.machine->ready.text};
+    process.question =
+        std::make_unique<AgentLine>(agent_socket_of(directory_, process.name), HostRandom().next_u64(), words);
+    process.question->talk().on_output = [&talk = process.question->talk()](bool, std::string_view bytes) {
+      talk.took(bytes.size());
+    };
+    process.question_ns = now;
+  }
+  AgentTalk& talk = process.question->talk();
+  process.question->poll(now);
+  if (talk.input_room() != 0) talk.give_input("");
+  const AgentLine::State state = process.question->state();
+  // Nobody may be there yet, and whoever uses the line is waited for; a command that goes on and on keeps it no longer.
+  if (talk.stage() == AgentTalk::Stage::kCalling) {
+    process.question_ns = now;
+    return false;
+  }
+  if (state == AgentLine::State::kTalking && now - process.question_ns < kCommandPatience_ns) return false;
+  const bool good = state == AgentLine::State::kEnded && talk.status() == 0;
+  process.question.reset();
+  process.question_ns = now;
+  return good;
+}
+
 void Supervisor::look_after(Process& process) {
   if (process.stage != Stage::kStarting && process.stage != Stage::kLate) return;
   if (is_ready(process)) {
     process.prober.reset();
+    process.question.reset();
     process.stage = Stage::kReady;
     process.was_ready = true;
     log::info("plant '{}': {}: ready", plant_.name, process.name);
@@ -319,6 +353,7 @@ void Supervisor::ended(Process& process, int status) {
   process.viewer.reset();
   process.child = Child();
   process.prober.reset();
+  process.question.reset();
   process.stage = Stage::kEnded;
   process.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   if (process.stop_asked) return;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "plant/model.h"
+#include "plant/run/agent_line.h"
 #include "plant/run/child.h"
 #include "plant/run/prober.h"
 #include "support/loop/event_loop.h"
@@ -51,8 +52,10 @@ class Supervisor {
     unsigned starts = 0;
     std::chrono::steady_clock::time_point began;
     std::unique_ptr<Prober> prober;
-    std::string awaited;  // what it says when it is ready
-    std::string tail;     // of its output, where that may begin
+    std::unique_ptr<AgentLine> question;  // the same by a command in the guest
+    uint64_t question_ns = 0;             // since when its command may run; without one, when the last has ended
+    std::string awaited;                  // what it says when it is ready
+    std::string tail;                     // of its output, where that may begin
     bool text_seen = false;
     bool was_ready = false;
     bool stop_asked = false;
@@ -70,6 +73,7 @@ class Supervisor {
   void tick();
   void start_those_whose_turn_it_is();
   [[nodiscard]] bool is_ready(Process& process);
+  [[nodiscard]] bool command_says_ready(Process& process);
   void look_after(Process& process);
   void on_output(Process& process);
   void write_log(Process& process, ByteSpan bytes);
