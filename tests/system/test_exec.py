@@ -60,7 +60,8 @@ class Line:
                 with contextlib.suppress(ConnectionResetError):
                     said = self.client.recv(256)
                 if said:
-                    os.write(self.end, said)
+                    with contextlib.suppress(BrokenPipeError):
+                        os.write(self.end, said)
                 else:
                     self.client.close()
                     self.client = None
@@ -220,15 +221,19 @@ def hostile(talk):
     """A guest that says talk(id) when it is called, again and again."""
     ours, theirs = socket.socketpair()
 
+    def listen():
+        with contextlib.suppress(OSError):
+            while ours.recv(65536):
+                pass
+
     def speak():
         heard = b""
         try:
             while not (called := re.search(rb"hello ([0-9a-f]{16})\n", heard)):
                 heard += ours.recv(4096)
+            threading.Thread(target=listen, daemon=True).start()
             for words in talk(called.group(1)):
                 ours.sendall(words)
-            while ours.recv(4096):
-                pass
         except OSError:
             pass
 
@@ -247,6 +252,13 @@ def noise(name):
     yield name + b" end 5\n"
 
 
+def flood(name):
+    yield from begins(name)
+    line = name + b" out " + b"A" * 8000 + b"\n"
+    while True:
+        yield line * 8
+
+
 @pytest.mark.parametrize("talk,status,complaint", [
     (lambda name: [], 255, "no agent answers in 2 s (docs/agent.md)"),
     (lambda name: [name + b" hello 7\n"], 255, "its agent speaks another version than 1"),
@@ -261,6 +273,29 @@ def test_what_a_guest_says_costs_its_own_command_alone(folder, talk, status, com
         assert ended == status and complaint in errors, errors
         assert output == b""
     finally:
+        ours.shutdown(socket.SHUT_RDWR)
+        ours.close()
+        line.stop()
+
+
+def test_a_flood_can_be_ended_and_nothing_grows(folder):
+    ours, theirs = hostile(flood)
+    line = Line(folder, theirs.fileno())
+    process = start(folder, "true", stdout=subprocess.DEVNULL)
+    try:
+        before = None
+        for _ in range(20):
+            time.sleep(0.1)
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            resident = int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
+            before = before or resident
+        assert resident < before + 4096
+        process.send_signal(signal.SIGINT)
+        # It does not listen to signals either: five seconds, and five more.
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGINT
+    finally:
+        process.kill()
+        ours.shutdown(socket.SHUT_RDWR)
         ours.close()
         line.stop()
 
