@@ -50,6 +50,16 @@ TEST(Plant, IsReadWithItsPlaces) {
   EXPECT_EQ(conduit.modbus->rules[0].addresses, (net::inspect::AddressRange{0, 99}));
 }
 
+TEST(Plant, ACommandAsksForReadinessWithoutANetwork) {
+  constexpr std::string_view kText =
+      "kind: Plant\nmetadata: {name: p}\nspec:\n  switches: {wire: {}}\n  zones: {floor: {}}\n  machines:\n"
+      "    plc: {kernel: k, nics: {zone: floor}, ready: {exec: test -e /run/up}}\n";
+  const auto plant = parse_plant(kText, "plant.yaml", "");
+  ASSERT_TRUE(plant) << plant.error().message;
+  EXPECT_EQ(plant->machines[0].ready.kind, ProbeConfig::Kind::kExec);
+  EXPECT_EQ(plant->machines[0].ready.text, "test -e /run/up");
+}
+
 // The tank with a link to other hosts in its control zone.
 std::string tunnel_text(const std::string& tunnel) {
   return tank_text() + fmt::format("\n  links:\n    halls:\n      zone: control\n      tunnel: {{{}}}\n", tunnel);
@@ -140,6 +150,8 @@ TEST(Plant, NamesFileLineAndValueOfWhatIsWrong) {
       {{"ready: {modbus", "after: historian\n      ready: {modbus"}, "historian, plc1 wait for each other"},
       {{"ready: {modbus: {unit: 1, address: 0}}", "ready: {modbus: {unit: 256}}"},
        "tank.yaml:35: spec.machines.plc1.ready.modbus.unit '256': allowed: 0 to 255"},
+      {{"ready: {modbus: {unit: 1, address: 0}}", "ready: {exec: ''}"},
+       "tank.yaml:35: spec.machines.plc1.ready.exec: allowed: a command of 1 to 200 characters"},
       {{"control: {description", "control: {vlan: 7, description"}, "share no VLAN, so nothing can pass"},
       {{"zone: control, address: 10.77.0.17}", "zone: control, group: laptops}"}, "allowed: either zone or group"},
       {{"zone: control, address: 10.77.0.17}", "zone: control, model: ne2000}"},
