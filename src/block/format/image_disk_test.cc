@@ -92,15 +92,18 @@ TEST_F(ImageDiskOnTheSpot, LeavesTheNextToTheThreadsAfterOneThatTookLong) {
 }
 
 TEST_F(ImageDiskOnTheSpot, NeverWaitsBehindAnotherRequest) {
-  std::promise<void> go;
+  std::promise<void> go, begun;
   std::shared_future<void> gone = go.get_future().share();
   std::atomic<bool> first = true;
   ImageDisk disk = make([&] {
-    if (first.exchange(false)) gone.wait();
+    if (!first.exchange(false)) return;
+    begun.set_value();
+    gone.wait();
   });
   std::vector<uint8_t> bytes(kSize);
   std::promise<void> answered;
   disk.submit(Request::read(0, {bytes}, [&](Status) { answered.set_value(); }));
+  begun.get_future().wait();
   EXPECT_FALSE(here(disk, read, 4096));
   go.set_value();
   answered.get_future().wait();

@@ -7,7 +7,7 @@ namespace bulkhead::cli {
 
 enum class CopyMode : uint8_t { kPlain, kCompressed };
 
-// cache: as the new image was opened. With progress, rate and time left on standard error when asked.
+// With progress, rate and time left on standard error when asked.
 Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress);
 
 }  // namespace bulkhead::cli

@@ -11,7 +11,7 @@ namespace {
 constexpr uint32_t kMostNameBytes = 4096;
 // Where the data of new blocks begins: at a page of the host. The bitmap in front of it, of one sector mostly, would
 // have every 4 KiB of the guest lie across two pages, each of which is read before a part of it is written.
-constexpr uint64_t kDataAlignment = 4096;
+constexpr uint64_t kDataAlignment = 4096, kLeastAligned = uint64_t{1} << 20;
 static_assert(kDataAlignment <= kLeastBlockBytes, "check() takes what is less than a block for a gap");
 
 bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) {
@@ -140,7 +140,9 @@ bool DynamicImage::may_be_data(uint64_t place) const {
 Outcome<UnitImage::Place> DynamicImage::allocate() {
   if (!tail_is_clean_) TRY(done(store_->truncate(end_)));
   tail_is_clean_ = true;
-  const uint64_t begin = align_up(end_ + header_.bitmap_bytes(), kDataAlignment) - header_.bitmap_bytes();
+  // Small blocks would pay for it with much of the 2 TiB that a table can name.
+  const uint64_t alignment = unit_size_ >= kLeastAligned ? kDataAlignment : kSector;
+  const uint64_t begin = align_up(end_ + header_.bitmap_bytes(), alignment) - header_.bitmap_bytes();
   if (begin / kSector >= kUnused) return std::unexpected(Status::kNoSpace);
   end_ = begin + header_.bitmap_bytes() + unit_size_;
   return Place{.offset = begin + header_.bitmap_bytes(), .clean = true};

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include <liburing.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "support/check.h"
@@ -12,7 +13,12 @@ namespace bulkhead::block {
 namespace {
 
 // Smaller writes are not worth a turn of the disk; a file is made longer by kRoom bytes at a time.
-constexpr uint64_t kLarge = uint64_t{64} << 10, kRoom = uint64_t{256} << 20;
+constexpr uint64_t kLarge = uint64_t{64} << 10, kRoom = uint64_t{256} << 20, kPage = 4096;
+
+// A page of the cache that is shared with a write past it would take the bytes from before back to the disk.
+bool is_whole_pages(uint64_t offset, ByteSpan bytes) {
+  return ((offset | bytes.size()) & (kPage - 1)) == 0;
+}
 
 // An io_uring for one write at a time. The kernel's answer to a plain pwrite() past the cache would come under the
 // file's lock.
@@ -70,14 +76,15 @@ TwoWays::~TwoWays() {
 }
 
 bool TwoWays::write(uint64_t offset, ByteSpan bytes) {
-  if (bytes.size() < kLarge || !direct_.fits(offset, bytes) || !make_room(offset + bytes.size())) return false;
+  if (bytes.size() < kLarge || !is_whole_pages(offset, bytes) || !direct_.fits(offset, bytes)) return false;
+  if (!make_room(offset + bytes.size())) return false;
   if (cached_.try_lock()) {
     const bool written = write_through_cache(offset, bytes);
     cached_.unlock();
     return written;
   }
   while (!bytes.empty()) {
-    if (!direct_.fits(offset, bytes)) return false;  // behind a short write
+    if (!is_whole_pages(offset, bytes) || !direct_.fits(offset, bytes)) return false;  // behind a short write
     thread_local LoneRing ring;
     const int64_t count = ring.write(direct_.fd(), offset, bytes);
     if (count <= 0) return false;
@@ -112,8 +119,12 @@ bool TwoWays::make_room(uint64_t end) {
   const LockGuard lock(size_mutex_);
   used_ = std::max(used_, end);
   if (end <= made_) return true;
-  if (::ftruncate(file_, static_cast<off_t>(used_ + kRoom)) != 0) return false;
-  made_ = used_ + kRoom;
+  // Not beyond what this process may: the kernel would end it.
+  rlimit most{};
+  if (::getrlimit(RLIMIT_FSIZE, &most) != 0) return false;
+  const uint64_t wanted = std::min<uint64_t>(used_ + kRoom, most.rlim_cur);
+  if (wanted < used_ || ::ftruncate(file_, static_cast<off_t>(wanted)) != 0) return false;
+  made_ = wanted;
   return true;
 }
 

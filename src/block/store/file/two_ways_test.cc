@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -71,6 +72,22 @@ TEST_F(NewFile, HoldsWhatSeveralThreadsWroteEitherWay) {
   // The room that was made ahead of the writes is gone with the file's closing.
   file_.reset();
   EXPECT_EQ(size_on_host(), kEnd);
+}
+
+// What shares a page of the cache with another write goes the ordinary way, or one of them would be lost.
+TEST_F(NewFile, TakesWholePagesOnly) {
+  file_.reset();
+  const Fd file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  const auto ways = TwoWays::open(file.get(), path_);
+  if (ways == nullptr) GTEST_SKIP() << "no way past the cache here";
+  const std::unique_ptr<uint8_t, void (*)(void*)> memory(static_cast<uint8_t*>(std::aligned_alloc(4096, kChunk)),
+                                                         &std::free);
+  std::fill_n(memory.get(), kChunk, uint8_t{7});
+  EXPECT_TRUE(ways->write(0, {memory.get(), kChunk}));
+  EXPECT_FALSE(ways->write(kChunk + 512, {memory.get(), kChunk}));
+  EXPECT_FALSE(ways->write(kChunk, {memory.get(), kChunk - 512}));
+  EXPECT_FALSE(ways->write(kChunk, {memory.get(), 4096}));
+  EXPECT_EQ(ways->size(), kChunk);
 }
 
 TEST_F(NewFile, IsAsLongAsItWasMadeAndNeverShorterThanItsData) {
