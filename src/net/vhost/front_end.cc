@@ -163,6 +163,8 @@ size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
     if (fits) return size;
     ++dropped_;
   }
+  // There may be more, of which the switch need not tell: the thread tells once again.
+  session.receive_call.signal();
   return 0;
 }
 
