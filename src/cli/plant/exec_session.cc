@@ -6,6 +6,7 @@
 #include <csignal>
 #include <optional>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -58,6 +59,7 @@ class Session {
       Output& output = outputs_[is_error ? 1 : 0];
       output.taken += bytes.size();
       output.waiting += output.is_terminal ? output.text.filter(bytes) : std::string(bytes);
+      if (output.waiting.empty()) line_.talk().took(std::exchange(output.taken, 0));
     };
   }
 
@@ -189,6 +191,10 @@ class Session {
 }  // namespace
 
 int run_in_guest(const ExecRequest& request) {
+  // One that came closed would be the next descriptor of ours.
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (::fcntl(fd, F_GETFD) < 0) (void)!::open("/dev/null", O_RDWR);
+  }
   AgentLine line(request.socket_path, request.id, request.words);
   return Session(request, line, signals_as_descriptor()).run();
 }

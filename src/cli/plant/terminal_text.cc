@@ -16,7 +16,8 @@ unsigned size_of(uint8_t first) {
 bool is_text(std::string_view character) {
   const auto first = static_cast<uint8_t>(character[0]), second = static_cast<uint8_t>(character[1]);
   if (first == 0xC2) return second >= 0xA0;
-  return !(first == 0xE0 && second < 0xA0) && !(first == 0xF0 && second < 0x90);
+  return !(first == 0xE0 && second < 0xA0) && !(first == 0xED && second > 0x9F) &&  // surrogates
+         !(first == 0xF0 && second < 0x90) && !(first == 0xF4 && second > 0x8F);    // beyond U+10FFFF
 }
 
 }  // namespace
