@@ -62,12 +62,13 @@ void SoftVcpu::raise_sipi(uint8_t vector) {
 
 void SoftVcpu::wait(uint32_t wake) {
   engine_.leave(cpu_);
-  {
+  const auto is_over = [&] { return (cpu_.attention.load() & wake) != 0; };
+  poll_.wait(is_over, [&] {
     LockGuard lock(mutex_);
     waiting_.store(true);
-    while ((cpu_.attention.load() & wake) == 0) woken_.wait(mutex_);
+    while (!is_over()) woken_.wait(mutex_);
     waiting_.store(false);
-  }
+  });
   engine_.enter(cpu_);
 }
 

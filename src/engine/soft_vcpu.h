@@ -12,6 +12,7 @@
 #include "engine/interpreter/block.h"
 #include "engine/interpreter/cpu.h"
 #include "engine/jit/jit.h"
+#include "support/os/busy_poll.h"
 #include "support/os/mutex.h"
 
 namespace bulkhead::engine {
@@ -62,6 +63,7 @@ class SoftVcpu final : public cpu::CountedVcpu {
   std::atomic<bool> waiting_{false};
   Mutex mutex_;
   ConditionVariable woken_;
+  BusyPoll poll_;
 };
 
 }  // namespace bulkhead::engine

@@ -1,11 +1,13 @@
 #include "device/virtio/worker.h"
 
 #include "support/check.h"
+#include "support/os/busy_poll.h"
 
 namespace bulkhead::device::virtio {
 
 Result<std::unique_ptr<ThreadWorker>> ThreadWorker::create(std::string name) {
   auto loop = TRY_IN(name, EventLoop::create());
+  loop->set_busy_poll(BusyPoll::kLongest);
   return std::unique_ptr<ThreadWorker>(new ThreadWorker(std::move(name), std::move(loop)));
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "support/check.h"
+#include "support/os/busy_poll.h"
 
 namespace bulkhead {
 namespace {
@@ -115,9 +116,15 @@ void EventLoop::run_posted() {
 
 void EventLoop::run() {
   std::array<epoll_event, 32> events;
-  while (!stopping_.load()) {
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms());
+  int count = 0;
+  const auto ask = [&](int timeout) {
+    count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
     CHECK(count >= 0 || errno == EINTR, "epoll_wait failed");
+    return count > 0;
+  };
+  BusyPoll poll(busy_poll_);
+  while (!stopping_.load()) {
+    poll.wait([&] { return ask(0); }, [&] { ask(timeout_ms()); });
     for (int i = 0; i < count && !stopping_.load(); ++i) {
       const int fd = static_cast<int>(static_cast<uint32_t>(events[i].data.u64));
       if (fd == wake_.fd()) {

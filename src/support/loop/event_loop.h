@@ -31,6 +31,8 @@ class EventLoop {
   // Runs callbacks on the calling thread until stop(), which may come first and from any thread.
   void run();
   void stop();
+  // Before run(): its thread asks for events for at most so long before it sleeps (support/os/busy_poll.h).
+  void set_busy_poll(std::chrono::nanoseconds longest) { busy_poll_ = longest; }
 
   // From any thread: runs once on the loop's thread, in the order of posting. False when kMaximumPosted wait already.
   [[nodiscard]] bool post(std::function<void()> work);
@@ -61,6 +63,7 @@ class EventLoop {
   Fd epoll_;
   EventFd wake_;
   std::atomic<bool> stopping_{false};
+  std::chrono::nanoseconds busy_poll_{0};
 
   Mutex mutex_;
   std::deque<std::function<void()>> posted_ GUARDED_BY(mutex_);
