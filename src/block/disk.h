@@ -8,7 +8,6 @@
 
 namespace bulkhead::block {
 
-// Fixed for the disk's life.
 struct Geometry {
   uint64_t size = 0;                   // bytes, a multiple of sector_size
   uint32_t sector_size = 512;          // least unit of a request: a power of two
@@ -19,6 +18,8 @@ struct Geometry {
 class Disk {
  public:
   virtual ~Disk() = default;
+  // From any thread. Fixed, but that a disk may grow (LiveDisk::grow()): what was given before lives as long as the
+  // disk and keeps the old size.
   [[nodiscard]] virtual const Geometry& geometry() const = 0;
   // From any thread, with no lock held. Waits for storage with at most one small transfer at a time
   // (block/on_the_spot.h); may complete before it returns. A request that does not fit the geometry completes with

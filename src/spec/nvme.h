@@ -131,6 +131,7 @@ inline constexpr uint32_t kIdentifySize = 4096;
 inline constexpr uint8_t kLogErrors = 0x01;
 inline constexpr uint8_t kLogSmart = 0x02;
 inline constexpr uint8_t kLogFirmware = 0x03;
+inline constexpr uint8_t kLogChangedNamespaces = 0x04;
 inline constexpr uint32_t kLogRetainEvent = 1u << 15;
 
 // 5.21 Features
@@ -149,6 +150,12 @@ inline constexpr uint32_t kFeatureSave = 1u << 31;
 // 5.2 Asynchronous event: type in bits 2:0, information in bits 15:8, log page in bits 23:16
 inline constexpr uint32_t kEventInvalidDoorbell = 0x0001'0000;
 inline constexpr uint32_t kEventInvalidDoorbellValue = 0x0001'0100;
+inline constexpr uint32_t kEventNamespaceChanged = 0x0004'0002;
+inline constexpr uint32_t kEventTypeMask = 7;
+inline constexpr uint32_t kEventTypeError = 0;
+inline constexpr uint32_t kEventTypeNotice = 2;
+// Of OAES (5.15.2.2) and of the feature's value (5.21.1.11).
+inline constexpr uint32_t kNamespaceNotices = 1u << 8;
 
 // ---- 6 NVM command set ----
 enum class NvmOpcode : uint8_t {

@@ -8,7 +8,8 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr std::string_view kVerbs =
-    "status, snapshot, mirror, backup, commit, rebase, flatten, pause, resume, cancel, speed";
+    "status, snapshot, mirror, backup, commit, rebase, flatten, resize, pause, resume, cancel, speed";
+constexpr uint64_t kLargestDisk = uint64_t{1} << 62;
 constexpr uint64_t kFastest = uint64_t{1} << 40;
 
 std::string_view take_word(std::string_view& words) {
@@ -28,7 +29,7 @@ std::string shown(std::string_view text) {
 
 bool is_job(std::string_view verb) {
   return verb == "snapshot" || verb == "mirror" || verb == "backup" || verb == "commit" || verb == "rebase" ||
-         verb == "flatten";
+         verb == "flatten" || verb == "resize";
 }
 
 bool has_ended(block::Job::State state) {
@@ -47,8 +48,8 @@ Result<block::JobTarget> parse_target(std::string_view words) {
 
 }  // namespace
 
-DiskJobs::DiskJobs(const VmConfig& config, Disks& disks)
-    : config_(config), disks_(disks), backups_(disks.size()), jobs_(disks.size()) {
+DiskJobs::DiskJobs(const VmConfig& config, Disks& disks, std::function<void(size_t index)> on_grown)
+    : config_(config), disks_(disks), on_grown_(std::move(on_grown)), backups_(disks.size()), jobs_(disks.size()) {
   for (size_t i = 0; i < disks.size(); ++i) {
     if (disks.live(i) != nullptr) backups_[i] = std::make_unique<block::BackupState>(*disks.live(i));
   }
@@ -90,6 +91,12 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
   }
   auto& job = jobs_[index];
   if (job && !has_ended(job->progress().state)) return fail("there is a job already: {}", job->kind());
+  if (verb == "resize") {
+    const uint64_t size = TRY_IN(fmt::format("size '{}'", words), parse_number(words, 1, kLargestDisk));
+    job = std::make_unique<block::ResizeJob>(*disk, size, [this, index] { on_grown_(index); });
+    job->start();
+    return {};
+  }
   uint64_t speed = 0;
   if (verb != "snapshot") {
     const std::string_view text = take_word(words);

@@ -2,6 +2,7 @@
 // words. No answer waits for a job.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,7 +17,8 @@ namespace bulkhead::vmm {
 
 class DiskJobs {
  public:
-  DiskJobs(const VmConfig& config, Disks& disks);
+  // on_grown hears, on a job's thread, which disk has grown.
+  DiskJobs(const VmConfig& config, Disks& disks, std::function<void(size_t index)> on_grown);
   // Cancels them all, and waits until they have ended.
   ~DiskJobs();
 
@@ -30,6 +32,7 @@ class DiskJobs {
 
   const VmConfig& config_;
   Disks& disks_;
+  const std::function<void(size_t)> on_grown_;
   std::vector<std::unique_ptr<block::BackupState>> backups_;  // of each disk that can have jobs
   std::vector<std::unique_ptr<block::Job>> jobs_;             // each stays until the next one of its disk
 };

@@ -76,6 +76,7 @@ Result<std::unique_ptr<Vm>> Vm::create(const VmConfig& config, const EngineSourc
 
 Vm::~Vm() {
   finish();
+  disk_jobs_.reset();  // they call devices
 }
 
 void Vm::start_consoles() {
@@ -144,7 +145,7 @@ Result<> Vm::make_tracer() {
 
 Result<> Vm::open_disks() {
   disks_ = TRY(Disks::open(config_, [this](const std::string& message) { on_disk_error(message); }));
-  disk_jobs_ = std::make_unique<DiskJobs>(config_, *disks_);
+  disk_jobs_ = std::make_unique<DiskJobs>(config_, *disks_, [this](size_t index) { machine_->disk_grew(index); });
   return {};
 }
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from bulkhead import BULKHEAD, SLOW, debian_arguments, wait_until_listening
+from bulkhead import BULKHEAD, GUESTS, SLOW, debian_arguments, wait_until_listening
 
 MIB = 1 << 20
 PLACES, STEP = 1024, 65536
@@ -298,6 +298,57 @@ def test_a_disk_is_put_on_another_backing_file_while_the_guest_writes(machines, 
     safe = machine.safe()
     machine.kill()
     check_records(machine, safe)
+
+
+def test_disks_on_every_bus_grow_under_their_guest(tmp_path):
+    control, log = tmp_path / "control", tmp_path / "log"
+    before, after = 48 * MIB, 112 * MIB
+    disks = [("qcow2", "virtio"), ("vhdx", "nvme"), ("raw", "sata"), ("vmdk", "virtio"), ("luks", "virtio")]
+    secret, arguments, encryption = tmp_path / "secret", [], {}
+    secret.write_text("of the fourth\n")
+    secret.chmod(0o600)
+    for number, (image_format, bus) in enumerate(disks):
+        disk = tmp_path / f"disk{number}.{image_format}"
+        encryption[number] = ["--encrypt", secret] if image_format == "luks" else []
+        subprocess.run([BULKHEAD, "image", "create", "-f", image_format, *encryption[number], disk, str(before)], check=True)
+        arguments += ["--disk", f"file={disk},format={image_format},bus={bus}" + (f",encrypt={secret}" if encryption[number] else "")]
+    folder = GUESTS / "amd64"
+    command = [BULKHEAD, "run", "--engine", "soft", "--memory", "512M", "--kernel", folder / "vmlinuz", "--initrd", folder / "disks-initrd",
+               "--cmdline", f"console=ttyS0 panic=-1 quiet task=grow grow.to={after // 512}", "--control", control, *arguments]
+
+    def grow(number, size):
+        return subprocess.run([BULKHEAD, "disk", "resize", str(number), size, "--control", control], capture_output=True, text=True, timeout=300)
+
+    with log.open("wb") as output:
+        process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 180
+        while "GROW WAITS" not in log.read_text(errors="replace"):
+            assert time.monotonic() < deadline and process.poll() is None, log.read_text(errors="replace")[-3000:]
+            time.sleep(0.1)
+        refused = grow(0, str(before // 2))
+        assert refused.returncode == 1 and "becomes smaller at rest alone" in refused.stderr, refused.stderr
+        for number in range(len(disks)):
+            done = grow(number, "112M")
+            assert done.returncode == 0 and f"the disk has {after} bytes now, {before} before" in done.stdout, done.stdout + done.stderr
+        assert process.wait(timeout=180) == 0
+    finally:
+        process.kill()
+        process.wait()
+    said = log.read_text(errors="replace")
+    for device in ("vda", "nvme0n1", "sda", "vdb", "vdc"):
+        assert f"{device} before: {before // 512}" in said and f"{device} after: {after // 512}" in said, said[-3000:]
+        assert f"{device} says: the new end" in said, said[-3000:]
+    for number, (image_format, _) in enumerate(disks):
+        disk = tmp_path / f"disk{number}.{image_format}"
+        if image_format != "raw":
+            assert subprocess.run([BULKHEAD, "image", "check", "-f", image_format, *encryption[number], disk], capture_output=True).returncode == 0
+        raw = tmp_path / "found.raw"
+        subprocess.run([BULKHEAD, "image", "convert", "-f", image_format, *encryption[number], disk, raw, "-O", "raw"], check=True, capture_output=True)
+        with raw.open("rb") as file:
+            file.seek(after - 512)
+            assert file.read().startswith(b"the new end\n")
+        raw.unlink()
 
 
 @pytest.mark.parametrize("seed", range(40 if SLOW else 4))

@@ -24,15 +24,24 @@ class ChangedBlocks {
     words_.resize(disk_size / block_size_ / 64 + 1);
   }
 
+  // To a larger disk, of which what is new has not changed. Blocks may become larger; no job looks at them meanwhile.
+  void grow(uint64_t disk_size) {
+    const LockGuard lock(mutex_);
+    std::vector<Run> runs;
+    for (auto run = find_locked(0, UINT64_MAX); run; run = find_locked(run->offset + run->size, UINT64_MAX)) {
+      runs.push_back(*run);
+    }
+    disk_size_ = disk_size;
+    while (disk_size / block_size_ >= kMaximumBytes * 8) block_size_ *= 2;
+    words_.assign(disk_size / block_size_ / 64 + 1, 0);
+    count_ = 0;
+    for (const Run& run : runs) add_locked(run.offset, run.size);
+  }
+
   void add(uint64_t offset, uint64_t size) {
     if (size == 0) return;
     const LockGuard lock(mutex_);
-    for (uint64_t block = offset / block_size_; block <= (offset + size - 1) / block_size_; ++block) {
-      uint64_t& word = words_[block / 64];
-      const uint64_t bit = uint64_t{1} << block % 64;
-      if ((word & bit) == 0) ++count_;
-      word |= bit;
-    }
+    add_locked(offset, size);
   }
 
   void add_all() { add(0, disk_size_); }
@@ -76,6 +85,14 @@ class ChangedBlocks {
   }
 
  private:
+  void add_locked(uint64_t offset, uint64_t size) REQUIRES(mutex_) {
+    for (uint64_t block = offset / block_size_; block <= (offset + size - 1) / block_size_; ++block) {
+      uint64_t& word = words_[block / 64];
+      const uint64_t bit = uint64_t{1} << block % 64;
+      if ((word & bit) == 0) ++count_;
+      word |= bit;
+    }
+  }
   [[nodiscard]] bool has(uint64_t block) const REQUIRES(mutex_) {
     return block / 64 < words_.size() && (words_[block / 64] >> block % 64 & 1) != 0;
   }
@@ -103,7 +120,7 @@ class ChangedBlocks {
     }
   }
 
-  const uint64_t disk_size_;
+  uint64_t disk_size_;
   uint64_t block_size_ = kLeastBlock;
   mutable Mutex mutex_;
   std::vector<uint64_t> words_ GUARDED_BY(mutex_);

@@ -12,11 +12,18 @@ namespace bulkhead::block {
 
 class DiskKey;
 class Image;
+namespace file {
+class FileStore;
+}
 
 struct OpenedDisk {
   std::unique_ptr<Disk> disk;
-  Image* image = nullptr;  // behind the disk, as long as that lives; null for a raw file by itself
+  Image* image = nullptr;            // behind the disk, as long as that lives; null for a raw file by itself
+  file::FileStore* store = nullptr;  // the disk itself, where it is a raw file
 };
+
+// While nothing is under way; the disk's geometry has the new size afterwards. What is new reads as zeroes.
+[[nodiscard]] Result<> grow_disk(const OpenedDisk& opened, uint64_t new_size);
 
 // Without threads, requests are carried out by who submits them. The backing file is only read unless it is to be
 // written.

@@ -89,6 +89,8 @@ class Image {
   [[nodiscard]] virtual Result<CheckReport> check(Repair repair) = 0;
   // Nothing else runs meanwhile. What is new reads as zeroes.
   [[nodiscard]] virtual Result<> grow(uint64_t new_size) = 0;
+  // Where growing writes all that is new: how many bytes at most at once, while a guest waits. 0: it does not.
+  [[nodiscard]] virtual uint64_t growth_step() const { return 0; }
   // Gives up what is behind the new end. Nothing else runs meanwhile.
   [[nodiscard]] virtual Result<> shrink(uint64_t) { return fail("{} images cannot shrink", info().format); }
   // What shows through where this image holds nothing; null when there is none.

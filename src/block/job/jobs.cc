@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "support/log.h"
 
@@ -206,6 +207,37 @@ Result<std::string> RebaseJob::work() {
   TRY(reopen(disk_, *files_, path, format));
   if (name.empty()) return fmt::format("'{}' has no backing file any more", path);
   return fmt::format("the backing file of '{}' is now '{}', format={}", path, base_.path, base_.format);
+}
+
+ResizeJob::ResizeJob(LiveDisk& disk, uint64_t new_size, Listener on_grown)
+    : Job("resize"), disk_(disk), new_size_(new_size), on_grown_(std::move(on_grown)) {}
+
+Result<std::string> ResizeJob::work() {
+  const uint64_t size = disk_.geometry().size;
+  const uint32_t sector_size = disk_.geometry().sector_size;
+  if (new_size_ < size) {
+    return fail("the disk has {} bytes, and becomes smaller at rest alone (bulkhead image resize --shrink)", size);
+  }
+  if (new_size_ % sector_size != 0) return fail("{} bytes are no multiple of a sector's {}", new_size_, sector_size);
+  if (new_size_ == size) return fmt::format("the disk has {} bytes already", size);
+  // Most of what is not safe yet is made so before the guest waits.
+  TRY(check_status(flush_now(*disk_.storage().opened.disk), "flush", 0));
+  const Image* const image = disk_.storage().opened.image;
+  const uint64_t step = image == nullptr ? 0 : image->growth_step();
+  set_total(new_size_ - size);
+  for (uint64_t reached = size; reached < new_size_;) {
+    const uint64_t next = step == 0 ? new_size_ : std::min(new_size_, reached + step);
+    {
+      const auto fence = disk_.fence_all();
+      if (cancelled()) break;
+      TRY(disk_.grow(next));
+    }
+    if (!go_on(next - std::exchange(reached, next))) break;
+  }
+  const uint64_t now = disk_.geometry().size;
+  if (now == size) return "";
+  on_grown_();
+  return fmt::format("the disk has {} bytes now, {} before", now, size);
 }
 
 }  // namespace bulkhead::block

@@ -7,6 +7,7 @@
 //   commit     what the overlay holds is written into its backing file, and then the disk goes on there
 //   rebase     what shows through from the backing file, and would not from another one, is written into the image,
 //   which names that other one afterwards; flatten: none
+//   resize     the disk's file grows, and the guest is told
 #pragma once
 
 #include "block/job/copy_job.h"
@@ -77,6 +78,22 @@ class RebaseJob final : public Job {
   const JobTarget base_;
   const Care care_;
   std::vector<uint8_t> bytes_, other_;
+};
+
+// A running disk only becomes larger: what a guest has on the part that goes is its own to move.
+class ResizeJob final : public Job {
+ public:
+  // When the disk has grown, on the job's thread.
+  using Listener = std::function<void()>;
+  ResizeJob(LiveDisk& disk, uint64_t new_size, Listener on_grown);
+  ~ResizeJob() override { stop(); }
+
+ private:
+  Result<std::string> work() override;
+
+  LiveDisk& disk_;
+  const uint64_t new_size_;
+  const Listener on_grown_;
 };
 
 }  // namespace bulkhead::block

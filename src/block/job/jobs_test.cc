@@ -487,5 +487,72 @@ TEST_F(Jobs, WhatCannotBeSetAsideFailsTheBackupAndNotTheGuest) {
   expect_kept("/m/base", "raw");
 }
 
+TEST_F(Jobs, ADiskGrowsUnderItsGuest) {
+  for (const char* const format : {"raw", "qcow2", "vhdx", "vmdk", "vhd"}) {
+    SCOPED_TRACE(format);
+    begin_anew(format);
+    const uint64_t before = disk_->geometry().size, after = 40 * before;
+    unsigned told = 0;
+    const Geometry& old = disk_->geometry();
+    expect_done(ResizeJob(*disk_, after, [&] {
+      ++told;
+      EXPECT_EQ(disk_->geometry().size, after);
+    }));
+    EXPECT_EQ(told, 1u);
+    EXPECT_EQ(old.size, before);
+    std::vector<uint8_t> bytes(kSector, 9), found(2 * kSector, 9);
+    ASSERT_EQ(read_now(*disk_, before, found), Status::kOk);
+    EXPECT_EQ(found, std::vector<uint8_t>(2 * kSector));
+    const auto status = std::make_shared<std::promise<Status>>();
+    disk_->submit(
+        Request::write(after - kSector, {MutableByteSpan(bytes)}, [status](Status done) { status->set_value(done); }));
+    EXPECT_EQ(status->get_future().get(), Status::kOk);
+    ASSERT_EQ(read_now(*disk_, after - 2 * kSector, found), Status::kOk);
+    EXPECT_TRUE(std::ranges::equal(MutableByteSpan(found).last(kSector), bytes));
+    expect_kept("/m/base", format);
+    EXPECT_EQ(open_in(folder_, "/m/base", format, Access::kReadOnly).value()->geometry().size, after);
+  }
+}
+
+TEST_F(Jobs, GrowingSurvivesPowerCuts) {
+  for (const char* const format : {"qcow2", "vhdx", "vmdk", "vhd"}) {
+    SCOPED_TRACE(format);
+    begin_anew(format, 19);
+    // So far that tables of all formats have to move.
+    expect_done(ResizeJob(*disk_, 400 * disk_->geometry().size, [] {}));
+    expect_to_survive_power_cuts(kCuts);
+  }
+}
+
+TEST_F(Jobs, ADiskThatCannotHaveTheSizeStaysAsItIs) {
+  begin("qcow2");
+  const uint64_t size = disk_->geometry().size;
+  const auto refused = [&](uint64_t new_size) {
+    ResizeJob job(*disk_, new_size, [] { ADD_FAILURE(); });
+    const Job::Progress progress = run(job);
+    EXPECT_EQ(progress.state, Job::State::kFailed);
+    return progress.message;
+  };
+  EXPECT_NE(refused(size - 512).find("becomes smaller at rest alone"), std::string::npos);
+  EXPECT_NE(refused(size + 511).find("no multiple"), std::string::npos);
+  ResizeJob same(*disk_, size, [] { ADD_FAILURE(); });
+  EXPECT_EQ(run(same).state, Job::State::kDone);
+  expect_kept("/m/base", "qcow2");
+}
+
+TEST_F(Jobs, ABackupOfChangesKnowsADiskThatGrew) {
+  begin("raw");
+  BackupJob all(*disk_, files(), *backups_, {"/m/all", "qcow2"}, BackupJob::What::kAll, 0);
+  EXPECT_EQ(run(all).state, Job::State::kDone);
+  expect_done(ResizeJob(*disk_, 2 * disk_->geometry().size, [] {}));
+  BackupJob some(*disk_, files(), *backups_, {"/m/some", "qcow2"}, BackupJob::What::kChanged, 0);
+  some.start();
+  some.wait();
+  ASSERT_EQ(some.progress().state, Job::State::kDone) << some.progress().message;
+  const auto image = open_in(folder_, "/m/some", "qcow2", Access::kReadOnly).value();
+  EXPECT_EQ(image->geometry().size, disk_->geometry().size);
+  guest_->expect_contents(*image);
+}
+
 }  // namespace
 }  // namespace bulkhead::block

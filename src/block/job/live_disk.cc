@@ -11,7 +11,8 @@ bool changes_data(Operation operation) {
 
 }  // namespace
 
-LiveDisk::LiveDisk(Storage storage) : geometry_(storage.opened.disk->geometry()), storage_(std::move(storage)) {}
+LiveDisk::LiveDisk(Storage storage)
+    : geometries_{storage.opened.disk->geometry()}, geometry_(&geometries_.front()), storage_(std::move(storage)) {}
 
 bool LiveDisk::touches(const UnderWay& what, uint64_t offset, uint64_t size) {
   // A flush has no place: only a fence around everything holds it.
@@ -20,7 +21,7 @@ bool LiveDisk::touches(const UnderWay& what, uint64_t offset, uint64_t size) {
 }
 
 void LiveDisk::submit(Request request) {
-  if (const Status status = check_against(geometry_, request); status != Status::kOk) return request.complete(status);
+  if (const Status status = check_against(geometry(), request); status != Status::kOk) return request.complete(status);
   admit(std::move(request));
 }
 
@@ -93,6 +94,20 @@ Storage LiveDisk::exchange(Storage storage) {
   CHECK(fenced_ && fence_size_ == UINT64_MAX, "storage exchanged under requests");
   std::swap(storage_, storage);
   return storage;
+}
+
+Result<> LiveDisk::grow(uint64_t new_size) {
+  {
+    const LockGuard lock(mutex_);
+    CHECK(fenced_ && fence_size_ == UINT64_MAX, "a disk grown under requests");
+  }
+  TRY(grow_disk(storage_.opened, new_size));
+  const LockGuard lock(mutex_);
+  for (ChangedBlocks* const watcher : watchers_) watcher->grow(new_size);
+  Geometry grown = geometry();
+  grown.size = new_size;
+  geometry_.store(&geometries_.emplace_back(grown), std::memory_order_release);
+  return {};
 }
 
 void LiveDisk::watch(ChangedBlocks& changes) {

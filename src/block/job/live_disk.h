@@ -3,6 +3,7 @@
 // that is held back waits, and is carried out afterwards by what is the storage then.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <list>
 #include <memory>
@@ -26,8 +27,8 @@ class LiveDisk final : public Disk {
  public:
   explicit LiveDisk(Storage storage);
 
-  // Fixed, whatever the storage is exchanged for.
-  [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
+  // Whatever the storage is exchanged for.
+  [[nodiscard]] const Geometry& geometry() const override { return *geometry_.load(std::memory_order_acquire); }
   void submit(Request request) override;
 
   // ---- For one job at a time ----
@@ -49,6 +50,8 @@ class LiveDisk final : public Disk {
   [[nodiscard]] Fence fence_all() { return fence(0, UINT64_MAX); }
   // With everything fenced. Without a disk in it, nobody may submit until there is one again.
   Storage exchange(Storage storage);
+  // With everything fenced. What is new reads as zeroes; those who watch know of it.
+  Result<> grow(uint64_t new_size);
   // It hears of every write, also of those under way, when it is over and before its maker is told.
   void watch(ChangedBlocks& changes);
   void unwatch(ChangedBlocks& changes);
@@ -78,7 +81,8 @@ class LiveDisk final : public Disk {
   void end_part(Place place) REQUIRES(mutex_);
   [[nodiscard]] static bool touches(const UnderWay& what, uint64_t offset, uint64_t size);
 
-  const Geometry geometry_;
+  std::list<Geometry> geometries_;  // all it ever had; added to with everything fenced
+  std::atomic<const Geometry*> geometry_;
   Mutex mutex_;
   ConditionVariable ended_;
   std::list<UnderWay> under_way_ GUARDED_BY(mutex_);

@@ -95,6 +95,10 @@ void DiskVerb::add_options(CLI::App& options) {
   rebase->add_flag("--unsafe", unsafe_, "Compare and copy nothing: you know that it holds the same");
   speed(rebase);
   speed(add_job("flatten", "Copy what shows through from the backing file, which is then no longer needed"));
+  add_job("resize", "Make the disk larger; the guest is told (on SATA, it sees it after a restart)")
+      ->add_option("SIZE", size_, "Its new size in bytes, or with K, M, G, T")
+      ->required()
+      ->transform(CLI::AsSizeValue(false));
   add("pause", "Hold a job");
   add("resume", "Let a job go on");
   add("cancel", "End a job; the disk stays what it is");
@@ -174,9 +178,11 @@ Result<int> DiskVerb::dispatch() {
       question += fmt::format(" {} {} {} {}", speed_, unsafe_ ? "vouched" : "copied", format_, target);
     }
     if (verb == "commit" || verb == "flatten" || verb == "speed") question += " " + speed_;
+    if (verb == "resize") question += " " + size_;
     if (question.find('\n') != std::string::npos) return fail("'{}': a name with a line's end in it", target_);
     TRY(ask(question));
-    constexpr std::array<std::string_view, 6> kJobs{"snapshot", "mirror", "backup", "commit", "rebase", "flatten"};
+    constexpr std::array<std::string_view, 7> kJobs{"snapshot", "mirror",  "backup", "commit",
+                                                    "rebase",   "flatten", "resize"};
     const bool begins = std::ranges::find(kJobs, verb) != kJobs.end();
     return begins && !detach_ ? wait_for_end() : 0;
   }();

@@ -31,7 +31,7 @@ class DiskVerb final : public Verb {
   CLI::App* app_ = nullptr;
   Fd socket_;
   uint32_t disk_ = 0;
-  std::string target_, format_ = "qcow2", speed_ = "0";
+  std::string target_, format_ = "qcow2", size_, speed_ = "0";
   std::string control_, machine_, plant_ = "plant.yaml", directory_;
   bool detach_ = false, changed_ = false, unsafe_ = false, quiet_ = false;
 };

@@ -164,6 +164,11 @@ Controller::Status Controller::get_log_page(const Entry& entry) {
   const Status status = answer(entry, page);
   if (status == Status::kSuccess && id == kLogErrors && (entry.dword10 & kLogRetainEvent) == 0) {
     error_events_masked_ = false;
+    tell_events();
+  }
+  if (status == Status::kSuccess && id == kLogChangedNamespaces && (entry.dword10 & kLogRetainEvent) == 0) {
+    notices_masked_ = namespace_changed_ = false;
+    tell_events();
   }
   return status;
 }
@@ -260,12 +265,7 @@ void Controller::await_event(const Entry& entry) {
     return;
   }
   event_requests_.push_back(entry.command_id);
-  if (events_.empty() || error_events_masked_) return;
-  const uint32_t event = events_.front();
-  events_.pop_front();
-  event_requests_.pop_back();
-  error_events_masked_ = true;
-  post(0, entry.command_id, Status::kSuccess, event);
+  tell_events();
 }
 
 }  // namespace bulkhead::device::nvme

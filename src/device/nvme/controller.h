@@ -66,6 +66,9 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   // Waits for what is in flight.
   ~Controller() override;
 
+  // From any thread: the driver is told, where it wants to know (5.2).
+  void disk_grew();
+
   // Device
   [[nodiscard]] std::string_view name() const override { return naming_.name; }
   void reset() override;
@@ -175,6 +178,8 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   void update_pin();
   void finish_deletion(uint16_t id);
   void report_event(uint32_t event);
+  void tell_events();
+  void tell_of_growth();
 
   // Admin commands: admin.cc
   void execute_admin(const Entry& entry);
@@ -242,6 +247,8 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   std::deque<uint16_t> event_requests_;  // command identifiers
   std::deque<uint32_t> events_;          // not yet told; one of each kind
   bool error_events_masked_ = false;     // until the error log is read
+  bool notices_masked_ = false;          // until the log of changed namespaces is read
+  bool namespace_changed_ = false;       // since that
   std::deque<spec::nvme::ErrorLogEntry> error_log_;
   std::vector<Command> commands_;
   std::vector<uint32_t> free_slots_;

@@ -422,6 +422,26 @@ TEST(NvmeController, WrongDoorbellsAreEventsAndNothingElse) {
   EXPECT_EQ(machine.last->result, kEventInvalidDoorbell);
 }
 
+TEST(NvmeController, TellsADriverThatAskedOfADiskThatGrew) {
+  Machine machine;
+  const auto grow = [&](uint64_t size) {
+    machine.disk.grow(size);
+    machine.device->disk_grew();
+    return machine.driver->take(0);
+  };
+  for (int i = 0; i < 2; ++i) machine.driver->add(0, {.opcode = 0x0C});
+  EXPECT_FALSE(grow(1 << 23));
+  machine.admin(AdminOpcode::kSetFeatures, kFeatureAsyncEvents, kNamespaceNotices);
+  EXPECT_EQ(grow(1 << 24)->result, kEventNamespaceChanged);
+  EXPECT_FALSE(grow(1 << 25)) << "once, until the log is read";
+  EXPECT_EQ(machine.admin(AdminOpcode::kGetLogPage, kLogChangedNamespaces | 1023u << 16), Status::kSuccess);
+  EXPECT_EQ(load<uint32_t>(machine.driver->get(kData, 4).data()), 1u);
+  machine.device->pause();
+  EXPECT_FALSE(grow(1 << 26));
+  machine.device->resume();
+  EXPECT_TRUE(machine.driver->take(0));
+}
+
 TEST(NvmeController, EventRequestsAreLimitedAndCanBeAborted) {
   Machine machine;
   uint16_t first = 0;

@@ -46,6 +46,7 @@ ControllerData Controller::controller_data() const {
   data.version = kVersion14;
   data.controller_type = kControllerTypeIo;
   data.abort_limit = 3;
+  data.optional_events = kNamespaceNotices;
   data.async_event_limit = kAsyncEventLimit - 1;
   data.firmware_slots = kFirmwareSlotOneReadOnly;
   data.log_attributes = kLogOffsetSupported;
@@ -125,6 +126,12 @@ std::vector<uint8_t> Controller::log_page(uint8_t id) const {
       log.active = 1;
       put_text(log.slots[0], kFirmware);
       return bytes_of(log);
+    }
+    case kLogChangedNamespaces: {
+      std::array<uint32_t, kIdentifySize / 4> list{};
+      if (namespace_changed_) list[0] = 1;
+      const ByteSpan bytes = as_bytes(list);
+      return {bytes.begin(), bytes.end()};
     }
     default:
       return {};

@@ -93,6 +93,8 @@ void Controller::forget_driver() {
   event_requests_.clear();
   events_.clear();
   error_events_masked_ = false;
+  notices_masked_ = false;
+  namespace_changed_ = false;
   page_size_ = 4096;
 }
 
@@ -155,6 +157,7 @@ void Controller::pause() {
 void Controller::resume() {
   worker_->run_and_wait([this] {
     paused_ = false;
+    tell_of_growth();
     for (const uint32_t slot : std::exchange(waiting_, {})) begin(slot);
     control_event_->signal();
     bell_event_->signal();
@@ -332,19 +335,43 @@ void Controller::update_pin() {
   set_interrupt_pin_level(asserted);
 }
 
-// One event of a kind waits at most, and those of the error log are told once until the log is read (5.2).
+// One event of a kind waits at most, and those of a type are told once until the log of that type is read (5.2).
 void Controller::report_event(uint32_t event) {
-  if (fault_limit_.allow()) {
+  if ((event & kEventTypeMask) == kEventTypeError && fault_limit_.allow()) {
     log::warning("{}: a wrong doorbell or value ({} such faults of the guest)", naming_.name, fault_limit_.count());
   }
   if (std::ranges::find(events_, event) == events_.end()) events_.push_back(event);
-  if (error_events_masked_ || event_requests_.empty() || !bus_master_enabled()) return;
-  error_events_masked_ = true;
-  const uint16_t command_id = event_requests_.front();
-  event_requests_.pop_front();
-  const uint32_t first = events_.front();
-  events_.pop_front();
-  post(0, command_id, Status::kSuccess, first);
+  tell_events();
+}
+
+void Controller::tell_events() {
+  const auto mask_of = [&](uint32_t event) -> bool& {
+    return (event & kEventTypeMask) == kEventTypeNotice ? notices_masked_ : error_events_masked_;
+  };
+  while (!event_requests_.empty() && bus_master_enabled()) {
+    const auto next = std::ranges::find_if(events_, [&](uint32_t event) { return !mask_of(event); });
+    if (next == events_.end()) return;
+    const uint32_t event = *next;
+    events_.erase(next);
+    mask_of(event) = true;
+    const uint16_t command_id = event_requests_.front();
+    event_requests_.pop_front();
+    post(0, command_id, Status::kSuccess, event);
+  }
+}
+
+void Controller::disk_grew() {
+  worker_->run_and_wait([this] {
+    namespace_changed_ = phase_ == Phase::kReady;
+    if (!paused_) tell_of_growth();
+  });
+}
+
+void Controller::tell_of_growth() {
+  const bool wanted = (features_.async_events & kNamespaceNotices) != 0;
+  if (!namespace_changed_ || notices_masked_ || !wanted) return;
+  report_event(kEventNamespaceChanged);
+  send_interrupts();
 }
 
 // ---- What the disk completed ----

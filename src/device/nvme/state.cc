@@ -87,6 +87,7 @@ void Controller::save_on_worker(StateWriter& writer) const {
   }
   writer.put_object("features", features_).put_object("counters", counters_);
   writer.put("error_events_masked", error_events_masked_);
+  writer.put("notices_masked", notices_masked_).put("namespace_changed", namespace_changed_);
   std::vector<SavedCommand> waiting;
   for (const uint32_t slot : waiting_) waiting.push_back({commands_[slot].queue, {}, commands_[slot].entry});
   put_list(writer, "waiting", waiting);
@@ -216,8 +217,10 @@ Result<> Controller::restore_features(const StateReader& reader) {
     return fail("{}: queue count {:#x}", reader.path(), features_.queue_count);
   }
   error_events_masked_ = TRY(reader.get_flag("error_events_masked"));
+  notices_masked_ = TRY(reader.get_flag("notices_masked"));
+  namespace_changed_ = TRY(reader.get_flag("namespace_changed"));
   event_requests_ = TRY(get_list<std::deque<uint16_t>>(reader, "event_requests", kAsyncEventLimit));
-  events_ = TRY(get_list<std::deque<uint32_t>>(reader, "events", 2));
+  events_ = TRY(get_list<std::deque<uint32_t>>(reader, "events", 3));
   // What waits for an event counts as taken and not answered.
   submission_[0].in_flight = static_cast<uint32_t>(event_requests_.size());
   return {};

@@ -114,6 +114,7 @@ void Machine::Board::map_legacy_devices() {
 
 Result<> Machine::Board::add_queue_devices() {
   using namespace device::virtio;
+  disk_grew.assign(wires.disks.size(), [] {});
   for (size_t i = 0; i < wires.disks.size(); ++i) TRY(add_disk(i));
   TRY(add_sata_drives());
   for (size_t i = 0; i < wires.nics.size(); ++i) TRY(add_nic(i));
@@ -126,9 +127,12 @@ Result<> Machine::Board::add_queue_devices() {
 Result<> Machine::Board::add_disk(size_t index) {
   const DiskWires& disk = wires.disks[index];
   switch (disk.bus) {
-    case DiskBus::kVirtio:
-      return add_virtio(
-          std::make_unique<device::virtio::BlockModel>(fmt::format("virtio-block{}", index), disk.disk, disk.serial));
+    case DiskBus::kVirtio: {
+      auto model =
+          std::make_unique<device::virtio::BlockModel>(fmt::format("virtio-block{}", index), disk.disk, disk.serial);
+      disk_grew[index] = [raw = model.get()] { raw->disk_grew(); };
+      return add_virtio(std::move(model));
+    }
     case DiskBus::kNvme: {
       std::string name = fmt::format("nvme{}", index);
       auto worker = TRY(make_worker(name));
@@ -136,6 +140,7 @@ Result<> Machine::Board::add_disk(size_t index) {
           TRY(device::nvme::Controller::create({name, disk.serial, disk_uuid(config.uuid, index)}, disk.disk,
                                                wires.memory, interrupts.messages(), std::move(worker)));
       TRY(pci.add(*controller, std::move(name)));
+      disk_grew[index] = [raw = controller.get()] { raw->disk_grew(); };
       nvme_controllers.push_back(std::move(controller));
       return {};
     }

@@ -60,6 +60,7 @@ struct Machine::Board {
   std::vector<std::unique_ptr<device::nvme::Controller>> nvme_controllers;
   std::unique_ptr<device::ahci::Controller> ahci_controller;  // where there is a disk or a CD on SATA
   std::vector<std::unique_ptr<device::e1000::Card>> e1000_cards;
+  std::vector<std::function<void()>> disk_grew;  // of each disk: its device tells the driver, where the bus has a way
   std::vector<std::function<device::virtio::NetCounters()>> nic_counters;  // of the devices above, in their order
   std::vector<device::virtio::ManualWorker*> manual_workers;  // of the devices above, with DeviceWork::kWhenCalled
 

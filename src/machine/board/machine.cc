@@ -79,6 +79,10 @@ void Machine::do_device_work() {
   for (device::virtio::ManualWorker* worker : board_->manual_workers) worker->run();
 }
 
+void Machine::disk_grew(size_t index) {
+  board_->disk_grew[index]();
+}
+
 void Machine::pause() {
   board_->pause();
 }

@@ -107,6 +107,10 @@ class Machine {
   void pause();
   void resume();
 
+  // The disk of this index in the wires is larger than it was: the driver is told, where the bus has a way (SATA has
+  // none). From any thread, holding no lock.
+  void disk_grew(size_t index);
+
   // All devices, while no vCPU runs; one that is not paused is for as long as this takes. vCPUs and RAM are saved by
   // the VMM, and restored before this. An error leaves a machine that must be started anew.
   void save_state(StateWriter& writer) const;

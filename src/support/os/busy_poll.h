@@ -1,6 +1,6 @@
-// Asking again and again for a short while before a thread goes to sleep. Waking a sleeping thread takes longer than many
-// a wait of a virtual machine lasts (its disk's answer out of the page cache, the guest's next request). How long is
-// asked follows what came of it: while waits are long, as of an idle guest, nothing is spent on it.
+// Asking again and again for a short while before a thread goes to sleep. Waking a sleeping thread takes longer than
+// many a wait of a virtual machine lasts (its disk's answer out of the page cache, the guest's next request). How long
+// is asked follows what came of it: while waits are long, as of an idle guest, nothing is spent on it.
 #pragma once
 
 #include <algorithm>

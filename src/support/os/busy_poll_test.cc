@@ -68,10 +68,11 @@ TEST(BusyPoll, AsksNoLongerThanItsLongest) {
   const auto begin = FakeClock::time;
   bool slept = false;
   std::chrono::nanoseconds asked_for{0};
-  poll.wait<FakeClock>([] { return false; }, [&] {
-    slept = true;
-    asked_for = FakeClock::time - begin;
-  });
+  poll.wait<FakeClock>([] { return false; },
+                       [&] {
+                         slept = true;
+                         asked_for = FakeClock::time - begin;
+                       });
   EXPECT_TRUE(slept);
   EXPECT_LE(asked_for, BusyPoll::kLongest + 2us);
 }

@@ -93,6 +93,7 @@ class LuksImage final : public Image {
     geometry_.size = new_size;
     return {};
   }
+  [[nodiscard]] uint64_t growth_step() const override { return uint64_t{64} << 20; }
   [[nodiscard]] Result<> shrink(uint64_t new_size) override {
     TRY(may_resize());
     new_size = align_up(new_size, geometry_.sector_size);

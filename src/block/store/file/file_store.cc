@@ -127,6 +127,27 @@ void FileStore::start(unsigned thread_count, Driver driver) {
   ring_ = Ring::create([this](Request request, int result) { on_ring_answer(std::move(request), result); });
 }
 
+Result<> FileStore::grow(uint64_t new_size) {
+  if (new_size % geometry_.sector_size != 0) {
+    return fail("resize '{}': {} bytes are no multiple of its sectors' {}", path_, new_size, geometry_.sector_size);
+  }
+  struct stat status{};
+  if (::fstat(file_.get(), &status) != 0) return fail_errno(errno, "resize '{}'", path_);
+  if (S_ISBLK(status.st_mode)) {
+    uint64_t size = 0;
+    if (::ioctl(file_.get(), BLKGETSIZE64, &size) != 0)
+      return fail_errno(errno, "resize '{}': ask for its size", path_);
+    if (size < new_size) return fail("resize '{}': the block device has {} bytes, not {}", path_, size, new_size);
+  } else {
+    if (::ftruncate(file_.get(), static_cast<off_t>(new_size)) != 0) {
+      return fail_errno(errno, "resize '{}' to {} bytes", path_, new_size);
+    }
+    if (flush() != Status::kOk) return fail("resize '{}': flush", path_);
+  }
+  geometry_.size = new_size;
+  return {};
+}
+
 FileStore::~FileStore() {
   ring_.reset();
   {

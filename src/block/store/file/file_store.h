@@ -42,6 +42,8 @@ class FileStore final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   [[nodiscard]] const std::string& path() const { return path_; }
   void submit(Request request) override;
+  // While nothing is under way. A block device is as long as it is: it must have grown before.
+  [[nodiscard]] Result<> grow(uint64_t new_size);
 
  private:
   FileStore(std::string path, Fd file, DirectAccess direct, const Geometry& geometry);
@@ -64,7 +66,7 @@ class FileStore final : public Disk {
   const std::string path_;
   const Fd file_;
   const DirectAccess direct_;
-  const Geometry geometry_;
+  Geometry geometry_;
   Mutex flush_mutex_;
   bool flush_failed_ GUARDED_BY(flush_mutex_) = false;  // for good
   log::RateLimit error_limit_;

@@ -285,6 +285,10 @@ void BlockModel::stop() {
   }
 }
 
+void BlockModel::disk_grew() {
+  transport_->config_changed();
+}
+
 void BlockModel::save_state(StateWriter& writer) const {
   writer.put("size", disk_.geometry().size);
 }

@@ -25,6 +25,9 @@ class BlockModel final : public Model {
   // The disk outlives the model. The guest reads at most 20 characters of the serial number.
   BlockModel(std::string name, block::Disk& disk, std::string serial);
 
+  // From any thread: the driver is told of its new capacity (VIRTIO 1.2, 5.2.4).
+  void disk_grew();
+
   [[nodiscard]] std::string_view name() const override { return name_; }
   [[nodiscard]] uint16_t device_id() const override { return spec::virtio::kDeviceBlock; }
   [[nodiscard]] uint32_t pci_class() const override;

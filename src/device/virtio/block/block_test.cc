@@ -29,9 +29,9 @@ struct Machine {
     for (size_t i = 0; i < disk.bytes.size(); ++i) disk.bytes[i] = static_cast<uint8_t>(i / 512 + 1);
     auto made = std::make_unique<ManualWorker>();
     worker = made.get();
-    device =
-        PciTransport::create(std::make_unique<BlockModel>("disk0", disk, "SN-0042"), *memory, sink, std::move(made))
-            .value();
+    auto block = std::make_unique<BlockModel>("disk0", disk, "SN-0042");
+    model = block.get();
+    device = PciTransport::create(std::move(block), *memory, sink, std::move(made)).value();
     driver = std::make_unique<FakeDriver>(*device, *memory);
     driver->enable_msix();
     EXPECT_TRUE(driver->negotiate(kind.features() | (driver->offered() & 0xFFFFFF & ~refused_features)));
@@ -73,6 +73,7 @@ struct Machine {
   MemoryDisk disk;
   RecordingSink sink;
   ManualWorker* worker = nullptr;
+  BlockModel* model = nullptr;
   std::unique_ptr<PciTransport> device;
   std::unique_ptr<FakeDriver> driver;
   std::optional<DriverUsed> last_used;
@@ -109,6 +110,18 @@ TEST(Block, TellsItsSizeAndLimits) {
   uint64_t beyond = 1;
   machine.device->read_mmio(PciTransport::kDeviceOffset + sizeof config + 4, as_mutable_bytes(beyond));
   EXPECT_EQ(beyond, 0u);
+}
+
+TEST(Block, TellsTheDriverOfADiskThatGrew) {
+  Machine machine;
+  const auto generation = machine.driver->read(offsetof(CommonConfig, config_generation), 1);
+  EXPECT_EQ(machine.run(kBlockIn, 4096, 512), kBlockStatusIoError);
+  machine.disk.grow(4 << 20);
+  machine.model->disk_grew();
+  EXPECT_NE(machine.driver->read(offsetof(CommonConfig, config_generation), 1), generation);
+  EXPECT_EQ(machine.sink.count(FakeDriver::kConfigData), 1u);
+  EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset, 8), (4u << 20) / 512);
+  EXPECT_EQ(machine.run(kBlockIn, 4096, 512), kBlockStatusOk);
 }
 
 TEST(Block, KeepsManyRequestsInFlightAndAnswersInTheDisksOrder) {

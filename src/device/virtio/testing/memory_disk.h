@@ -29,6 +29,10 @@ class MemoryDisk final : public block::Disk {
     held.erase(held.begin() + static_cast<ptrdiff_t>(index));
     carry_out(std::move(request));
   }
+  void grow(uint64_t size) {
+    bytes.resize(size);
+    geometry_.size = size;
+  }
   void complete_all() {
     while (!held.empty()) complete(0);
   }
