@@ -215,6 +215,7 @@ inline constexpr uint64_t kBlockReadOnly = 1ull << 5;
 inline constexpr uint64_t kBlockBlockSize = 1ull << 6;
 inline constexpr uint64_t kBlockFlush = 1ull << 9;
 inline constexpr uint64_t kBlockTopology = 1ull << 10;
+inline constexpr uint64_t kBlockMultiqueue = 1ull << 12;
 inline constexpr uint64_t kBlockDiscard = 1ull << 13;
 inline constexpr uint64_t kBlockWriteZeroes = 1ull << 14;
 

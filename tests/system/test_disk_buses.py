@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from bulkhead import BULKHEAD, GUESTS, run
+from bulkhead import BULKHEAD, GUESTS, run, run_debian
 
 FORMATS = ["raw", "qcow2", "vmdk", "vhd", "vhdx"]
 BUSES = ["virtio", "nvme", "sata"]
@@ -67,3 +67,19 @@ def test_a_guest_uses_disks_of_every_format(tmp_path, bus):
         assert vm.field(f"{label} from host") == digests[label], vm.describe()
         assert vm.field(f"{label} read back"), vm.describe()
         check_host_side(tmp_path, image, format_, label, vm.field(f"{label} read back"))
+
+
+@pytest.mark.parametrize("option, queues", [("", ["0", "1"]), (",queues=1", ["0, 1"])])
+def test_each_vcpu_has_a_queue_of_a_virtio_disk(tmp_path, option, queues):
+    image = tmp_path / "disk.img"
+    with open(image, "wb") as file:
+        file.truncate(4 << 20)
+    vm = run_debian(task="queues", cpus=2, extra=["--disk", f"file={image}{option}"], timeout=300)
+    assert vm.status == 0 and "QUEUES DONE" in vm.output, vm.describe()
+    assert [vm.field(f"queue {n}") for n in range(len(queues) + 1)] == [*queues, None], vm.describe()
+    for n in range(len(queues)):
+        assert int(vm.field(f"virtio0-req.{n} interrupts")) > 0, vm.describe()
+    data = image.read_bytes()
+    for cpu in range(2):
+        assert vm.field(f"cpu {cpu} wrote") == hashlib.sha256(data[cpu << 19:(cpu + 1) << 19]).hexdigest(), vm.describe()
+    assert vm.field("complaints") == "0", vm.describe()

@@ -128,8 +128,8 @@ Result<> Machine::Board::add_disk(size_t index) {
   const DiskWires& disk = wires.disks[index];
   switch (disk.bus) {
     case DiskBus::kVirtio: {
-      auto model =
-          std::make_unique<device::virtio::BlockModel>(fmt::format("virtio-block{}", index), disk.disk, disk.serial);
+      auto model = std::make_unique<device::virtio::BlockModel>(fmt::format("virtio-block{}", index), disk.disk,
+                                                                disk.serial, disk.queue_count);
       disk_grew[index] = [raw = model.get()] { raw->disk_grew(); };
       return add_virtio(std::move(model));
     }

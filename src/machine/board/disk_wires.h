@@ -21,6 +21,7 @@ struct DiskWires {
   std::string serial;  // at most 20 bytes
   DiskBus bus = DiskBus::kVirtio;
   DiskMedium medium = DiskMedium::kFixed;
+  uint16_t queue_count = 1;  // of a virtio disk: 1 to BlockModel::kMaximumQueues
 };
 
 }  // namespace bulkhead::machine

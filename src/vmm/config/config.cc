@@ -141,6 +141,9 @@ Result<> check_config(const VmConfig& config) {
   if (config.initrd.given()) TRY(check_file(config.initrd, config.initrd.value, R_OK));
   for (const auto& module : config.modules) TRY(check_file(module, module.value.path, R_OK));
   for (const auto& disk : config.disks) {
+    if (disk.value.queue_count != 0 && disk.value.bus != machine::DiskBus::kVirtio) {
+      return fail("{}: queues: bus=virtio alone has it", disk.label(disk.value.path));
+    }
     if (block::nbd::is_uri(disk.value.path)) continue;
     TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
   }

@@ -40,6 +40,8 @@ enum class DiskCache : uint8_t {
 };
 
 struct DiskConfig {
+  static constexpr uint16_t kMostQueues = 16;
+
   std::string path;
   // Empty: luks with a secret; else raw, unless the file begins like an image of another format.
   std::string format;
@@ -48,6 +50,7 @@ struct DiskConfig {
   block::OnError on_error = block::OnError::kEnospc;
   machine::DiskBus bus = machine::DiskBus::kVirtio;
   machine::DiskMedium medium = machine::DiskMedium::kFixed;
+  uint16_t queue_count = 0;  // of a virtio disk, at most kMostQueues; 0: as many as there are vCPUs
   bool read_only = false;
   std::string serial;            // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
   block::ThrottleLimits limits;  // of this disk alone

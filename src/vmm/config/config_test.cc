@@ -143,7 +143,7 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
        "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, file, format, group, "
-       "iops, iops-burst, on-error, read-only, serial"},
+       "iops, iops-burst, on-error, queues, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read-only: maybe}",
        "vm.yaml:4: spec.disks[0].read-only 'maybe': allowed: true or false"},
@@ -223,6 +223,20 @@ TEST(Config, LimitsAreOfADiskOrOfAGroupOfThem) {
   };
   EXPECT_EQ(disk_error("file=/dev/null,group=fast"), "--disk '/dev/null': no disk group 'fast'");
   EXPECT_EQ(disk_error("file=/dev/null,bps-burst=1M"), "--disk '/dev/null': bps-burst without bps");
+  EXPECT_EQ(disk_error("file=/dev/null,bus=nvme,queues=2"), "--disk '/dev/null': queues: bus=virtio alone has it");
+}
+
+TEST(Config, ADiskHasQueues) {
+  auto config =
+      parse_config("kind: VirtualMachine\nspec:\n  disks: [a, {file: b, queues: 4}, 'file=c,queues=16']", "vm.yaml", "")
+          .value();
+  EXPECT_EQ(config.disks[0].value.queue_count, 0);
+  EXPECT_EQ(config.disks[1].value.queue_count, 4);
+  EXPECT_EQ(config.disks[2].value.queue_count, 16);
+  for (const char* wrong : {"0", "17", "x", ""}) {
+    EXPECT_EQ(set_list(config, "spec.disks", {fmt::format("file=a,queues={}", wrong)}, "--disk").error().message,
+              fmt::format("--disk 'file=a,queues={0}': queues={0}: allowed: a whole number from 1 to 16", wrong));
+  }
 }
 
 TEST(Config, TraceTakesSeveralNames) {

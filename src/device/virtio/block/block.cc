@@ -27,9 +27,9 @@ uint8_t to_virtio(block::Status status) {
 
 }  // namespace
 
-BlockModel::BlockModel(std::string name, block::Disk& disk, std::string serial)
-    : name_(std::move(name)), disk_(disk), serial_(std::move(serial)), pending_(kQueueSize) {
-  for (uint32_t slot = 0; slot < kQueueSize; ++slot) free_slots_.push_back(slot);
+BlockModel::BlockModel(std::string name, block::Disk& disk, std::string serial, uint16_t queue_count)
+    : name_(std::move(name)), disk_(disk), serial_(std::move(serial)), queue_count_(queue_count) {
+  CHECK(queue_count >= 1 && queue_count <= kMaximumQueues, "a disk has 1 to 16 queues");
 }
 
 uint32_t BlockModel::pci_class() const {
@@ -38,7 +38,12 @@ uint32_t BlockModel::pci_class() const {
 
 uint64_t BlockModel::features() const {
   const uint64_t always = kBlockSizeMax | kBlockSegMax | kBlockBlockSize | kBlockFlush | kBlockTopology;
-  return always | (disk_.geometry().read_only ? kBlockReadOnly : kBlockDiscard | kBlockWriteZeroes);
+  return always | (queue_count_ > 1 ? kBlockMultiqueue : 0) |
+         (disk_.geometry().read_only ? kBlockReadOnly : kBlockDiscard | kBlockWriteZeroes);
+}
+
+std::vector<uint16_t> BlockModel::queue_sizes() const {
+  return std::vector<uint16_t>(queue_count_, kQueueSize);
 }
 
 void BlockModel::read_config(uint64_t offset, MutableByteSpan out) const {
@@ -51,7 +56,7 @@ void BlockModel::read_config(uint64_t offset, MutableByteSpan out) const {
   const uint32_t ratio = std::max(geometry.physical_block_size / geometry.sector_size, 1u);
   config.physical_block_exponent = static_cast<uint8_t>(std::bit_width(ratio) - 1);
   config.minimum_io_size = static_cast<uint16_t>(ratio);
-  config.queue_count = 1;
+  config.queue_count = queue_count_;
   config.max_discard_sectors = kMaximumRangeSectors;
   config.max_discard_segments = kMaximumRanges;
   config.discard_sector_alignment = std::max(geometry.physical_block_size, geometry.sector_size) / kBlockSectorSize;
@@ -72,23 +77,28 @@ bool BlockModel::process(unsigned index) {
   bool sane = true;
   Chain chain;
   const Drained drained = drain(*queue, chain, [&](Chain& taken) {
-    const uint32_t slot = take_slot();
+    const uint32_t slot = take_slot(index);
     std::swap(pending_[slot].chain, taken);
     sane = begin(slot);
     return sane;
   });
   give_finished_back();
-  transport_->used(index);
-  if (drained == Drained::kBroken) transport_->needs_reset("the request queue makes no sense");
+  tell_driver();
+  if (drained == Drained::kBroken) transport_->needs_reset("a request queue makes no sense");
   return sane && drained == Drained::kMore;
 }
 
-// The queue gives out no more chains than it has entries, so there is a slot.
-uint32_t BlockModel::take_slot() {
-  CHECK(!free_slots_.empty(), "more chains in flight than the queue holds");
+// A queue gives out no more chains than it has entries, so there are never more slots than entries of all queues.
+uint32_t BlockModel::take_slot(unsigned queue) {
+  if (free_slots_.empty()) {
+    CHECK(pending_.size() < size_t{queue_count_} * kQueueSize, "more chains in flight than the queues hold");
+    free_slots_.push_back(static_cast<uint32_t>(pending_.size()));
+    pending_.emplace_back();
+  }
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
   reuse_slot(slot);
+  pending_[slot].queue = queue;
   return slot;
 }
 
@@ -225,7 +235,7 @@ block::Request::Completion BlockModel::completion(uint32_t slot) {
 
 void BlockModel::on_wake() {
   give_finished_back();
-  transport_->used(0);
+  tell_driver();
 }
 
 void BlockModel::give_finished_back() {
@@ -254,6 +264,12 @@ void BlockModel::give_finished_back() {
   }
 }
 
+void BlockModel::tell_driver() {
+  for (uint32_t left = std::exchange(given_back_, 0); left != 0; left &= left - 1) {
+    transport_->used(static_cast<unsigned>(std::countr_zero(left)));
+  }
+}
+
 // Each begins from its chain again, as if it had just come: every part of a request may be done twice.
 void BlockModel::resume() {
   const std::vector<uint32_t> slots = std::exchange(waiting_, {});
@@ -261,7 +277,7 @@ void BlockModel::resume() {
     reuse_slot(slot);
     (void)begin(slot);
   }
-  if (!slots.empty()) transport_->used(0);
+  tell_driver();
 }
 
 // The status is the last byte of the writable part, wherever the driver cut it.
@@ -271,7 +287,8 @@ void BlockModel::give_back(uint32_t slot, uint8_t status) {
   chain.mark_written(0, pending.data_size);
   const bool written = chain.write(chain.writable_size() - 1, as_bytes(status));
   CHECK(written, "a request has a byte for its status");
-  if (Queue* queue = transport_->queue(0); queue != nullptr) queue->push(chain, pending.data_size + 1);
+  if (Queue* queue = transport_->queue(pending.queue); queue != nullptr) queue->push(chain, pending.data_size + 1);
+  given_back_ |= 1u << pending.queue;
   pending.used = false;
   free_slots_.push_back(slot);
   --in_flight_;

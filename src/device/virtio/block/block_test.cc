@@ -9,75 +9,13 @@
 
 #include "block/store/file/file_store.h"
 #include "device/virtio/queue/ring_access.h"
-#include "device/virtio/testing/fake_driver.h"
-#include "device/virtio/testing/memory_disk.h"
+#include "device/virtio/testing/block_machine.h"
 
 namespace bulkhead::device::virtio {
 namespace {
 
 using namespace spec::virtio;
-
-constexpr uint64_t kHeader = 0x80'0000;
-constexpr uint64_t kData = 0x81'0000;
-constexpr uint64_t kStatus = 0x80'F000;
-
-// A disk device with its driver up and running.
-struct Machine {
-  explicit Machine(RingKind kind = kRingKinds[7], bool read_only = false, uint64_t disk_size = 1 << 20,
-                   uint64_t refused_features = 0)
-      : kind(kind), disk(disk_size, read_only) {
-    for (size_t i = 0; i < disk.bytes.size(); ++i) disk.bytes[i] = static_cast<uint8_t>(i / 512 + 1);
-    auto made = std::make_unique<ManualWorker>();
-    worker = made.get();
-    auto block = std::make_unique<BlockModel>("disk0", disk, "SN-0042");
-    model = block.get();
-    device = PciTransport::create(std::move(block), *memory, sink, std::move(made)).value();
-    driver = std::make_unique<FakeDriver>(*device, *memory);
-    driver->enable_msix();
-    EXPECT_TRUE(driver->negotiate(kind.features() | (driver->offered() & 0xFFFFFF & ~refused_features)));
-    driver->set_up_queue(0, 64);
-    driver->go();
-  }
-  ~Machine() { disk.complete_all(); }
-
-  // Puts a request on the ring; slot keeps requests apart.
-  uint16_t add(uint32_t type, uint64_t sector, uint32_t size, unsigned slot = 0) {
-    const uint64_t header = kHeader + 64 * slot;
-    driver->put(header, as_bytes(BlockRequestHeader{type, 0, sector}));
-    driver->put(kStatus + slot, std::vector<uint8_t>{0xEE});
-    const bool reads = type == kBlockIn || type == kBlockGetId;
-    std::vector<DriverBuffer> buffers{{header, 16, false}};
-    const uint64_t data = kData + 0x1'0000 * slot;
-    if (size > 1) buffers.push_back({data, size / 2, reads});
-    if (size != 0) buffers.push_back({data + size / 2, size - size / 2, reads});
-    buffers.push_back({kStatus + slot, 1, true});
-    return driver->ring(0).add(buffers, kind.indirect);
-  }
-  uint8_t status(unsigned slot = 0) { return driver->get(kStatus + slot, 1)[0]; }
-  // Carries a request out and returns its status.
-  uint8_t run(uint32_t type, uint64_t sector, uint32_t size) {
-    add(type, sector, size);
-    driver->kick(0);
-    worker->run();
-    last_used = driver->ring(0).take_used();
-    EXPECT_TRUE(last_used);
-    return status();
-  }
-  uint8_t run_range(uint32_t type, std::vector<BlockRange> ranges) {
-    driver->put(kData, {reinterpret_cast<const uint8_t*>(ranges.data()), ranges.size() * sizeof(BlockRange)});
-    return run(type, 0, static_cast<uint32_t>(ranges.size() * sizeof(BlockRange)));
-  }
-
-  const RingKind kind;
-  std::unique_ptr<memory::GuestMemory> memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
-  MemoryDisk disk;
-  RecordingSink sink;
-  ManualWorker* worker = nullptr;
-  BlockModel* model = nullptr;
-  std::unique_ptr<PciTransport> device;
-  std::unique_ptr<FakeDriver> driver;
-  std::optional<DriverUsed> last_used;
-};
+using Machine = BlockMachine;
 
 class BlockOnEveryRing : public testing::TestWithParam<RingKind> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, BlockOnEveryRing, testing::ValuesIn(kRingKinds));
@@ -388,16 +326,16 @@ TEST(Block, RefusesSavedStateOfADiskOfAnotherSize) {
 }
 
 // Waits as a driver does: asks for an interrupt, looks once more, sleeps.
-void wait_for_used(FakeDriver& driver, RecordingSink& sink, size_t wanted) {
+void wait_for_used(FakeDriver& driver, RecordingSink& sink, unsigned queue, size_t wanted) {
   size_t seen = 0;
   while (seen < wanted) {
-    const size_t interrupts = sink.count(FakeDriver::kQueueData);
-    driver.ring(0).set_interrupts(true);
+    const size_t interrupts = sink.count(FakeDriver::kQueueData + queue);
+    driver.ring(queue).set_interrupts(true);
     full_barrier();
-    if (driver.ring(0).take_used()) {
+    if (driver.ring(queue).take_used()) {
       ++seen;
     } else {
-      sink.wait_for(FakeDriver::kQueueData, interrupts + 1);
+      sink.wait_for(FakeDriver::kQueueData + queue, interrupts + 1);
     }
   }
 }
@@ -410,7 +348,9 @@ TEST_P(BlockOnEveryRing, WorksOnAFileWithAllItsThreadsAndIsResetInMidWork) {
   ASSERT_EQ(::unlink(path.c_str()), 0);
   const auto memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
   RecordingSink sink;
-  const auto device = PciTransport::create(std::make_unique<BlockModel>("disk0", *store, ""), *memory, sink).value();
+  constexpr uint16_t kQueues = 2;
+  const auto device =
+      PciTransport::create(std::make_unique<BlockModel>("disk0", *store, "", kQueues), *memory, sink).value();
   FakeDriver driver(*device, *memory);
   driver.enable_msix();
   const auto add = [&](uint32_t type, unsigned slot) {
@@ -418,30 +358,33 @@ TEST_P(BlockOnEveryRing, WorksOnAFileWithAllItsThreadsAndIsResetInMidWork) {
     driver.put(header, as_bytes(BlockRequestHeader{type, 0, slot * 8}));
     const DriverBuffer buffers[] = {
         {header, 16, false}, {kData + 4096 * slot, 4096, type == kBlockIn}, {kStatus + slot, 1, true}};
-    driver.ring(0).add(buffers, GetParam().indirect && slot % 2 == 0);
+    driver.ring(slot % kQueues).add(buffers, GetParam().indirect && slot % 3 == 0);
   };
   constexpr unsigned kSlots = 16;
+  const auto wait_for_all = [&] {
+    for (unsigned queue = 0; queue < kQueues; ++queue) wait_for_used(driver, sink, queue, kSlots / kQueues);
+  };
   for (uint8_t life = 1; life <= 4; ++life) {
-    ASSERT_TRUE(driver.negotiate(GetParam().features()));
-    driver.set_up_queue(0, 64);
+    ASSERT_TRUE(driver.negotiate(GetParam().features() | kBlockMultiqueue));
+    for (uint16_t queue = 0; queue < kQueues; ++queue) driver.set_up_queue(queue, 64);
     driver.go();
     for (unsigned slot = 0; slot < kSlots; ++slot) {
       driver.put(kData + 4096 * slot, std::vector<uint8_t>(4096, static_cast<uint8_t>(life * 16 + slot)));
       add(kBlockOut, slot);
-      driver.kick(0);
+      driver.kick(slot % kQueues);
     }
-    wait_for_used(driver, sink, kSlots);
+    wait_for_all();
     driver.put(kData, std::vector<uint8_t>(4096 * kSlots));
     for (unsigned slot = 0; slot < kSlots; ++slot) add(kBlockIn, slot);
-    driver.kick(0);
-    wait_for_used(driver, sink, kSlots);
+    for (unsigned queue = 0; queue < kQueues; ++queue) driver.kick(queue);
+    wait_for_all();
     for (unsigned slot = 0; slot < kSlots; ++slot) {
       ASSERT_EQ(driver.get(kStatus + slot, 1)[0], kBlockStatusOk);
       ASSERT_EQ(driver.get(kData + 4096 * slot, 4096),
                 std::vector<uint8_t>(4096, static_cast<uint8_t>(life * 16 + slot)));
     }
     for (unsigned slot = 0; slot < kSlots; ++slot) add(kBlockIn, slot);
-    driver.kick(0);
+    for (unsigned queue = 0; queue < kQueues; ++queue) driver.kick(queue);
     driver.set_status(0);
     while (driver.status() != 0) std::this_thread::yield();
   }

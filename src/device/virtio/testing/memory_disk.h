@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "block/disk.h"
@@ -18,6 +19,7 @@ class MemoryDisk final : public block::Disk {
 
   [[nodiscard]] const block::Geometry& geometry() const override { return geometry_; }
   void submit(block::Request request) override {
+    if (before_submit) before_submit();
     if (hold) {
       held.push_back(std::move(request));
     } else {
@@ -39,6 +41,7 @@ class MemoryDisk final : public block::Disk {
 
   std::vector<uint8_t> bytes;
   bool hold = false;
+  std::function<void()> before_submit;
   block::Status forced = block::Status::kOk;
   std::deque<block::Request> held;
   int flushes = 0;

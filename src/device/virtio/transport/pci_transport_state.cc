@@ -63,6 +63,9 @@ Result<PciTransport::Registers> PciTransport::read_registers(const StateReader& 
       return fail("{}: vector {} of {}", reader.path(), vector, last_vector + 1);
     return static_cast<uint16_t>(vector);
   };
+  if (const uint64_t count = TRY(reader.get("queue_count")); count != queue_sizes_.size()) {
+    return fail("{}: {} queues, the device has {}", reader.path(), count, queue_sizes_.size());
+  }
   registers.device_feature_select = static_cast<uint32_t>(TRY(reader.get("device_feature_select", UINT32_MAX)));
   registers.driver_feature_select = static_cast<uint32_t>(TRY(reader.get("driver_feature_select", UINT32_MAX)));
   registers.driver_features = TRY(reader.get("driver_features"));
@@ -78,9 +81,6 @@ Result<PciTransport::Registers> PciTransport::read_registers(const StateReader& 
   }
   if ((registers.status & kStatusDriverOk) != 0 && !features_ok)
     return fail("{}: running without features", reader.path());
-  if (const uint64_t count = TRY(reader.get("queue_count")); count != queue_sizes_.size()) {
-    return fail("{}: {} queues, the device has {}", reader.path(), count, queue_sizes_.size());
-  }
   for (size_t i = 0; i < queue_sizes_.size(); ++i) {
     const StateReader child = TRY(reader.child(queue_name(i)));
     QueueRegisters& queue = registers.queues[i];

@@ -20,6 +20,7 @@ namespace {
 
 // A guest's rings lie in the first bytes of RAM, where short addresses of the input hit them.
 constexpr uint64_t kArea = 0x1'0000;
+constexpr uint16_t kDiskQueues = 3;
 
 struct NoSink final : MessageSink {
   void send_message(const InterruptMessage&) override {}
@@ -35,7 +36,8 @@ struct Machine {
   explicit Machine(memory::GuestMemory& guest_memory) : memory(guest_memory) {
     auto made = std::make_unique<ManualWorker>();
     disk_worker = made.get();
-    block = PciTransport::create(std::make_unique<BlockModel>("disk0", disk, "fuzz"), memory, sink, std::move(made))
+    block = PciTransport::create(std::make_unique<BlockModel>("disk0", disk, "fuzz", kDiskQueues), memory, sink,
+                                 std::move(made))
                 .value();
     made = std::make_unique<ManualWorker>();
     console_worker = made.get();
@@ -185,9 +187,7 @@ void step(Machine& machine, FuzzInput& input) {
                            (&device != machine.net.get() ? 0
                             : width % 2 != 0             ? machine.net->model().features()
                                                          : spec::virtio::kNetMergeableBuffers),
-                       &device == machine.block.get() ? 1
-                       : &device == machine.net.get() ? 3
-                                                      : 2);
+                       &device == machine.console.get() ? 2 : 3);
       break;
   }
 }
