@@ -1,5 +1,7 @@
 #include "vmm/disk_jobs.h"
 
+#include <array>
+
 #include "block/format/image_disk.h"
 #include "block/store/nbd/uri.h"
 #include "vmm/config/values.h"
@@ -8,7 +10,7 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr std::string_view kVerbs =
-    "status, snapshot, mirror, backup, commit, rebase, flatten, resize, pause, resume, cancel, speed";
+    "status, stats, snapshot, mirror, backup, commit, rebase, flatten, resize, pause, resume, cancel, speed";
 constexpr uint64_t kLargestDisk = uint64_t{1} << 62;
 constexpr uint64_t kFastest = uint64_t{1} << 40;
 
@@ -25,6 +27,27 @@ std::string shown(std::string_view text) {
     if (static_cast<unsigned char>(c) < ' ' || c == 0x7F) c = '?';
   }
   return line;
+}
+
+// "read_requests=7\tread_bytes=...". Times in nanoseconds; a histogram is "BELOW:COUNT,..." of what is not 0.
+std::string stats_of(const block::MeteredDisk::Counts& counts) {
+  constexpr std::array<std::string_view, block::MeteredDisk::kOperations> kNames{"read", "write", "flush", "discard",
+                                                                                 "write_zeroes"};
+  std::string line;
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    const block::LatencyHistogram::Summary& latency = counts.latency[i];
+    std::string histogram;
+    for (size_t octave = 0; octave < latency.octaves.size(); ++octave) {
+      if (latency.octaves[octave] == 0) continue;
+      histogram += fmt::format("{}{}:{}", histogram.empty() ? "" : ",", uint64_t{1} << octave, latency.octaves[octave]);
+    }
+    line += fmt::format(
+        "{0}_requests={1}\t{0}_bytes={2}\t{0}_total_ns={3}\t{0}_p50_ns={4}\t{0}_p99_ns={5}\t{0}_p999_ns={6}\t"
+        "{0}_max_ns={7}\t{0}_histogram={8}\t",
+        kNames[i], counts.requests[i], counts.bytes[i], latency.total_ns, latency.p50_ns, latency.p99_ns,
+        latency.p999_ns, latency.max_ns, histogram);
+  }
+  return line + fmt::format("errors={}\tput_off={}\tin_flight={}", counts.errors, counts.put_off, counts.in_flight);
 }
 
 bool is_job(std::string_view verb) {
@@ -67,6 +90,7 @@ Result<std::string> DiskJobs::carry_out(std::string_view words) {
   const auto index = TRY_IN(fmt::format("disk '{}'", number), parse_number(number, 0, disks_.size() - 1));
   const std::string_view verb = take_word(words);
   if (verb == "status") return status(index);
+  if (verb == "stats") return stats_of(disks_[index].counts());
   block::Job* const job = jobs_[index].get();
   if (is_job(verb)) {
     TRY_IN(fmt::format("disk {}: {}", index, verb), begin(index, verb, words));

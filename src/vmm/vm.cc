@@ -399,10 +399,18 @@ std::string Vm::statistics() {
     for (size_t operation = 0; operation < counts.requests.size(); ++operation) {
       const auto name = block::to_string(static_cast<block::Operation>(operation));
       section.values.emplace_back(fmt::format("{} requests", name), counts.requests[operation]);
-      if (static_cast<block::Operation>(operation) == block::Operation::kFlush) continue;
-      section.values.emplace_back(fmt::format("{} bytes", name), counts.bytes[operation]);
+      if (static_cast<block::Operation>(operation) != block::Operation::kFlush) {
+        section.values.emplace_back(fmt::format("{} bytes", name), counts.bytes[operation]);
+      }
+      const block::LatencyHistogram::Summary& latency = counts.latency[operation];
+      if (latency.count == 0) continue;
+      section.values.emplace_back(fmt::format("{} p50 microseconds", name), latency.p50_ns / 1000);
+      section.values.emplace_back(fmt::format("{} p99 microseconds", name), latency.p99_ns / 1000);
+      section.values.emplace_back(fmt::format("{} p99.9 microseconds", name), latency.p999_ns / 1000);
+      section.values.emplace_back(fmt::format("{} max microseconds", name), latency.max_ns / 1000);
     }
     section.values.emplace_back("errors", counts.errors);
+    section.values.emplace_back("put off", counts.put_off);
     section.values.emplace_back("in flight", counts.in_flight);
   }
   const std::vector<device::virtio::NetCounters> cards = machine_->nic_counters();

@@ -1,5 +1,6 @@
 """Jobs on a disk while a guest writes records to it, says of each when it is safe, and reads older ones back: nothing is lost, neither when the
 disk moves nor when the machine is killed in the middle of it."""
+import json
 import os
 import pathlib
 import random
@@ -186,6 +187,13 @@ def test_a_job_is_paused_hurried_and_cancelled(machines):
     machine.wait_for_records(200)
     machine.disk("mirror", 0, machine.folder / "moved.qcow2", "--speed", "4K", "--detach")
     assert "mirror running" in machine.disk("jobs")
+    stats = json.loads(machine.disk("stats", "-o", "json"))
+    assert len(stats) == 1 and stats[0]["file"] == str(machine.base) and stats[0]["errors"] == 0
+    for operation in ["read", "write", "flush"]:
+        told = stats[0][operation]
+        assert told["requests"] > 0 and 0 < told["p50_us"] <= told["p99_us"] <= told["p99.9_us"] <= told["max_us"]
+        assert 0 < sum(one["count"] for one in told["histogram"]) <= told["requests"]
+    assert "p99.9" in machine.disk("stats")
     assert "there is a job already: mirror" in machine.disk("commit", 0, status=1)
     machine.disk("pause", 0)
     assert "mirror paused" in machine.disk("jobs")

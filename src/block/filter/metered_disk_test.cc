@@ -19,13 +19,18 @@ class HeldDisk final : public Disk {
   Geometry geometry_{.size = 1 << 20};
 };
 
+uint64_t now_ns = 0;
+uint64_t test_now() {
+  return now_ns;
+}
+
 uint64_t of(const std::array<uint64_t, MeteredDisk::kOperations>& counts, Operation operation) {
   return counts[static_cast<size_t>(operation)];
 }
 
 TEST(MeteredDisk, CountsRequestsWhenTheyComeAndBytesAndErrorsWhenTheyAreAnswered) {
   std::vector<Request> held;
-  MeteredDisk disk(std::make_unique<HeldDisk>(held));
+  MeteredDisk disk(std::make_unique<HeldDisk>(held), nullptr);
   EXPECT_EQ(disk.geometry().size, uint64_t{1} << 20);
   std::vector<Status> told;
   const auto tell = [&](Status status) { told.push_back(status); };
@@ -53,6 +58,45 @@ TEST(MeteredDisk, CountsRequestsWhenTheyComeAndBytesAndErrorsWhenTheyAreAnswered
   EXPECT_EQ(counts.errors, 1u);
   EXPECT_EQ(counts.in_flight, 0u);
   EXPECT_EQ(told, (std::vector<Status>{Status::kOk, Status::kNoSpace, Status::kOk, Status::kOk}));
+  EXPECT_EQ(counts.latency[0].count, 0u) << "no clock, no latency";
+}
+
+TEST(MeteredDisk, SaysHowLongEachKindOfRequestTook) {
+  std::vector<Request> held;
+  MeteredDisk disk(std::make_unique<HeldDisk>(held), test_now);
+  std::array<uint8_t, 512> buffer{};
+  now_ns = 1000;
+  disk.submit(Request::read(0, {MutableByteSpan(buffer)}, [](Status) {}));
+  disk.submit(Request::flush([](Status) {}));
+  now_ns = 6000;
+  held[0].complete(Status::kIoError);
+  now_ns = 2'001'000;
+  held[1].complete(Status::kOk);
+  const MeteredDisk::Counts counts = disk.counts();
+  EXPECT_EQ(counts.latency[static_cast<size_t>(Operation::kRead)].max_ns, 5000u);
+  EXPECT_EQ(counts.latency[static_cast<size_t>(Operation::kRead)].count, 1u);
+  EXPECT_EQ(counts.latency[static_cast<size_t>(Operation::kFlush)].p50_ns, 2'000'000u);
+  EXPECT_EQ(counts.latency[static_cast<size_t>(Operation::kWrite)].count, 0u);
+}
+
+TEST(MeteredDisk, ARequestThatIsPutOffIsNoError) {
+  std::vector<Request> held;
+  MeteredDisk disk(std::make_unique<HeldDisk>(held), test_now);
+  std::array<uint8_t, 512> buffer{};
+  std::vector<Status> told;
+  for (const Status status : {Status::kRetry, Status::kRetry, Status::kOk}) {
+    disk.submit(Request::write(0, {MutableByteSpan(buffer)}, [&](Status status) { told.push_back(status); }));
+    now_ns += 1'000'000'000;
+    held.back().complete(status);
+  }
+  const MeteredDisk::Counts counts = disk.counts();
+  EXPECT_EQ(told, (std::vector<Status>{Status::kRetry, Status::kRetry, Status::kOk}));
+  EXPECT_EQ(counts.errors, 0u);
+  EXPECT_EQ(counts.put_off, 2u);
+  EXPECT_EQ(counts.in_flight, 0u);
+  EXPECT_EQ(of(counts.requests, Operation::kWrite), 3u);
+  EXPECT_EQ(of(counts.bytes, Operation::kWrite), 512u);
+  EXPECT_EQ(counts.latency[static_cast<size_t>(Operation::kWrite)].count, 1u);
 }
 
 }  // namespace

@@ -4,13 +4,13 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 
 #include <sys/socket.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include "block/store/nbd/uri.h"
+#include "cli/disk/stats.h"
 #include "cli/plant/up_verb.h"
 #include "net/server/listen.h"
 #include "plant/model.h"
@@ -21,25 +21,13 @@ namespace {
 constexpr int kRefused = 1;
 constexpr useconds_t kBetweenLooks_us = 100'000;
 
-// "file=/a\tformat=raw" as a map.
-std::map<std::string, std::string> facts_of(const std::string& line) {
-  std::map<std::string, std::string> facts;
-  for (size_t at = 0; at < line.size();) {
-    const size_t end = std::min(line.find('\t', at), line.size());
-    const std::string fact = line.substr(at, end - at);
-    facts[fact.substr(0, fact.find('='))] = fact.substr(std::min(fact.find('='), fact.size() - 1) + 1);
-    at = end + 1;
-  }
-  return facts;
-}
-
-unsigned percent(const std::map<std::string, std::string>& facts) {
+unsigned percent(const Facts& facts) {
   const double done = std::strtod(facts.at("done").c_str(), nullptr);
   const double total = std::strtod(facts.at("total").c_str(), nullptr);
   return total <= 0 ? 0 : static_cast<unsigned>(std::min(done / total, 1.0) * 100);
 }
 
-std::string to_line(const std::map<std::string, std::string>& facts) {
+std::string to_line(const Facts& facts) {
   std::string line = fmt::format("{} ({})", facts.at("file"), facts.at("format"));
   if (!facts.contains("job")) return line;
   line += fmt::format(": {} {}", facts.at("job"), facts.at("state"));
@@ -78,6 +66,9 @@ void DiskVerb::add_options(CLI::App& options) {
     verb->add_option("-f,--format", format_, "Its format (qcow2)");
   };
   add("jobs", "List the disks, where they lie and what is done to them", false);
+  add("stats", "What the disks have carried out, how long it took, and errors", false)
+      ->add_option("-o,--output", output_, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
   target(add_job("snapshot", "Let a new file take all writes from now on; what was the disk becomes its backing file"));
   CLI::App* const mirror = add_job("mirror", "Copy the disk to a new file, and go on there");
   target(mirror);
@@ -141,6 +132,22 @@ Result<int> DiskVerb::list() {
   return 0;
 }
 
+Result<int> DiskVerb::list_stats() {
+  const auto count = std::strtoul(TRY(ask("disk count")).c_str(), nullptr, 10);
+  std::string text = output_ == "json" ? "[" : "";
+  for (unsigned long i = 0; i < count; ++i) {
+    const Facts place = facts_of(TRY(ask(fmt::format("disk {} status", i))));
+    const Facts stats = facts_of(TRY(ask(fmt::format("disk {} stats", i))));
+    if (output_ == "json") {
+      text += (i == 0 ? "" : ",\n ") + disk_stats_json(i, place, stats);
+    } else {
+      text += disk_stats_text(i, place, stats);
+    }
+  }
+  std::fputs((output_ == "json" ? text + "]\n" : text).c_str(), stdout);
+  return 0;
+}
+
 Result<int> DiskVerb::wait_for_end() {
   const bool shows = !quiet_ && ::isatty(STDERR_FILENO) != 0;
   for (;;) {
@@ -166,6 +173,7 @@ Result<int> DiskVerb::dispatch() {
   socket_ = TRY_IN("the machine does not run", net::server::connect_to(TRY(socket_path())));
   const auto done = [&]() -> Result<int> {
     if (verb == "jobs") return list();
+    if (verb == "stats") return list_stats();
     std::string question = fmt::format("disk {} {}", disk_, verb);
     const bool is_path = !target_.empty() && !block::nbd::is_uri(target_);
     const std::string target = is_path ? std::filesystem::absolute(target_).lexically_normal().string() : target_;

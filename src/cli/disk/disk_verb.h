@@ -1,4 +1,4 @@
-// "bulkhead disk": jobs on the disks of a machine that runs, over its control socket.
+// "bulkhead disk": jobs on the disks of a machine that runs, and their counters, over its control socket.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +26,13 @@ class DiskVerb final : public Verb {
   // A question and its answer; an answer of "error: " is an error.
   [[nodiscard]] Result<std::string> ask(const std::string& question);
   [[nodiscard]] Result<int> list();
+  [[nodiscard]] Result<int> list_stats();
   [[nodiscard]] Result<int> wait_for_end();
 
   CLI::App* app_ = nullptr;
   Fd socket_;
   uint32_t disk_ = 0;
-  std::string target_, format_ = "qcow2", size_, speed_ = "0";
+  std::string target_, format_ = "qcow2", size_, speed_ = "0", output_ = "text";
   std::string control_, machine_, plant_ = "plant.yaml", directory_;
   bool detach_ = false, changed_ = false, unsafe_ = false, quiet_ = false;
 };
