@@ -1,6 +1,7 @@
 #include "plant/explain.h"
 
 #include <algorithm>
+#include <set>
 
 #include "net/policy/firewall.h"
 #include "plant/compile.h"
@@ -9,9 +10,10 @@
 namespace bulkhead::plant {
 namespace {
 
-using net::policy::Firewall, net::policy::Rule, net::policy::ServicePorts, net::policy::Transport;
+using net::policy::CompiledPlan, net::policy::Rule, net::policy::ServicePorts, net::policy::Transport;
+using net::policy::ZoneId;
 
-// A card, a link's far side, or any card of a zone.
+// A card, a link's far side, or any card of a zone; of the latter two nobody knows the address.
 struct End {
   std::string label;
   std::string zone;
@@ -67,7 +69,23 @@ std::string ports_text(const ServicePorts& ports) {
     case Transport::kUdp:
       break;
   }
-  return fmt::format("{}/{}", ports.transport == Transport::kTcp ? "tcp" : "udp", ports.first);
+  const std::string text = fmt::format("{}/{}", ports.transport == Transport::kTcp ? "tcp" : "udp", ports.first);
+  return ports.first == ports.last ? text : fmt::format("{}-{}", text, ports.last);
+}
+
+bool names(const Rule& rule, const ServicePorts& asked) {
+  return std::ranges::any_of(rule.service.ports, [&](const ServicePorts& ports) {
+    return ports.transport == asked.transport && ports.first <= asked.first && asked.last <= ports.last;
+  });
+}
+
+enum class Fit : uint8_t { kNever, kSometimes, kAlways };
+
+Fit fit(const std::vector<net::frame::IpPrefix>& prefixes, const End& end) {
+  if (prefixes.empty()) return Fit::kAlways;
+  if (!end.address) return Fit::kSometimes;
+  const bool contained = std::ranges::any_of(prefixes, [&](const auto& each) { return each.contains(*end.address); });
+  return contained ? Fit::kAlways : Fit::kNever;
 }
 
 Result<net::inspect::ModbusRequest> request_of(const ExplainQuestion& question) {
@@ -88,8 +106,8 @@ Result<net::inspect::ModbusRequest> request_of(const ExplainQuestion& question) 
 
 class Explainer {
  public:
-  Explainer(const Plant& plant, const ExplainQuestion& question, net::policy::CompiledPlan plan)
-      : plant_(plant), question_(question), firewall_(std::move(plan), {}, 0) {}
+  Explainer(const Plant& plant, const ExplainQuestion& question, CompiledPlan plan)
+      : plant_(plant), question_(question), plan_(std::move(plan)) {}
 
   Result<Explanation> explain() {
     const auto from = TRY(ends_of(plant_, question_.from, "--from"));
@@ -109,38 +127,84 @@ class Explainer {
 
  private:
   Result<> pair(const End& source, const End& target, const ServicePorts& ports) {
-    const std::string what = fmt::format("{} ({}{}) -> {} ({}{}) {}", source.label, source.zone, address_text(source),
-                                         target.label, target.zone, address_text(target), ports_text(ports));
+    const ZoneId from = TRY(plan_.zone(source.zone)), to = TRY(plan_.zone(target.zone));
+    const auto what = [&](const ServicePorts& of) {
+      return fmt::format("{} ({}{}) -> {} ({}{}) {}", source.label, source.zone, address_text(source), target.label,
+                         target.zone, address_text(target), ports_text(of));
+    };
     const bool apart = !source.on.empty() && !target.on.empty() &&
                        (source.on != target.on || (source.vlan != 0 && target.vlan != 0 && source.vlan != target.vlan));
     if (apart) {
-      explanation_.lines.push_back(fmt::format(
-          "{}: dropped: {}", what, source.on != target.on ? "on different switches" : "in different VLANs"));
-      return {};
+      add(false, fmt::format("{}: dropped: {}", what(ports),
+                             source.on != target.on ? "on different switches" : "in different VLANs"));
+    } else if (from == to) {
+      const bool passes = !is_group_apart(source, target);
+      add(passes, fmt::format("{}: {}", what(ports),
+                              passes ? "passes: within a zone" : "dropped: their port group keeps its ports apart"));
+    } else {
+      for (const ServicePorts& part : parts_of(ports, plan_.between(from, to))) {
+        between_zones(source, target, part, what(part), plan_.between(from, to));
+      }
     }
-    const Firewall::Question asked{.from = TRY(firewall_.plan().zone(source.zone)),
-                                   .to = TRY(firewall_.plan().zone(target.zone)),
-                                   .source = source.address.value_or(net::frame::IpAddress{}),
-                                   .destination = target.address.value_or(net::frame::IpAddress{}),
-                                   .transport = ports.transport,
-                                   .port = ports.first};
-    const net::policy::Verdict verdict = firewall_.decide(asked);
-    if (!verdict.rule) {
-      const bool within = asked.from == asked.to;
-      const bool passes = verdict.passes() && !is_group_apart(source, target);
-      explanation_.passes |= passes;
-      explanation_.lines.push_back(
-          fmt::format("{}: {}: {}", what, passes ? "passes" : "dropped",
-                      within && !passes ? "their port group keeps its ports apart" : to_string(verdict.reason)));
-      return {};
-    }
-    const Rule& rule = firewall_.plan().rules()[*verdict.rule];
-    const ConduitConfig& conduit = plant_.conduits[rule.conduit];
-    const std::string place = fmt::format("{}, {}:{}", rule.name, plant_.file, conduit.line);
-    explanation_.lines.push_back(fmt::format("{}: passes: {}{}", what, place,
-                                             rule.direction == net::policy::Direction::kOneWay ? " (one way)" : ""));
-    explanation_.passes |= judge_request(rule);
     return {};
+  }
+
+  // Ports about which the same rules decide.
+  [[nodiscard]] std::vector<ServicePorts> parts_of(const ServicePorts& ports,
+                                                   const std::vector<uint32_t>& rules) const {
+    std::set<uint32_t> begins{ports.first};
+    for (const uint32_t rule : rules) {
+      for (const ServicePorts& named : plan_.rules()[rule].service.ports) {
+        if (named.transport != ports.transport) continue;
+        for (const uint32_t begin : {uint32_t{named.first}, named.last + 1u}) {
+          if (begin > ports.first && begin <= ports.last) begins.insert(begin);
+        }
+      }
+    }
+    std::vector<ServicePorts> parts;
+    for (const uint32_t begin : begins) {
+      if (!parts.empty()) parts.back().last = static_cast<uint16_t>(begin - 1);
+      ServicePorts part = ports;
+      part.first = static_cast<uint16_t>(begin);
+      parts.push_back(part);
+    }
+    return parts;
+  }
+
+  void between_zones(const End& source, const End& target, const ServicePorts& ports, const std::string& what,
+                     const std::vector<uint32_t>& rules) {
+    bool any = false;
+    for (const uint32_t index : rules) {
+      const Rule& rule = plan_.rules()[index];
+      if (!names(rule, ports)) continue;
+      const Fit from = fit(rule.from, source), to = fit(rule.to, target);
+      if (from == Fit::kNever || to == Fit::kNever) continue;
+      // A frame that is not IP has no addresses that a set could hold.
+      if (ports.transport == Transport::kEthernet && !(rule.from.empty() && rule.to.empty())) continue;
+      const ConduitConfig& conduit = plant_.conduits[rule.conduit];
+      std::string addresses;
+      if (from == Fit::kSometimes) addresses += fmt::format(" from addresses '{}'", conduit.from_addresses.name);
+      if (to == Fit::kSometimes) addresses += fmt::format(" to addresses '{}'", conduit.to_addresses.name);
+      explanation_.lines.push_back(
+          fmt::format("{}: passes{}: {}, {}:{}{}", what, addresses, rule.name, plant_.file, conduit.line,
+                      rule.direction == net::policy::Direction::kOneWay ? " (one way)" : ""));
+      count(judge_request(rule));
+      if (from == Fit::kAlways && to == Fit::kAlways) return;
+      any = true;
+    }
+    add(false, fmt::format("{}: dropped{}: {}", what, any ? " with other addresses" : "",
+                           to_string(net::policy::Reason::kNoRule)));
+  }
+
+  void add(bool passes, std::string line) {
+    explanation_.lines.push_back(std::move(line));
+    count(passes);
+  }
+
+  void count(bool passes) {
+    (passes ? passes_ : is_dropped_) = true;
+    using Passes = Explanation::Passes;
+    explanation_.passes = !passes_ ? Passes::kNothing : is_dropped_ ? Passes::kSome : Passes::kEverything;
   }
 
   // Ends that are whole zones stand for any of their groups.
@@ -180,15 +244,16 @@ class Explainer {
 
   const Plant& plant_;
   const ExplainQuestion& question_;
-  const Firewall firewall_;
+  const CompiledPlan plan_;
   std::optional<net::inspect::ModbusRequest> request_;
+  bool passes_ = false, is_dropped_ = false;  // something is
   Explanation explanation_;
 };
 
 }  // namespace
 
 Result<Explanation> explain(const Plant& plant, const ExplainQuestion& question) {
-  return Explainer(plant, question, TRY(net::policy::CompiledPlan::compile(policy_of(plant)))).explain();
+  return Explainer(plant, question, TRY(CompiledPlan::compile(policy_of(plant)))).explain();
 }
 
 }  // namespace bulkhead::plant

@@ -21,8 +21,11 @@ struct ExplainQuestion {
 };
 
 struct Explanation {
-  bool passes = false;             // something that was asked about passes, between some pair of cards
-  std::vector<std::string> lines;  // one a pair of cards and port, then what inspection says
+  // Of all that was asked about: every pair of cards, port and address.
+  enum class Passes : uint8_t { kNothing, kSome, kEverything };
+  Passes passes = Passes::kNothing;
+  // One a pair of cards, ports and rule, then what inspection says. A link and a zone have any address.
+  std::vector<std::string> lines;
 };
 
 // The error names the end or the word that is unknown.

@@ -182,7 +182,9 @@ TEST(Explain, SaysWhichRuleDecides) {
   const Plant plant = tank();
   const auto ask = [&](const char* from, const char* to, const char* service, const char* modbus = "") {
     auto explained = explain(plant, {.from = from, .to = to, .service = service, .modbus = modbus});
-    return explained ? fmt::format("{} {}", explained->passes, fmt::join(explained->lines, "|"))
+    constexpr std::array kWords = {"false", "some", "true"};
+    return explained ? fmt::format("{} {}", kWords[static_cast<size_t>(explained->passes)],
+                                   fmt::join(explained->lines, "|"))
                      : explained.error().message;
   };
   EXPECT_NE(ask("historian", "plc1", "tcp/502", "write").find("false historian.0 (supervision, 10.77.0.10) -> plc1.0"),
@@ -199,6 +201,52 @@ TEST(Explain, SaysWhichRuleDecides) {
   EXPECT_TRUE(ask("supervision", "field", "syslog").starts_with("false"));
   EXPECT_TRUE(ask("nobody", "plc1", "modbus").starts_with("--from 'nobody'"));
   EXPECT_TRUE(ask("desk", "plc1", "modbux").starts_with("service 'modbux'"));
+}
+
+// What a link and a zone send has any address; ports of one question may have several answers.
+TEST(Explain, SaysWhatPassesOnlyWithSomeAddressesOrPorts) {
+  const Plant plant = parse_plant(R"(
+kind: Plant
+metadata: {name: p}
+spec:
+  switches: {s: {network: 10.77.0.0/24}}
+  zones: {dmz: {}, supervision: {}, control: {}}
+  addresses: {gateway: 10.77.0.1/32, operator: 10.77.0.31/32, historian: 10.77.0.30/32}
+  services: {samples: udp/5000-5005}
+  conduits:
+    screens: {from: dmz, to: supervision, from-addresses: gateway, to-addresses: operator, services: http}
+    polling: {from: supervision, to: control, from-addresses: historian, services: modbus, modbus: {functions: read}}
+    operating: {from: supervision, to: control, from-addresses: operator, services: modbus}
+    sampling: {from: control, to: supervision, services: samples}
+  links: {browser: {zone: dmz, nat: {}}}
+  machines:
+    hmi: {kernel: k, nics: {zone: supervision, address: 10.77.0.31}}
+    plc: {kernel: k, nics: {zone: control, address: 10.77.0.60}}
+)",
+                                  "p.yaml", "/plants")
+                          .value();
+  const auto ask = [&](const char* from, const char* to, const char* service, const char* modbus = "") {
+    const auto explained = explain(plant, {.from = from, .to = to, .service = service, .modbus = modbus}).value();
+    constexpr std::array kWords = {"nothing", "some", "everything"};
+    return fmt::format("{}: {}", kWords[static_cast<size_t>(explained.passes)], fmt::join(explained.lines, "|"));
+  };
+  EXPECT_EQ(ask("browser", "hmi", "http"),
+            "some: browser (dmz) -> hmi.0 (supervision, 10.77.0.31) tcp/80: passes from addresses 'gateway': conduit "
+            "'screens': http, p.yaml:10|browser (dmz) -> hmi.0 (supervision, 10.77.0.31) tcp/80: dropped with other "
+            "addresses: no conduit names it");
+  EXPECT_EQ(ask("supervision", "control", "modbus"),
+            "some: supervision (supervision) -> control (control) tcp/502: passes from addresses 'historian': conduit "
+            "'polling': modbus, p.yaml:11|supervision (supervision) -> control (control) tcp/502: passes from "
+            "addresses 'operator': conduit 'operating': modbus, p.yaml:12|supervision (supervision) -> control "
+            "(control) tcp/502: dropped with other addresses: no conduit names it");
+  EXPECT_TRUE(ask("hmi", "plc", "modbus", "write").starts_with("everything: "));
+  EXPECT_TRUE(ask("browser", "plc", "http").starts_with("nothing: "));
+  EXPECT_TRUE(ask("plc", "hmi", "udp/5000-5005").starts_with("everything: "));
+  EXPECT_EQ(ask("plc", "hmi", "udp/4999-5010"),
+            "some: plc.0 (control, 10.77.0.60) -> hmi.0 (supervision, 10.77.0.31) udp/4999: dropped: no conduit names "
+            "it|plc.0 (control, 10.77.0.60) -> hmi.0 (supervision, 10.77.0.31) udp/5000-5005: passes: conduit "
+            "'sampling': samples, p.yaml:13|plc.0 (control, 10.77.0.60) -> hmi.0 (supervision, 10.77.0.31) "
+            "udp/5006-5010: dropped: no conduit names it");
 }
 
 TEST(Graph, ShowsEverythingAndKeepsForeignTextAsText) {

@@ -21,7 +21,7 @@
 namespace bulkhead::cli {
 namespace {
 
-constexpr int kDropped = 1;
+constexpr int kDropped = 1, kPartlyDropped = 3;
 
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -79,9 +79,10 @@ void NetworkVerb::add_options(CLI::App& options) {
   }
   CLI::App* const explain = options.add_subcommand("explain", "Say which rule decides about a connection");
   explain->footer(
-      "Exit status: 0 it passes, 1 it does not, 2 the question or the plant's description is wrong.\n\n"
+      "Exit status: 0 all of it passes, 1 nothing does, 2 the question or the plant's description is wrong,\n"
+      "3 some of it passes: some pair of cards, port or address of those asked about.\n\n"
       "Example:\n  bulkhead network explain --from historian --to plc1 tcp/502 --modbus write --address 100");
-  explain->add_option("service", service_, "A service by name, or tcp/PORT or udp/PORT")->required();
+  explain->add_option("service", service_, "A service by name, or tcp/PORT, udp/PORT, udp/FIRST-LAST")->required();
   explain->add_option("--plant", file_, "The plant's description (plant.yaml)")->type_name("FILE");
   explain->add_option("--from", from_, "A machine, a link to outside or a zone")->required()->type_name("NAME");
   explain->add_option("--to", to_, "As --from")->required()->type_name("NAME");
@@ -147,7 +148,15 @@ Result<int> NetworkVerb::explain() const {
                                                                     .first_address = static_cast<uint16_t>(first),
                                                                     .last_address = static_cast<uint16_t>(last)}));
   for (const std::string& line : explanation.lines) print(line + "\n");
-  return explanation.passes ? 0 : kDropped;
+  switch (explanation.passes) {
+    case plant::Explanation::Passes::kNothing:
+      return kDropped;
+    case plant::Explanation::Passes::kSome:
+      return kPartlyDropped;
+    case plant::Explanation::Passes::kEverything:
+      break;
+  }
+  return 0;
 }
 
 int NetworkVerb::run() {

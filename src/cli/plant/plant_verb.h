@@ -33,7 +33,8 @@ class NetworkVerb final : public Verb {
     return "Explain what a plant's conduits decide; tunnels to other hosts";
   }
   void add_options(CLI::App& options) override;
-  // 0: it passes, or done; 1: it does not, or a tunnel does not run; 2: the question or the file is wrong.
+  // 0: all of it passes, or done; 1: nothing does, or a tunnel does not run; 2: the question or the file is wrong;
+  // 3: some of it passes.
   int run() override;
 
  private:
