@@ -161,6 +161,9 @@ Result<> Vm::open_links() {
     auto link = net::link::open_link(nic.value.link, mac_of_card(i), *fabrics_);
     if (!link) return fail("{}: {}", nic.label(nic.value.text), link.error().message);
     links_.push_back(std::make_unique<net::link::Cable>(std::move(*link)));
+    const net::link::RateConfig& rate = nic.value.rate;
+    const bool is_limited = rate.bytes_a_second != 0;
+    rates_.push_back(is_limited ? std::make_unique<net::link::RateLimited>(*links_.back(), rate, *clock_) : nullptr);
   }
   return {};
 }
@@ -203,7 +206,7 @@ Result<> Vm::make_machine() {
   }
   for (size_t i = 0; i < links_.size(); ++i) {
     const NicConfig& nic = config_.nics[i].value;
-    wires.nics.push_back({*links_[i],
+    wires.nics.push_back({rates_[i] ? static_cast<net::Port&>(*rates_[i]) : *links_[i],
                           mac_of_card(i),
                           {.mtu = nic.mtu, .queue_pairs = nic.queue_pairs, .offloads = nic.offloads},
                           nic.model});

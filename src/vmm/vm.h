@@ -17,6 +17,7 @@
 #include "memory/guest_memory.h"
 #include "net/link/cable.h"
 #include "net/link/fabric.h"
+#include "net/link/rate_limited.h"
 #include "support/loop/event_loop.h"
 #include "support/os/mutex.h"
 #include "support/os/thread.h"
@@ -162,7 +163,8 @@ class Vm final : public Board {
   Mutex disk_error_mutex_;
   std::string disk_error_ GUARDED_BY(disk_error_mutex_);  // for which the machine waits; empty when it does not
   std::unique_ptr<net::link::Fabrics> fabrics_;
-  std::vector<std::unique_ptr<net::link::Cable>> links_;  // of the network cards
+  std::vector<std::unique_ptr<net::link::Cable>> links_;        // of the network cards
+  std::vector<std::unique_ptr<net::link::RateLimited>> rates_;  // in front of those whose card has a limit
   std::unique_ptr<machine::Machine> machine_;
   std::vector<std::unique_ptr<TracingCpuIo>> tracing_;
   std::unique_ptr<Turns> turns_;

@@ -12,6 +12,7 @@
 #include "net/link/cable.h"
 #include "net/link/fabric.h"
 #include "net/link/frame_queue.h"
+#include "net/link/rate_limited.h"
 #include "net/link/tap.h"
 #include "support/time/fake_clock.h"
 
@@ -239,6 +240,46 @@ TEST(Cable, CarriesNothingWhileItIsOut) {
   EXPECT_EQ(cable.receive(out, offload), 0u);
   EXPECT_EQ(other->send(there), Sent::kDone);
   EXPECT_EQ(cable.receive(out, offload), there.size());
+}
+
+// A second of frames in both directions at 80 kbit/s: the burst, and then ten times 1000 bytes a second.
+TEST(RateLimited, HoldsFramesBackAndRingsWhenTheNextMayPass) {
+  World world;
+  const LinkConfig config{.kind = LinkConfig::Kind::kSwitch, .fabric = "plant"};
+  const frame::MacAddress other_mac{{2, 0, 0, 0, 0, 8}};
+  const auto other = open_link(config, other_mac, world.fabrics).value();
+  const auto below = open_link(config, kMac, world.fabrics).value();
+  RateLimited card(*below, {.bytes_a_second = 10'000, .burst_bytes = 3'000}, world.clock);
+  unsigned rung = 0;
+  card.set_listener([&rung] { ++rung; });
+  EXPECT_TRUE(card.link_up());
+  const std::vector<uint8_t> payload(986);
+  const auto there = FrameBuilder().ethernet(kMac, other_mac).payload(payload).build();
+  const auto back = FrameBuilder().ethernet(other_mac, kMac).payload(payload).build();
+  ASSERT_EQ(there.size(), 1000u);
+  std::vector<uint8_t> out(2000);
+  frame::Offload offload;
+  for (unsigned i = 0; i < 20; ++i) ASSERT_EQ(other->send(back), Sent::kDone);
+  size_t sent = 0, received = 0;
+  const auto carry = [&] {
+    while (card.send(there) == Sent::kDone) ++sent;
+    while (card.receive(out, offload) != 0) ++received;
+  };
+  carry();
+  EXPECT_EQ(sent, 3u);
+  EXPECT_EQ(received, 3u);
+  rung = 0;
+  for (unsigned step = 0; step < 10; ++step) {
+    world.clock.advance(100'000'000);
+    EXPECT_GE(rung, step + 1) << "nobody was told that there is room";
+    carry();
+  }
+  EXPECT_EQ(sent, 13u);
+  EXPECT_EQ(received, 13u);
+  // Neither was lost: the rest comes later.
+  world.clock.advance(10'000'000'000);
+  carry();
+  EXPECT_EQ(received, 16u);
 }
 
 TEST(IsolatedLink, IsUpAndNobodyIsThere) {

@@ -272,6 +272,10 @@ TEST(Nic, IsReadFromItsWords) {
   const NicConfig wide = parse_nic("tap=plant0,queues=8,offloads=off").value();
   EXPECT_EQ(wide.queue_pairs, 8);
   EXPECT_FALSE(wide.offloads);
+  const NicConfig slow = parse_nic("nat,rate=10M,burst=64K").value();
+  EXPECT_EQ(slow.rate.bytes_a_second, 1'250'000u);
+  EXPECT_EQ(slow.rate.burst_bytes, 65536u);
+  EXPECT_EQ(parse_nic("switch=/run/tank,port=plc1.0,rate=9600").value().rate, (net::link::RateConfig{1200, 0}));
   EXPECT_EQ(parse_nic("isolated").value().link.kind, net::link::LinkConfig::Kind::kIsolated);
   const NicConfig card = parse_nic("switch=plant,vlan=10").value();
   EXPECT_EQ(card.link.fabric, "plant");
@@ -312,6 +316,17 @@ TEST(Nic, IsReadFromItsWords) {
                             "switch=a,vlan=4095",
                             "nat,vlan=5",
                             "nat,forward=tcp:1:2:3",
+                            "nat,rate=0",
+                            "nat,rate=7",
+                            "nat,rate=1001G",
+                            "nat,rate=10MB",
+                            "nat,rate=",
+                            "nat,rate=1M,rate=2M",
+                            "tap=a,burst=64K",
+                            "tap=a,rate=1M,burst=0",
+                            "tap=a,rate=1M,burst=2G",
+                            "none,rate=1M",
+                            "isolated,rate=1M",
                             "nat,speed=10"}) {
     EXPECT_FALSE(parse_nic(wrong)) << wrong;
   }

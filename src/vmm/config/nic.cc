@@ -13,7 +13,8 @@ using net::link::LinkConfig;
 constexpr std::string_view kAllowed =
     "allowed: nat, tap=NAME, switch=NAME, switch=/DIRECTORY, isolated or none; then model=virtio, e1000 or e1000e, "
     "mac=ADDRESS, "
-    "mtu=BYTES, for model=virtio queues=NUMBER and offloads=on or off, for nat "
+    "mtu=BYTES, for model=virtio queues=NUMBER and offloads=on or off, for nat, tap and switch rate=BITS and "
+    "burst=BYTES, for nat "
     "forward=tcp:ADDRESS:PORT:PORT and host=on, for a switch vlan=NUMBER, for one in a directory port=NAME or "
     "group=NAME";
 
@@ -41,6 +42,7 @@ Result<> set_link(NicConfig& nic, std::string_view name, std::string_view value,
 
 Result<> set_option(NicConfig& nic, std::string_view name, std::string_view value) {
   const bool is_nat = nic.link.kind == LinkConfig::Kind::kNat;
+  const bool goes_somewhere = nic.link.kind != LinkConfig::Kind::kNone && nic.link.kind != LinkConfig::Kind::kIsolated;
   if (name == "mac") {
     nic.mac = TRY_IN("mac", net::frame::MacAddress::parse(value));
     if (nic.mac->is_group() || nic.mac->is_zero()) return fail("mac: {} is no card's address", value);
@@ -62,6 +64,13 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
     nic.queue_pairs = static_cast<uint16_t>(TRY_IN("queues", parse_number(value, 1, NicConfig::kMostQueuePairs)));
   } else if (name == "offloads") {
     nic.offloads = TRY_IN("offloads", parse_flag(value));
+  } else if (name == "rate" && goes_somewhere) {
+    nic.rate.bytes_a_second = TRY_IN("rate", parse_bit_rate(value));
+  } else if (name == "burst" && goes_somewhere) {
+    nic.rate.burst_bytes = TRY_IN("burst", parse_size(value));
+    if (nic.rate.burst_bytes == 0 || nic.rate.burst_bytes > NicConfig::kMostBurst) {
+      return fail("burst: allowed: 1 to {}", format_size(NicConfig::kMostBurst));
+    }
   } else if (name == "forward" && is_nat) {
     if (nic.link.forwards.size() >= LinkConfig::kMaximumForwards) {
       return fail("more than the {} forwards allowed", LinkConfig::kMaximumForwards);
@@ -106,6 +115,7 @@ Result<NicConfig> parse_nic(std::string_view text) {
   if (nic.link.kind == LinkConfig::Kind::kPort && !nic.link.socket.ends_with(".sock")) {
     return fail("which port? add port=NAME or group=NAME, or name a socket that ends in .sock");
   }
+  if (nic.rate.burst_bytes != 0 && nic.rate.bytes_a_second == 0) return fail("burst without rate");
   for (const std::string_view name : {"queues", "offloads"}) {
     if (nic.model != machine::NicModel::kVirtio && seen.contains(name)) {
       return fail("{}: model=virtio alone has it", name);

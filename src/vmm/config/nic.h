@@ -8,6 +8,7 @@
 #include "machine/board/machine.h"
 #include "net/frame/address.h"
 #include "net/link/link.h"
+#include "net/link/rate_limited.h"
 #include "support/result.h"
 
 namespace bulkhead::vmm {
@@ -18,12 +19,14 @@ struct NicConfig {
   uint16_t mtu = 1500;
   uint16_t queue_pairs = 1;
   bool offloads = true;
+  net::link::RateConfig rate;
   machine::NicModel model = machine::NicModel::kVirtio;
   std::string text;  // as it was written
 
   static constexpr uint16_t kLeastMtu = 576;
   static constexpr uint16_t kMostMtu = 9000;
   static constexpr uint16_t kMostQueuePairs = 8;
+  static constexpr uint64_t kMostBurst = uint64_t{1} << 30;
 };
 
 Result<NicConfig> parse_nic(std::string_view text);

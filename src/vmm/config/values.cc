@@ -49,6 +49,21 @@ Result<uint64_t> parse_number(std::string_view text, uint64_t least, uint64_t mo
   return *number;
 }
 
+Result<uint64_t> parse_bit_rate(std::string_view text) {
+  constexpr uint64_t kMost = 1'000'000'000'000;
+  const std::optional<uint64_t> number = take_digits(text);
+  uint64_t unit = 1;
+  if (text.size() == 1 && kUnits.find(text.front()) < 3) {
+    for (size_t i = 0; i <= kUnits.find(text.front()); ++i) unit *= 1000;
+    text = {};
+  }
+  const std::optional<uint64_t> rate = number ? checked_multiply(*number, unit) : std::nullopt;
+  if (!rate || !text.empty() || *rate < 8 || *rate > kMost) {
+    return fail("allowed: bits a second with K, M or G, from 8 to 1000G");
+  }
+  return *rate / 8;
+}
+
 Result<bool> parse_flag(std::string_view text) {
   for (const std::string_view yes : {"true", "yes", "on"}) {
     if (text == yes) return true;

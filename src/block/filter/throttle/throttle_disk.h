@@ -8,9 +8,9 @@
 #include <memory>
 
 #include "block/disk.h"
-#include "block/filter/throttle/token_bucket.h"
 #include "support/os/mutex.h"
 #include "support/time/clock.h"
+#include "support/time/token_bucket.h"
 
 namespace bulkhead::block {
 

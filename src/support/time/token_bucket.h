@@ -7,7 +7,7 @@
 
 #include "support/time/clock.h"
 
-namespace bulkhead::block {
+namespace bulkhead {
 
 // Kept as the time at which the bucket is full again, so that nothing has to be refilled:
 //
@@ -37,4 +37,4 @@ class TokenBucket {
   uint64_t full_at_ns_ = 0;
 };
 
-}  // namespace bulkhead::block
+}  // namespace bulkhead
