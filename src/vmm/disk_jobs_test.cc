@@ -26,7 +26,7 @@ class DiskJobsTest : public testing::Test {
     auto disks = Disks::open(config_, [](const std::string&) {});
     ASSERT_TRUE(disks) << disks.error().message;
     disks_ = std::move(*disks);
-    jobs_ = std::make_unique<DiskJobs>(config_, *disks_);
+    jobs_ = std::make_unique<DiskJobs>(config_, *disks_, [](size_t) {});
   }
   block::Status write(uint64_t offset) {
     std::promise<block::Status> answer;

@@ -188,7 +188,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Shape{"VhdDynamic", "vhd", {{"block_size", "65536"}}},
                       Shape{"VhdOfSmallBlocks", "vhd", {{"block_size", "4096"}}}, Shape{"VmdkSparse", "vmdk", {}},
                       Shape{"Vhdx", "vhdx", {{"block_size", "1048576"}}},
-                      Shape{"VhdFixed", "vhd", {{"subformat", "fixed"}}}),
+                      Shape{"VhdxFixed", "vhdx", {{"subformat", "fixed"}, {"block_size", "1048576"}}},
+                      Shape{"VhdFixed", "vhd", {{"subformat", "fixed"}}},
+                      Shape{"Luks", "luks", {{"iterations", "1000"}}, true}),
     [](const auto& shape) { return shape.param.name; });
 
 }  // namespace
