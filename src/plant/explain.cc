@@ -185,9 +185,9 @@ class Explainer {
       std::string addresses;
       if (from == Fit::kSometimes) addresses += fmt::format(" from addresses '{}'", conduit.from_addresses.name);
       if (to == Fit::kSometimes) addresses += fmt::format(" to addresses '{}'", conduit.to_addresses.name);
-      explanation_.lines.push_back(
-          fmt::format("{}: passes{}: {}, {}:{}{}", what, addresses, rule.name, plant_.file, conduit.line,
-                      rule.direction == net::policy::Direction::kOneWay ? " (one way)" : ""));
+      explanation_.lines.push_back(fmt::format("{}: passes{}: {}, {}:{}{}", what, addresses, rule.name, plant_.file,
+                                               conduit.line,
+                                               rule.direction == net::policy::Direction::kOneWay ? " (one way)" : ""));
       count(judge_request(rule));
       if (from == Fit::kAlways && to == Fit::kAlways) return;
       any = true;

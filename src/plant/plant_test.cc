@@ -183,9 +183,9 @@ TEST(Explain, SaysWhichRuleDecides) {
   const auto ask = [&](const char* from, const char* to, const char* service, const char* modbus = "") {
     auto explained = explain(plant, {.from = from, .to = to, .service = service, .modbus = modbus});
     constexpr std::array kWords = {"false", "some", "true"};
-    return explained ? fmt::format("{} {}", kWords[static_cast<size_t>(explained->passes)],
-                                   fmt::join(explained->lines, "|"))
-                     : explained.error().message;
+    return explained
+               ? fmt::format("{} {}", kWords[static_cast<size_t>(explained->passes)], fmt::join(explained->lines, "|"))
+               : explained.error().message;
   };
   EXPECT_NE(ask("historian", "plc1", "tcp/502", "write").find("false historian.0 (supervision, 10.77.0.10) -> plc1.0"),
             std::string::npos);

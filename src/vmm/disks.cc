@@ -7,6 +7,7 @@
 #include "block/format/disk_opener.h"
 #include "block/format/image.h"
 #include "block/format/image_disk.h"
+#include "block/store/file/file_store.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -49,6 +50,17 @@ Result<std::unique_ptr<Disks>> Disks::open(const VmConfig& config, const block::
   return disks;
 }
 
+Result<> Disks::register_memory(const VmConfig& config, std::span<const MutableByteSpan> memory) {
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    const auto& disk = config.disks[i];
+    if (!disk.value.fixed_buffers) continue;
+    const std::string label = disk.label(disk.value.path) + ": fixed-buffers";
+    if (disks_[i].store == nullptr) return fail("{}: not in this run", label);
+    TRY_IN(label, disks_[i].store->register_memory(memory));
+  }
+  return {};
+}
+
 block::HostCache host_cache_of(const DiskConfig& disk) {
   const bool bypasses = disk.cache == DiskCache::kNone || disk.cache == DiskCache::kDirectsync;
   return bypasses ? block::HostCache::kBypassed : block::HostCache::kUsed;
@@ -62,6 +74,7 @@ Result<Disks::One> Disks::open_one(const DiskConfig& disk, unsigned thread_count
   if (!disk.secret.empty()) one.key = TRY(block::DiskKey::read(disk.secret));
   block::OpenedDisk storage = TRY(block::open_disk(disk.path, format, access, host_cache_of(disk), thread_count,
                                                    block::Access::kReadOnly, one.key));
+  one.store = storage.store;
   std::unique_ptr<block::Disk> opened;
   if (disk.read_only || thread_count == 0) {
     opened = std::move(storage.disk);

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ class Disks {
   // on_pause hears of errors that are to stop the machine. Errors name the setting they come from.
   static Result<std::unique_ptr<Disks>> open(const VmConfig& config, const block::ErrorPolicyDisk::Listener& on_pause);
 
+  // Guest RAM, for the disks that are to know it (Ring::register_memory()). Before anybody submits requests.
+  Result<> register_memory(const VmConfig& config, std::span<const MutableByteSpan> memory);
+
   [[nodiscard]] size_t size() const { return disks_.size(); }
   [[nodiscard]] block::MeteredDisk& operator[](size_t index) { return *disks_[index].top; }
   // Null when its storage stays what it is: a read-only disk, or one of a deterministic run.
@@ -33,7 +37,8 @@ class Disks {
  private:
   Disks() = default;
   struct One {
-    block::LiveDisk* live = nullptr;  // within top
+    block::LiveDisk* live = nullptr;          // within top
+    block::file::FileStore* store = nullptr;  // the same, as long as no job has moved the disk
     std::shared_ptr<block::DiskKey> key;
     std::unique_ptr<block::MeteredDisk> top;
   };

@@ -144,7 +144,11 @@ Result<> Vm::make_tracer() {
 }
 
 Result<> Vm::open_disks() {
+  const std::array<MutableByteSpan, 2> ram{
+      MutableByteSpan(memory_->host_base(), memory_->low_size()),
+      MutableByteSpan(memory_->host_base() + memory::GuestMemory::kHoleEnd, memory_->high_size())};
   disks_ = TRY(Disks::open(config_, [this](const std::string& message) { on_disk_error(message); }));
+  TRY(disks_->register_memory(config_, ram));
   disk_jobs_ = std::make_unique<DiskJobs>(config_, *disks_, [this](size_t index) { machine_->disk_grew(index); });
   return {};
 }

@@ -144,6 +144,10 @@ Result<> check_config(const VmConfig& config) {
     if (disk.value.queue_count != 0 && disk.value.bus != machine::DiskBus::kVirtio) {
       return fail("{}: queues: bus=virtio alone has it", disk.label(disk.value.path));
     }
+    const bool is_raw = (disk.value.format.empty() || disk.value.format == "raw") && disk.value.secret.empty();
+    if (disk.value.fixed_buffers && (!is_raw || block::nbd::is_uri(disk.value.path))) {
+      return fail("{}: fixed-buffers: a raw file or block device alone has them", disk.label(disk.value.path));
+    }
     if (block::nbd::is_uri(disk.value.path)) continue;
     TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
   }

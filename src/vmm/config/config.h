@@ -47,6 +47,7 @@ struct DiskConfig {
   std::string format;
   std::string secret;  // the file with the secret of an encrypted disk; empty: it is not encrypted
   DiskCache cache = DiskCache::kWriteback;
+  bool fixed_buffers = false;  // guest RAM is registered with the ring of a raw disk
   block::OnError on_error = block::OnError::kEnospc;
   machine::DiskBus bus = machine::DiskBus::kVirtio;
   machine::DiskMedium medium = machine::DiskMedium::kFixed;

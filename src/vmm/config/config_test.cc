@@ -142,7 +142,8 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, file, format, group, "
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, file, fixed-buffers, "
+       "format, group, "
        "iops, iops-burst, on-error, queues, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {file: a, read-only: maybe}",

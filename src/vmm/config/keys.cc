@@ -305,6 +305,8 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
     disk.bus = found->bus;
   } else if (name == "queues") {
     disk.queue_count = static_cast<uint16_t>(TRY(parse_number(value, 1, DiskConfig::kMostQueues)));
+  } else if (name == "fixed-buffers") {
+    disk.fixed_buffers = TRY(parse_flag(value));
   } else if (name == "read-only") {
     disk.read_only = TRY(parse_flag(value));
   } else if (name == "serial") {

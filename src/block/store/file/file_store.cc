@@ -15,6 +15,8 @@ namespace bulkhead::block::file {
 namespace {
 
 constexpr uint32_t kSectorSize = 512;
+// The places of the ways in the ring.
+constexpr unsigned kCachedFile = 0, kDirectFile = 1;
 // Pieces of one preadv: below the kernel's IOV_MAX of 1024.
 constexpr size_t kPiecesACall = 256;
 
@@ -124,7 +126,19 @@ FileStore::FileStore(std::string path, Fd file, DirectAccess direct, const Geome
 void FileStore::start(unsigned thread_count, Driver driver) {
   for (unsigned i = 0; i < thread_count; ++i) threads_.emplace_back(fmt::format("disk-io-{}", i), [this] { work(); });
   if (thread_count == 0 || driver == Driver::kThreads) return;
-  ring_ = Ring::create([this](Request request, int result) { on_ring_answer(std::move(request), result); });
+  // A ring keeps its files open for a while after its process has died: not the one that holds the lock.
+  const int mode = (geometry_.read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  const Fd unlocked(::open(fmt::format("/proc/self/fd/{}", file_.get()).c_str(), mode));
+  if (!unlocked.valid()) return;
+  std::vector<int> files{unlocked.get()};
+  if (direct_.valid()) files.push_back(direct_.fd());
+  ring_ = Ring::create(files, [this](Request request, int result) { on_ring_answer(std::move(request), result); });
+}
+
+Result<> FileStore::register_memory(std::span<const MutableByteSpan> memory) {
+  if (!ring_) return fail("disk '{}': the host has no io_uring to register memory with", path_);
+  TRY_IN(fmt::format("disk '{}'", path_), ring_->register_memory(memory));
+  return {};
 }
 
 Result<> FileStore::grow(uint64_t new_size) {
@@ -172,7 +186,7 @@ void FileStore::submit(Request request) {
     const int way = way_for(request);
     // Most file systems cannot take a cached write without waiting: the kernel hands it to threads, dearer than ours.
     const bool cached_write = request.operation() == Operation::kWrite && way == file_.get();
-    if (!cached_write) return ring_->submit(std::move(request), way);
+    if (!cached_write) return ring_->submit(std::move(request), way == file_.get() ? kCachedFile : kDirectFile);
   }
   if (!carry_out_on_the_spot(request)) queue_for_threads(std::move(request));
 }

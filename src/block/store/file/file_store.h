@@ -42,6 +42,8 @@ class FileStore final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   [[nodiscard]] const std::string& path() const { return path_; }
   void submit(Request request) override;
+  // Ring::register_memory(): before the first request. Fails without io_uring.
+  [[nodiscard]] Result<> register_memory(std::span<const MutableByteSpan> memory);
   // While nothing is under way. A block device is as long as it is: it must have grown before.
   [[nodiscard]] Result<> grow(uint64_t new_size);
 

@@ -195,6 +195,43 @@ struct AlignedBytes {
   MutableByteSpan bytes;
 };
 
+TEST(FileStore, TransfersThroughRegisteredMemoryAndBesideIt) {
+  for (const HostCache cache : {HostCache::kUsed, HostCache::kBypassedIfPossible}) {
+    const TemporaryFile file(1 << 20);
+    const AlignedBytes known(256 << 10), other(64 << 10);
+    const auto store = FileStore::open(file.path(), Access::kReadWrite, 4, cache).value();
+    const std::array<MutableByteSpan, 2> memory{known.bytes.first(128 << 10), known.bytes.subspan(128 << 10)};
+    if (const auto registered = store->register_memory(memory); !registered) {
+      GTEST_SKIP() << registered.error().message;
+    }
+    const auto transfer = [&](bool reads, uint64_t offset, std::vector<MutableByteSpan> pieces) {
+      std::promise<Status> answer;
+      const auto done = [&](Status status) { answer.set_value(status); };
+      store->submit(reads ? Request::read(offset, std::move(pieces), done)
+                          : Request::write(offset, std::move(pieces), done));
+      return answer.get_future().get();
+    };
+    // Within one buffer, over the border of two, in pieces, and elsewhere.
+    const std::vector<std::vector<MutableByteSpan>> places{
+        {known.bytes.subspan(8192, 16384)},
+        {known.bytes.subspan((128 << 10) - 8192, 16384)},
+        {known.bytes.first(8192), known.bytes.subspan(200 << 10, 8192)},
+        {other.bytes.first(16384)},
+    };
+    for (size_t i = 0; i < places.size(); ++i) {
+      for (const MutableByteSpan& piece : places[i]) std::ranges::fill(piece, static_cast<uint8_t>(0xA0 + i));
+      ASSERT_EQ(transfer(false, i * 65536, places[i]), Status::kOk);
+    }
+    for (size_t i = 0; i < places.size(); ++i) {
+      for (const MutableByteSpan& piece : places[i]) std::ranges::fill(piece, uint8_t{0});
+      ASSERT_EQ(transfer(true, i * 65536, places[i]), Status::kOk);
+      for (const MutableByteSpan& piece : places[i]) {
+        EXPECT_TRUE(std::ranges::all_of(piece, [&](uint8_t byte) { return byte == 0xA0 + i; })) << i;
+      }
+    }
+  }
+}
+
 class FileStoreWays : public testing::TestWithParam<std::tuple<FileStore::Driver, HostCache>> {
  protected:
   [[nodiscard]] static std::unique_ptr<FileStore> open(const TemporaryFile& file) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include <liburing.h>
@@ -16,6 +17,7 @@
 #include "support/os/fd.h"
 #include "support/os/mutex.h"
 #include "support/os/thread.h"
+#include "support/result.h"
 
 namespace bulkhead::block::file {
 
@@ -28,13 +30,19 @@ class Ring {
   // lock.
   using Answer = std::function<void(Request request, int result)>;
 
-  // Null where the host has no io_uring or forbids it.
-  static std::unique_ptr<Ring> create(Answer answer);
+  // Of these open files. Null where the host has no io_uring or forbids it.
+  static std::unique_ptr<Ring> create(std::span<const int> files, Answer answer);
   // When every request has been answered.
   ~Ring();
 
   [[nodiscard]] static bool takes(const Request& request);
-  void submit(Request request, int fd);
+  // file: its place among those of create().
+  void submit(Request request, unsigned file);
+
+  // Memory from which and into which the kernel then copies without looking it up for each request; all of it becomes
+  // resident and stays so (io_uring_register_buffers(3)). Before the first request; the memory outlives the ring. Once.
+  // Fails where the host does not let this process keep so much in memory.
+  Result<> register_memory(std::span<const MutableByteSpan> memory);
 
  private:
   struct Slot {
@@ -43,7 +51,7 @@ class Ring {
   };
   struct Waiting {
     Request request;
-    int fd;
+    unsigned file;
   };
 
   Ring(EventFd wake, Answer answer) : wake_(std::move(wake)), answer_(std::move(answer)), slots_(kEntries) {}
@@ -51,12 +59,15 @@ class Ring {
   // Answers what has ended, and lets in what waits.
   void reap();
   bool reap_some();
-  void enter(Request request, int fd) REQUIRES(submit_mutex_);
+  void enter(Request request, unsigned file) REQUIRES(submit_mutex_);
+  // The registered buffer in which it lies as a whole.
+  [[nodiscard]] std::optional<int> registered(const iovec& piece) const;
 
   EventFd wake_;
   const Answer answer_;
   io_uring ring_{};  // its submission side belongs to submit_mutex_, its completion side to reap_mutex_
   std::vector<Slot> slots_;
+  std::vector<iovec> registered_;  // in the order of their addresses
 
   Mutex submit_mutex_;
   std::vector<unsigned> free_slots_ GUARDED_BY(submit_mutex_);
