@@ -303,7 +303,7 @@ void Vm::resume() {
   if (host_clock_) host_clock_->resume();
 }
 
-// From a disk's thread, as often as there are requests that fail.
+// From a disk's thread or a device's, as often as there are requests that fail.
 void Vm::on_disk_error(const std::string& message) {
   bool first = false;
   {

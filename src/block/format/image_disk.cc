@@ -30,35 +30,17 @@ void ImageDisk::submit(Request request) {
     const Status done = perform(request);
     return request.complete(done);
   }
-  if (carry_out_on_the_spot(request)) return;
+  if (on_the_spot_.carry_out(request, [this](const Request& taken) { return perform(taken); })) return;
   bool wakes = false;
+  on_the_spot_.begun();
   {
     const LockGuard lock(mutex_);
-    ++under_way_;
     queue_.push_back(std::move(request));
     // A worker that submits, in a completion, takes the first of the queue itself when that returns.
     wakes = called_ < asleep_ && queue_.size() > called_ + (working_for == this ? 1 : 0);
     if (wakes) ++called_;
   }
   if (wakes) work_arrived_.notify_one();
-}
-
-bool ImageDisk::carry_out_on_the_spot(Request& request) {
-  {
-    const LockGuard lock(mutex_);
-    if (under_way_ != 0 || !on_the_spot_.takes(request)) return false;
-    ++under_way_;
-  }
-  const auto start = std::chrono::steady_clock::now();
-  const Status status = perform(request);
-  const auto time = std::chrono::steady_clock::now() - start;
-  {
-    const LockGuard lock(mutex_);
-    --under_way_;
-    on_the_spot_.took(time);
-  }
-  OnTheSpot::complete(std::move(request), status);
-  return true;
 }
 
 void ImageDisk::work() {
@@ -80,8 +62,7 @@ void ImageDisk::work() {
     mutex_.unlock();
     const Status status = perform(request);
     request.complete(status);
-    const LockGuard lock(mutex_);
-    --under_way_;
+    on_the_spot_.ended();
   }
 }
 

@@ -27,7 +27,6 @@ class ImageDisk final : public Disk {
 
  private:
   void work();
-  [[nodiscard]] bool carry_out_on_the_spot(Request& request);
   [[nodiscard]] Status perform(const Request& request);
 
   const std::unique_ptr<Image> image_;
@@ -35,9 +34,8 @@ class ImageDisk final : public Disk {
   ConditionVariable work_arrived_;
   std::deque<Request> queue_ GUARDED_BY(mutex_);
   unsigned asleep_ GUARDED_BY(mutex_) = 0, called_ GUARDED_BY(mutex_) = 0;  // workers; and those on their way up
-  unsigned under_way_ GUARDED_BY(mutex_) = 0;                               // queued, or being carried out
-  OnTheSpot on_the_spot_ GUARDED_BY(mutex_);
   bool ending_ GUARDED_BY(mutex_) = false;
+  OnTheSpot on_the_spot_;
   std::vector<Thread> threads_;
 };
 

@@ -117,7 +117,7 @@ void Session::carry_out(const std::shared_ptr<Pending>& pending) {
   finish(request, ErrorNumber::kInvalid);
 }
 
-// On any thread of the disk's.
+// On any thread of the disk's, or on this session's within submit().
 void Session::completed(const std::shared_ptr<Pending>& pending, Status status) {
   const auto type = Command{pending->header.type};
   const bool changes = type == Command::kWrite || type == Command::kTrim || type == Command::kWriteZeroes;

@@ -328,7 +328,7 @@ void Controller::submit(uint32_t index, block::Request request) {
   ports_[index].drive.disk.submit(std::move(request));
 }
 
-// Completions come from the disk's threads; the worker takes them up.
+// Completions come from the disk's threads, or on the worker within submit(); the worker takes them up.
 block::Request::Completion Controller::completion(uint32_t index, uint32_t slot) {
   return [this, index, slot, generation = ports_[index].commands[slot].generation](block::Status status) {
     {

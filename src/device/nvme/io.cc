@@ -176,7 +176,7 @@ bool Controller::submit_next_range(uint32_t slot) {
   return true;
 }
 
-// Completions come from the disk's threads; the worker takes them up.
+// Completions come from the disk's threads, or on the worker within submit(); the worker takes them up.
 block::Request::Completion Controller::completion(uint32_t slot) {
   return [this, slot, generation = commands_[slot].generation](block::Status status) {
     {

@@ -188,31 +188,14 @@ void FileStore::submit(Request request) {
     const bool cached_write = request.operation() == Operation::kWrite && way == file_.get();
     if (!cached_write) return ring_->submit(std::move(request), way == file_.get() ? kCachedFile : kDirectFile);
   }
-  if (!carry_out_on_the_spot(request)) queue_for_threads(std::move(request));
-}
-
-bool FileStore::carry_out_on_the_spot(Request& request) {
-  {
-    const LockGuard lock(mutex_);
-    if (under_way_ != 0 || !on_the_spot_.takes(request)) return false;
-    ++under_way_;
-  }
-  const auto start = std::chrono::steady_clock::now();
-  const Status status = perform(request);
-  const auto time = std::chrono::steady_clock::now() - start;
-  {
-    const LockGuard lock(mutex_);
-    --under_way_;
-    on_the_spot_.took(time);
-  }
-  OnTheSpot::complete(std::move(request), status);
-  return true;
+  if (on_the_spot_.carry_out(request, [this](const Request& taken) { return perform(taken); })) return;
+  queue_for_threads(std::move(request));
 }
 
 void FileStore::queue_for_threads(Request request) {
+  on_the_spot_.begun();
   {
     const LockGuard lock(mutex_);
-    ++under_way_;
     queue_.push_back(std::move(request));
   }
   work_arrived_.notify_one();
@@ -247,8 +230,7 @@ void FileStore::work() {
     queue_.pop_front();
     mutex_.unlock();
     request.complete(perform(request));
-    const LockGuard lock(mutex_);
-    --under_way_;
+    on_the_spot_.ended();
   }
 }
 

@@ -52,7 +52,6 @@ class FileStore final : public Disk {
   void start(unsigned thread_count, Driver driver);
   void work();
   void queue_for_threads(Request request);
-  [[nodiscard]] bool carry_out_on_the_spot(Request& request);
   void on_ring_answer(Request request, int result);
   [[nodiscard]] int way_for(const Request& request) const;
   [[nodiscard]] Status perform(const Request& request);
@@ -76,9 +75,8 @@ class FileStore final : public Disk {
   Mutex mutex_;
   ConditionVariable work_arrived_;
   std::deque<Request> queue_ GUARDED_BY(mutex_);
-  unsigned under_way_ GUARDED_BY(mutex_) = 0;  // in the queue, or being carried out; not in the ring
-  OnTheSpot on_the_spot_ GUARDED_BY(mutex_);
   bool ending_ GUARDED_BY(mutex_) = false;
+  OnTheSpot on_the_spot_;  // knows nothing of the ring
   std::vector<Thread> threads_;
   // Last: what it answers may go on in the threads. Null where the host has none.
   std::unique_ptr<Ring> ring_;

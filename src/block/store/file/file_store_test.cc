@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <future>
+#include <thread>
 #include <tuple>
 
 #include <sys/stat.h>
@@ -307,6 +309,94 @@ TEST_P(FileStoreWays, AnswersRequestsThatAreMadeInAnswers) {
     all.get_future().wait();
   }
   EXPECT_EQ(good.load(), kCount);
+}
+
+// ---- On the thread that submits (OnTheSpot), or on one of the store's ----
+
+// The first requests of a store: what comes after one that took long is left to the threads.
+class FileStoreOnTheSpot : public testing::TestWithParam<FileStore::Driver> {
+ protected:
+  using Make = Request (*)(MutableByteSpan, Request::Completion);
+  static Request read(MutableByteSpan bytes, Request::Completion done) {
+    return Request::read(0, {bytes}, std::move(done));
+  }
+  static Request write(MutableByteSpan bytes, Request::Completion done) {
+    return Request::write(0, {bytes}, std::move(done));
+  }
+  [[nodiscard]] std::unique_ptr<FileStore> open() const {
+    return FileStore::open(file_.path(), Access::kReadWrite, 4, HostCache::kUsed, GetParam()).value();
+  }
+  // Whether a request is answered on this thread; returns when it is.
+  static bool here(Disk& disk, Make make, uint64_t size) {
+    std::vector<uint8_t> bytes(size, 0xA5);
+    std::promise<std::thread::id> by;
+    disk.submit(make(bytes, [&](Status status) {
+      EXPECT_EQ(status, Status::kOk);
+      by.set_value(std::this_thread::get_id());
+    }));
+    return by.get_future().get() == std::this_thread::get_id();
+  }
+  const TemporaryFile file_{1 << 20};
+};
+INSTANTIATE_TEST_SUITE_P(Drivers, FileStoreOnTheSpot,
+                         testing::Values(FileStore::Driver::kThreads, FileStore::Driver::kRingIfPossible));
+
+TEST_P(FileStoreOnTheSpot, CarriesOutASmallWriteWhenNothingElseIsUnderWay) {
+  EXPECT_TRUE(here(*open(), write, OnTheSpot::kLargest));
+  EXPECT_EQ(static_cast<uint8_t>(file_.contents()[OnTheSpot::kLargest - 1]), 0xA5);
+  if (GetParam() == FileStore::Driver::kThreads) {
+    EXPECT_TRUE(here(*open(), read, 4096));
+  }
+}
+
+TEST_P(FileStoreOnTheSpot, LeavesWhatMayTakeLongToOthers) {
+  const auto store = open();
+  EXPECT_FALSE(here(*store, write, OnTheSpot::kLargest + 512));
+  EXPECT_FALSE(
+      here(*store, [](MutableByteSpan, Request::Completion done) { return Request::flush(std::move(done)); }, 0));
+  EXPECT_FALSE(here(
+      *store, [](MutableByteSpan, Request::Completion done) { return Request::discard(0, 512, std::move(done)); }, 0));
+}
+
+TEST_P(FileStoreOnTheSpot, NeverWaitsBehindAnotherRequest) {
+  const auto store = open();
+  std::vector<uint8_t> bytes(OnTheSpot::kLargest + 512);
+  std::promise<void> go, answered;
+  store->submit(Request::write(0, {bytes}, [&answered, gone = go.get_future().share()](Status) {
+    answered.set_value();
+    gone.wait();
+  }));
+  answered.get_future().wait();
+  // Its answer is still being given.
+  EXPECT_FALSE(here(*store, write, 4096));
+  go.set_value();
+}
+
+TEST_P(FileStoreOnTheSpot, GoesNoDeeperWithRequestsThatAreMadeInAnswers) {
+  auto store = open();
+  std::vector<uint8_t> bytes(512);
+  constexpr int kCount = 20000;
+  int answers = 0;
+  size_t deepest = 0, depth = 0;
+  std::promise<void> all;
+  Mutex mutex;
+  std::function<void()> next = [&] {
+    store->submit(Request::write(0, {bytes}, [&](Status) {
+      {
+        const LockGuard lock(mutex);
+        deepest = std::max(deepest, ++depth);
+        if (++answers == kCount) return all.set_value();
+      }
+      next();
+      const LockGuard lock(mutex);
+      --depth;
+    }));
+  };
+  next();
+  all.get_future().wait();
+  store.reset();
+  // One on each thread.
+  EXPECT_LE(deepest, 5u);
 }
 
 TEST(FileStore, CompletesEverythingThatWasSubmittedBeforeItEnds) {
