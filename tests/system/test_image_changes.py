@@ -172,6 +172,32 @@ def changed(image, name):
 
 
 @pytest.mark.skipif(not shutil.which("nbdinfo"), reason="needs nbdinfo")
+def test_bitmaps_are_resized_as_by_qemu(tmp_path):
+    """The same steps by both programs: the same bits, and each finds nothing wrong."""
+    mine, theirs = tmp_path / "a.qcow2", tmp_path / "b.qcow2"
+    qemu("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", mine, 8 * MIB)
+    for options in (("-g", "64K", "auto"), ("-g", "512", "fine"), ("--disable", "-g", "64K", "disabled")):
+        qemu("qemu-img", "bitmap", "--add", "-f", "qcow2", *options[:-1], mine, options[-1])
+    qemu("qemu-io", "-f", "qcow2", "-c", f"write {MIB} 4096", "-c", f"write {8 * MIB - 70000} 70000", mine)
+    qemu("qemu-img", "bitmap", "--enable", "-f", "qcow2", mine, "disabled")
+    qemu("qemu-io", "-f", "qcow2", "-c", f"write {7 * MIB} 4096", mine)
+    qemu("qemu-img", "bitmap", "--disable", "-f", "qcow2", mine, "disabled")
+    shutil.copy(mine, theirs)
+    for size in (100 * MIB + 512, 7 * MIB + 1024, 8 * MIB):
+        ours("resize", "-f", "qcow2", "--shrink", mine, size)
+        qemu("qemu-img", "resize", "-q", "-f", "qcow2", "--shrink", theirs, size)
+        for image in (mine, theirs):
+            qemu("qemu-io", "-f", "qcow2", "-c", f"write {size - 512} 512", image)
+            qemu("qemu-img", "check", "-f", "qcow2", image)
+            ours("check", image)
+        for name in ("auto", "fine", "disabled"):
+            assert changed(mine, name) == dirty_by_qemu(mine, name, tmp_path) == dirty_by_qemu(theirs, name, tmp_path), (size, name)
+    assert changed(mine, "disabled") == [(7 * MIB, 65536)]
+    shown = [json.loads(qemu("qemu-img", "info", "--output=json", image))["format-specific"]["data"]["bitmaps"] for image in (mine, theirs)]
+    assert sorted(shown[0], key=str) == sorted(shown[1], key=str)
+
+
+@pytest.mark.skipif(not shutil.which("nbdinfo"), reason="needs nbdinfo")
 def test_bitmaps_are_kept_by_both_programs(tmp_path):
     image, size = tmp_path / "a.qcow2", 8 * MIB + 65536 + 512
     ours("create", image, size, "--set", "cluster_size=4096")

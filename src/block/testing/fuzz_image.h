@@ -1,11 +1,32 @@
-// What a fuzz target does with any bytes as an image of some format: opened, mapped, read, checked, written, grown and
-// repaired. Nothing may crash, hang or use much memory.
+// What a fuzz target does with any bytes as an image of some format: opened, mapped, read, checked, written, resized,
+// its bitmaps used, and repaired. Nothing may crash, hang or use much memory.
 #pragma once
 
+#include "block/format/bitmaps.h"
 #include "block/format/image.h"
 #include "block/store/memory/memory_store.h"
+#include "support/check.h"
 
 namespace bulkhead::block::testing {
+
+inline void fuzz_bitmaps(Bitmaps& bitmaps, uint64_t disk, bool writable) {
+  constexpr uint64_t kMostBits = 1 << 20;  // to go through; there may be a hundred times as many
+  constexpr size_t kMost = 8;
+  const auto listed = bitmaps.list_bitmaps();
+  for (size_t i = 0; listed && i < std::min(listed->size(), kMost); ++i) {
+    const Bitmap& one = (*listed)[i];
+    if (disk / one.granularity > kMostBits) continue;
+    uint64_t end = 0;
+    (void)bitmaps.each_changed(one.name, [&](uint64_t offset, uint64_t size) {
+      CHECK(offset >= end && size != 0 && range_fits(offset, size, disk), "runs of a bitmap lie within its disk");
+      end = offset + size;
+    });
+    if (!writable) continue;
+    (void)bitmaps.note_changed(one.name, disk / 2, disk - disk / 2);
+    if (i % 2 != 0) (void)bitmaps.remove_bitmap(one.name);
+  }
+  if (writable) (void)bitmaps.add_bitmap("fuzz", uint64_t{1} << 31);
+}
 
 inline void fuzz_image(std::string_view format, ByteSpan data) {
   if (data.size() > (size_t{4} << 20)) return;
@@ -16,6 +37,7 @@ inline void fuzz_image(std::string_view format, ByteSpan data) {
     if (!image) continue;
     const uint64_t disk = (*image)->geometry().size;
     (void)(*image)->info();
+    if (Bitmaps* const bitmaps = (*image)->bitmaps()) fuzz_bitmaps(*bitmaps, disk, access == Access::kReadWrite);
     std::vector<uint8_t> bytes(4096, 0x5A);
     for (const uint64_t offset : {uint64_t{0}, disk / 2 & ~uint64_t{4095}, disk < 4096 ? 0 : disk - 4096}) {
       if (disk < offset + bytes.size()) continue;
@@ -29,7 +51,10 @@ inline void fuzz_image(std::string_view format, ByteSpan data) {
       (void)(*image)->write_zeroes(offset, 4096, Unmap::kYes);
       (void)(*image)->flush();
     }
-    if (access == Access::kReadWrite) (void)(*image)->grow(disk + (1 << 20));
+    if (access == Access::kReadWrite) {
+      (void)(*image)->grow(disk + (1 << 20));
+      (void)(*image)->shrink(disk / 2);
+    }
     (void)(*image)->check(Repair::kNone);
   }
   auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);

@@ -19,15 +19,20 @@ constexpr uint64_t kTableReserved = 0xFF000000000001FE, kAllOnes = 1;
 
 }  // namespace
 
-uint64_t BitmapEntry::bytes_for(uint64_t disk_size) const {
-  const uint64_t bits = (disk_size >> granularity_bits) + ((disk_size & ((uint64_t{1} << granularity_bits) - 1)) != 0);
-  return (bits + 7) / 8;
+uint64_t BitmapEntry::bits_for(uint64_t disk_size) const {
+  return (disk_size >> granularity_bits) + ((disk_size & ((uint64_t{1} << granularity_bits) - 1)) != 0);
+}
+
+void BitmapEntry::resize(uint64_t disk_size) {
+  bit_count = bits_for(disk_size);
+  bits.resize(bytes_for(disk_size));
+  if (bit_count % 8 != 0) bits.back() &= static_cast<uint8_t>((1u << bit_count % 8) - 1);
 }
 
 void BitmapEntry::note(uint64_t offset, uint64_t size) {
   if (size == 0) return;
   const uint64_t last = (offset + size - 1) >> granularity_bits;
-  for (uint64_t bit = offset >> granularity_bits; bit <= last && bit / 8 < bits.size(); ++bit) {
+  for (uint64_t bit = offset >> granularity_bits; bit <= last && bit < bit_count; ++bit) {
     bits[bit / 8] |= static_cast<uint8_t>(1u << bit % 8);
   }
 }
@@ -85,6 +90,7 @@ Result<std::vector<uint64_t>> Qcow2Image::read_bitmap_table(const BitmapEntry& e
 
 Result<> Qcow2Image::load_bitmap(BitmapEntry& entry) {
   const uint64_t size = entry.bytes_for(geometry_.size), cluster = header_.cluster_size();
+  if (size > kLargestBitmap) return fail("bitmap '{}' has {} bytes, {} is the most", entry.name, size, kLargestBitmap);
   const std::vector<uint64_t> table = TRY(read_bitmap_table(entry));
   entry.bits.assign(size, 0);
   for (size_t i = 0; i < table.size(); ++i) {
@@ -93,6 +99,7 @@ Result<> Qcow2Image::load_bitmap(BitmapEntry& entry) {
     if ((table[i] & kOffsetMask) != 0) TRY(store_->read_all(table[i] & kOffsetMask, part));
     if (table[i] == kAllOnes) std::ranges::fill(part, uint8_t{0xFF});
   }
+  entry.resize(geometry_.size);
   entry.loaded = true;
   return {};
 }
@@ -165,7 +172,7 @@ Outcome<> Qcow2Image::write_bitmap(BitmapEntry& entry) {
   }
   entry.table_size = static_cast<uint32_t>(table.size() / 8);
   entry.table_offset = TRY(write_run(table));
-  entry.flags = kAutomatic;
+  entry.flags &= ~uint32_t{kInUse};
   return {};
 }
 
@@ -190,7 +197,8 @@ std::vector<uint64_t> Qcow2Image::clusters_of_bitmaps(const std::vector<BitmapEn
 }
 
 // With nothing under way. What was there before is given back when the header no longer names it.
-Result<> Qcow2Image::write_bitmaps(std::vector<BitmapEntry>& entries, const std::vector<BitmapEntry>& gone) {
+Result<> Qcow2Image::write_bitmaps(std::vector<BitmapEntry>& entries, const std::vector<BitmapEntry>& gone,
+                                   uint64_t disk_size) {
   std::vector<BitmapEntry> old = gone;
   std::vector<uint8_t> directory;
   for (BitmapEntry& entry : entries) {
@@ -211,6 +219,7 @@ Result<> Qcow2Image::write_bitmaps(std::vector<BitmapEntry>& entries, const std:
   }
   const std::vector<uint64_t> released = clusters_of_bitmaps(old);
   Header header = header_;
+  header.size = disk_size;
   header.bitmaps = {.count = static_cast<uint32_t>(entries.size()), .directory_size = directory.size()};
   if (!entries.empty()) {
     const auto place = write_run(directory);
@@ -227,16 +236,56 @@ Result<> Qcow2Image::write_bitmaps(std::vector<BitmapEntry>& entries, const std:
   return {};
 }
 
-// What they say is of a disk of another size.
-Result<> Qcow2Image::drop_bitmaps() {
+// Those that are in use count as lost on the disk, whatever its size, until the image is closed. The others have to fit
+// the size at every moment.
+Result<std::vector<BitmapEntry>> Qcow2Image::resized_bitmaps(uint64_t size) {
   const LockGuard lock(mutex_);
-  std::vector<BitmapEntry> none, gone;
-  {
-    const LockGuard bitmaps_lock(bitmaps_mutex_);
-    gone = std::exchange(bitmaps_, {});
-    tracks_ = false;
+  const LockGuard bitmaps_lock(bitmaps_mutex_);
+  std::vector<BitmapEntry> entries;
+  uint64_t memory = 0;
+  bool changes = false;
+  for (const BitmapEntry& entry : bitmaps_) {
+    const bool known_on_disk = !entry.loaded && (entry.flags & kInUse) == 0;
+    if (entry.loaded || known_on_disk) memory += entry.bytes_for(size);
+    if (memory > kLargestBitmap) {
+      return fail("resize '{}': its bitmaps would have more than {} bytes, remove bitmap '{}'", store_->name(),
+                  kLargestBitmap, entry.name);
+    }
+    if (entry.table_offset == 0) continue;
+    entries.push_back({.table_offset = entry.table_offset,
+                       .table_size = entry.table_size,
+                       .flags = entry.flags,
+                       .granularity_bits = entry.granularity_bits,
+                       .name = entry.name});
+    if (!known_on_disk) continue;
+    TRY_IN(fmt::format("resize '{}'", store_->name()), load_bitmap(entries.back()));
+    entries.back().resize(size);
+    changes = true;
   }
-  return header_.bitmaps.count == 0 ? Result<>() : write_bitmaps(none, gone);
+  if (!changes) entries.clear();
+  return entries;
+}
+
+Result<> Qcow2Image::write_size(uint64_t size, std::vector<BitmapEntry>& entries) {
+  const LockGuard lock(mutex_);
+  if (entries.empty()) {
+    std::vector<uint8_t> field(8);
+    store64(field.data(), size);
+    TRY(store_->write_all(kSizeField, field));
+    TRY(store_->flush_all());
+    header_.size = size;
+  } else {
+    TRY(write_bitmaps(entries, {}, size));
+  }
+  const LockGuard bitmaps_lock(bitmaps_mutex_);
+  for (BitmapEntry& entry : bitmaps_) {
+    if (entry.loaded) entry.resize(size);
+    const auto written = std::ranges::find(entries, entry.name, &BitmapEntry::name);
+    if (written == entries.end()) continue;
+    entry.table_offset = written->table_offset;
+    entry.table_size = written->table_size;
+  }
+  return {};
 }
 
 // As the image is closed.
@@ -248,7 +297,7 @@ void Qcow2Image::store_bitmaps() {
     entries = std::move(bitmaps_);
     tracks_ = false;
   }
-  if (auto written = write_bitmaps(entries, {}); !written) {
+  if (auto written = write_bitmaps(entries, {}, header_.size); !written) {
     log::error("image '{}': {}; its bitmaps are lost", store_->name(), written.error().message);
   }
 }
@@ -285,7 +334,7 @@ Result<> Qcow2Image::add_bitmap(const std::string& name, uint64_t granularity) {
                     .granularity_bits = static_cast<uint8_t>(std::countr_zero(granularity)),
                     .name = name,
                     .loaded = true};
-  entry.bits.resize(entry.bytes_for(geometry_.size));
+  entry.resize(geometry_.size);
   const LockGuard lock(bitmaps_mutex_);
   uint64_t memory = entry.bits.size(), directory = 0;
   for (const BitmapEntry& other : bitmaps_) {
@@ -319,7 +368,7 @@ Result<> Qcow2Image::remove_bitmap(const std::string& name) {
       entries.back().loaded = false;
     }
   }
-  return gone.front().table_offset == 0 ? Result<>() : write_bitmaps(entries, gone);
+  return gone.front().table_offset == 0 ? Result<>() : write_bitmaps(entries, gone, header_.size);
 }
 
 // With its bits.
@@ -345,7 +394,7 @@ Result<> Qcow2Image::each_changed(const std::string& name, const Run& run) {
   const uint32_t shift = found.granularity_bits;
   const auto is_set = [&](uint64_t bit) { return bit / 8 < bits.size() && (bits[bit / 8] >> bit % 8 & 1) != 0; };
   for (uint64_t bit = 0, end = 0; bit / 8 < bits.size(); bit = end) {
-    end = bit + 1;
+    end = bit + (bit % 8 == 0 && bits[bit / 8] == 0 ? 8 : 1);
     if (!is_set(bit)) continue;
     while (is_set(end)) ++end;
     const uint64_t offset = bit << shift;

@@ -18,9 +18,13 @@ struct BitmapEntry {
   uint8_t granularity_bits = 16;
   std::string name;
   bool loaded = false;  // bits says what is so, and not the disk
+  uint64_t bit_count = 0;
   std::vector<uint8_t> bits = {};
 
-  [[nodiscard]] uint64_t bytes_for(uint64_t disk_size) const;
+  [[nodiscard]] uint64_t bits_for(uint64_t disk_size) const;
+  [[nodiscard]] uint64_t bytes_for(uint64_t disk_size) const { return (bits_for(disk_size) + 7) / 8; }
+  // The bits for a disk of that size: those that are there stay, others are clear.
+  void resize(uint64_t disk_size);
   void note(uint64_t offset, uint64_t size);
 };
 

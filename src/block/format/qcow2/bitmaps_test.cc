@@ -1,6 +1,7 @@
 #include "block/format/qcow2/bitmaps.h"
 
 #include <algorithm>
+#include <map>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -42,6 +43,10 @@ class QcowBitmaps : public ::testing::Test {
     EXPECT_EQ(report.errors, 0u) << report.messages.front();
     EXPECT_EQ(report.leaks, 0u) << report.messages.front();
   }
+  // Where the bitmaps' directory lies.
+  uint64_t directory() { return __builtin_bswap64(load<uint64_t>(&file_.bytes()[112 + 24])); }
+  void make_two();
+
   MemoryStore file_;
 };
 
@@ -133,7 +138,7 @@ TEST_F(QcowBitmaps, SurviveEveryPowerCutOrAreLost) {
   EXPECT_LT(known, log.size());
 }
 
-TEST_F(QcowBitmaps, SettingAnotherBackingFileKeepsThemAndAnotherSizeDoesNot) {
+TEST_F(QcowBitmaps, SettingAnotherBackingFileKeepsThem) {
   {
     const auto image = open();
     ASSERT_TRUE(image->bitmaps()->add_bitmap("one", 65536));
@@ -143,10 +148,134 @@ TEST_F(QcowBitmaps, SettingAnotherBackingFileKeepsThemAndAnotherSizeDoesNot) {
     ASSERT_TRUE(image->set_backing("", ""));
   }
   EXPECT_TRUE(open(Access::kReadOnly)->bitmaps()->list_bitmaps().value().at(0).known);
-  ASSERT_TRUE(open()->grow(80 * kMiB));
+}
+
+// "followed" notes every write, "kept" (whose table has several clusters) stays as it is; both know of two places.
+void QcowBitmaps::make_two() {
+  {
+    const auto image = open();
+    ASSERT_TRUE(image->bitmaps()->add_bitmap("kept", 512));
+    ASSERT_TRUE(image->bitmaps()->add_bitmap("followed", 65536));
+    write(*image, 5 * kMiB, 4096);
+    write(*image, 64 * kMiB - 4096, 4096);
+  }
+  // The first entry's flags, as QEMU disables a bitmap.
+  file_.bytes()[directory() + 15] = 0;
   const auto image = open(Access::kReadOnly);
-  EXPECT_TRUE(image->bitmaps()->list_bitmaps().value().empty());
+  const auto listed = image->bitmaps()->list_bitmaps().value();
+  ASSERT_FALSE(listed.at(0).automatic);
+  ASSERT_TRUE(listed.at(0).known && listed.at(1).known && listed.at(1).automatic);
+}
+
+TEST_F(QcowBitmaps, GrowAndShrinkWithTheDisk) {
+  ASSERT_NO_FATAL_FAILURE(make_two());
+  {
+    const auto image = open();
+    ASSERT_TRUE(image->grow(80 * kMiB + 512));
+    EXPECT_EQ(changed(*image, "followed"), (Runs{{5 * kMiB, 65536}, {64 * kMiB - 65536, 65536}}));
+    write(*image, 80 * kMiB, 512);
+  }
+  {
+    const auto image = open(Access::kReadOnly);
+    EXPECT_EQ(changed(*image, "followed"), (Runs{{5 * kMiB, 65536}, {64 * kMiB - 65536, 65536}, {80 * kMiB, 512}}));
+    EXPECT_EQ(changed(*image, "kept"), (Runs{{5 * kMiB, 4096}, {64 * kMiB - 4096, 4096}}));
+    expect_clean(*image);
+  }
+  {
+    const auto image = open();
+    ASSERT_TRUE(image->shrink(5 * kMiB + 1024));
+    EXPECT_EQ(changed(*image, "followed"), (Runs{{5 * kMiB, 1024}}));
+    EXPECT_EQ(changed(*image, "kept"), (Runs{{5 * kMiB, 1024}}));
+    expect_clean(*image);
+    // What was cut off is not there again, in one life of the program or in two.
+    ASSERT_TRUE(image->grow(64 * kMiB));
+    EXPECT_EQ(changed(*image, "followed"), (Runs{{5 * kMiB, 65536}}));
+    EXPECT_EQ(changed(*image, "kept"), (Runs{{5 * kMiB, 1024}}));
+  }
+  const auto image = open(Access::kReadOnly);
+  EXPECT_EQ(changed(*image, "followed"), (Runs{{5 * kMiB, 65536}}));
+  EXPECT_EQ(changed(*image, "kept"), (Runs{{5 * kMiB, 1024}}));
   expect_clean(*image);
+}
+
+TEST_F(QcowBitmaps, FitTheSizeAtEveryPowerCut) {
+  ASSERT_NO_FATAL_FAILURE(make_two());
+  const MemoryStore start = file_;
+  CrashLog log;
+  {
+    auto image =
+        qcow2::open(std::make_unique<RecordingStore>(file_, log), Access::kReadWrite, ImageOpener("/nonexistent"));
+    ASSERT_TRUE(image);
+    ASSERT_TRUE((*image)->grow(300 * kMiB));
+    ASSERT_TRUE((*image)->shrink(5 * kMiB + 1024));
+  }
+  const std::map<uint64_t, Runs> kept = {{64 * kMiB, {{5 * kMiB, 4096}, {64 * kMiB - 4096, 4096}}},
+                                         {300 * kMiB, {{5 * kMiB, 4096}, {64 * kMiB - 4096, 4096}}},
+                                         {5 * kMiB + 1024, {{5 * kMiB, 1024}}}};
+  std::map<uint64_t, unsigned> seen;
+  std::mt19937_64 random(3);
+  for (unsigned round = 0; round < 8; ++round) {
+    size_t flush = 0;
+    MemoryStore flushed = start;
+    for (size_t end = 0; end <= log.size(); ++end) {
+      if (end != 0 && log[end - 1].kind == testing::Change::Kind::kFlush) {
+        for (; flush < end; ++flush) testing::apply(flushed, log[flush], [](uint64_t) { return true; });
+      }
+      MemoryStore left = testing::cut_state(flushed, log, flush, end, random);
+      const auto image = open(left, Access::kReadOnly);
+      const uint64_t size = image->geometry().size;
+      ++seen[size];
+      ASSERT_TRUE(kept.contains(size)) << size;
+      ASSERT_EQ(image->check(Repair::kNone).value().errors, 0u) << end;
+      ASSERT_EQ(changed(*image, "kept"), kept.at(size)) << end;
+      const auto listed = image->bitmaps()->list_bitmaps().value();
+      ASSERT_EQ(listed.size(), 2u);
+      if (!listed[1].known) continue;
+      ASSERT_EQ(changed(*image, "followed").size(), kept.at(size).size()) << end;
+    }
+  }
+  EXPECT_EQ(seen.size(), 3u);
+}
+
+TEST_F(QcowBitmaps, OnesThatWouldBeTooLargeKeepTheDiskFromGrowing) {
+  ASSERT_NO_FATAL_FAILURE(make_two());
+  {
+    const auto image = open();
+    const auto grown = image->grow(65536 * kMiB);
+    ASSERT_FALSE(grown);
+    EXPECT_NE(grown.error().message.find("more than 16777216 bytes"), std::string::npos) << grown.error().message;
+    EXPECT_EQ(image->geometry().size, 64 * kMiB);
+    ASSERT_TRUE(image->bitmaps()->remove_bitmap("kept"));
+    ASSERT_TRUE(image->grow(65536 * kMiB));
+  }
+  const auto image = open(Access::kReadOnly);
+  EXPECT_EQ(changed(*image, "followed"), (Runs{{5 * kMiB, 65536}, {64 * kMiB - 65536, 65536}}));
+  expect_clean(*image);
+}
+
+// A table may have more entries than there are bytes of memory for what they name.
+TEST_F(QcowBitmaps, OneThatIsTooLargeIsNotRead) {
+  ASSERT_NO_FATAL_FAILURE(make_two());
+  {
+    const auto image = open();
+    ASSERT_TRUE(image->bitmaps()->remove_bitmap("kept"));
+    ASSERT_TRUE(image->grow(uint64_t{1} << 40));
+  }
+  // Of 64 KiB a bit, and now of 512 bytes a bit: 256 MiB of bits.
+  const uint64_t at = directory();
+  file_.bytes()[at + 15] = 0;
+  file_.bytes()[at + 17] = 9;
+  const uint32_t entries = (256u << 20) / 4096;
+  for (int i = 0; i < 4; ++i) file_.bytes()[at + 8 + i] = static_cast<uint8_t>(entries >> 8 * (3 - i));
+  std::vector<uint8_t>& bytes = file_.bytes();
+  const uint64_t table = align_up(bytes.size(), 4096);
+  bytes.resize(table + uint64_t{entries} * 8);
+  for (int i = 0; i < 8; ++i) bytes[at + i] = static_cast<uint8_t>(table >> 8 * (7 - i));
+  const auto image = open(Access::kReadOnly);
+  const auto read = image->bitmaps()->each_changed("followed", [](uint64_t, uint64_t) {});
+  ASSERT_FALSE(read);
+  EXPECT_NE(read.error().message.find("268435456 bytes, 16777216 is the most"), std::string::npos)
+      << read.error().message;
 }
 
 TEST_F(QcowBitmaps, RefuseWhatMakesNoSense) {
@@ -169,8 +298,7 @@ TEST_F(QcowBitmaps, HostileDirectoriesDoNotKeepTheDiskFromOpening) {
     ASSERT_TRUE(image->bitmaps()->add_bitmap("one", 65536));
     write(*image, 0, 4096);
   }
-  const uint64_t directory = load<uint64_t>(&file_.bytes()[112 + 24]);
-  const uint64_t at = __builtin_bswap64(directory);
+  const uint64_t at = directory();
   ASSERT_LT(at, file_.bytes().size());
   std::mt19937_64 random(7);
   for (int round = 0; round < 300; ++round) {

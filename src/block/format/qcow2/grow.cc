@@ -53,7 +53,7 @@ Result<> Qcow2Image::grow(uint64_t new_size) {
   if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
   if (new_size < old_size)
     return fail("resize '{}': from {} to {} bytes would lose data", store_->name(), old_size, new_size);
-  TRY(drop_bitmaps());
+  std::vector<BitmapEntry> bitmaps = TRY(resized_bitmaps(new_size));
   {
     const LockGuard lock(mutex_);
     if (in_flight_[0] + in_flight_[1] != 0) return fail("resize '{}': requests are under way", store_->name());
@@ -68,20 +68,21 @@ Result<> Qcow2Image::grow(uint64_t new_size) {
         return fail("resize '{}': a new L1 table: {}", store_->name(), to_string(grown.error()));
       }
     }
-    geometry_.size = new_size;
   }
+  geometry_.size = new_size;
+  Result<> grown = write_grown(old_size, bitmaps);
+  if (!grown) geometry_.size = old_size;
+  return grown;
+}
+
+Result<> Qcow2Image::write_grown(uint64_t old_size, std::vector<BitmapEntry>& bitmaps) {
   // What lies below must not show through where there was no disk before; that is so before the header says the size.
-  const uint64_t below = backing_ ? std::min(backing_->geometry().size, new_size) : 0;
-  if (below > old_size && write_zeroes(old_size, below - old_size, Unmap::kYes) != Status::kOk) {
+  const uint64_t below = backing_ ? std::min(backing_->geometry().size, geometry_.size) : 0;
+  if (below > old_size && zero(old_size, below - old_size, false) != Status::kOk) {
     return fail("resize '{}': the new part cannot be zeroed", store_->name());
   }
   if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
-  std::vector<uint8_t> field(8);
-  store64(field.data(), new_size);
-  TRY(store_->write_all(kSizeField, field));
-  TRY(store_->flush_all());
-  header_.size = new_size;
-  return {};
+  return write_size(geometry_.size, bitmaps);
 }
 
 }  // namespace bulkhead::block::qcow2

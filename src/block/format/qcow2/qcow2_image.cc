@@ -235,14 +235,17 @@ Status Qcow2Image::write(uint64_t offset, ByteSpan bytes) {
 
 Status Qcow2Image::write_zeroes(uint64_t offset, uint64_t size, Unmap) {
   track(offset, size);
-  return each_cluster(offset, size, header_.cluster_size(),
-                      [&](uint64_t at, uint64_t part) { return zero_piece(at, part, false); });
+  return zero(offset, size, false);
 }
 
 Status Qcow2Image::discard(uint64_t offset, uint64_t size) {
   track(offset, size);
+  return zero(offset, size, true);
+}
+
+Status Qcow2Image::zero(uint64_t offset, uint64_t size, bool discard) {
   return each_cluster(offset, size, header_.cluster_size(),
-                      [&](uint64_t at, uint64_t part) { return zero_piece(at, part, true); });
+                      [&](uint64_t at, uint64_t part) { return zero_piece(at, part, discard); });
 }
 
 Status Qcow2Image::flush() {

@@ -202,7 +202,10 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
 
   // grow.cc
   Outcome<> grow_l1(uint64_t entries) REQUIRES(mutex_);
+  Result<> write_grown(uint64_t old_size, std::vector<BitmapEntry>& bitmaps);
   Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
+  // As write_zeroes() and discard(); no bitmap hears of it.
+  Status zero(uint64_t offset, uint64_t size, bool discard);
 
   // snapshot.cc
   struct SnapshotEntry;
@@ -219,12 +222,16 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   Result<> load_bitmap(BitmapEntry& entry) REQUIRES(mutex_);
   Result<> take_bitmaps();
   Result<> forget_bitmaps() REQUIRES(mutex_);
-  Result<> drop_bitmaps();
+  // What the directory is to say of a disk of that size; empty when it may stay as it is.
+  Result<std::vector<BitmapEntry>> resized_bitmaps(uint64_t size);
+  // The disk's size and that directory in one write, so that a power cut leaves what fits together.
+  Result<> write_size(uint64_t size, std::vector<BitmapEntry>& entries);
   void track(uint64_t offset, uint64_t size);
   Outcome<uint64_t> write_run(ByteSpan bytes) REQUIRES(mutex_);
   Outcome<> write_bitmap(BitmapEntry& entry) REQUIRES(mutex_);
   std::vector<uint64_t> clusters_of_bitmaps(const std::vector<BitmapEntry>& entries) REQUIRES(mutex_);
-  Result<> write_bitmaps(std::vector<BitmapEntry>& entries, const std::vector<BitmapEntry>& gone) REQUIRES(mutex_);
+  Result<> write_bitmaps(std::vector<BitmapEntry>& entries, const std::vector<BitmapEntry>& gone, uint64_t disk_size)
+      REQUIRES(mutex_);
   void store_bitmaps() REQUIRES(mutex_);
 
   // check.cc, repair.cc
@@ -244,7 +251,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   std::unique_ptr<Store> cipher_;  // null: not encrypted
   std::string cipher_name_;
   Header header_;
-  Geometry geometry_;  // changes in grow() only
+  Geometry geometry_;  // changes in grow() and shrink() only
   std::unique_ptr<Image> backing_;
   log::RateLimit error_limit_;
 

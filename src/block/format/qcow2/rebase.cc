@@ -49,11 +49,9 @@ Result<> Qcow2Image::shrink(uint64_t new_size) {
   new_size = align_up(new_size, kSector);
   if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
   if (header_.snapshot_count != 0) return fail("resize '{}': it has snapshots; delete them", store_->name());
-  TRY(drop_bitmaps());
+  std::vector<BitmapEntry> bitmaps = TRY(resized_bitmaps(new_size));
   const uint64_t cluster = header_.cluster_size(), from = align_up(new_size, cluster);
   // The size first: what is cut off must not come back half.
-  std::vector<uint8_t> field(8);
-  store64(field.data(), new_size);
   if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
   // A cluster that stays in part holds zeroes behind the disk's end, which it may grow into again.
   const uint64_t old_size = geometry_.size, tail = std::min(from, old_size);
@@ -61,14 +59,11 @@ Result<> Qcow2Image::shrink(uint64_t new_size) {
     return fail("resize '{}': the end cannot be zeroed", store_->name());
   }
   if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
-  TRY(store_->write_all(kSizeField, field));
-  TRY(store_->flush_all());
-  if (old_size > from && discard(from, old_size - from) != Status::kOk) {
-    return fail("resize '{}': what is cut off cannot be given back", store_->name());
-  }
-  if (flush() != Status::kOk || flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
-  header_.size = new_size;
+  TRY(write_size(new_size, bitmaps));
+  const Status cut_off = old_size > from ? zero(from, old_size - from, true) : Status::kOk;
   geometry_.size = new_size;
+  if (cut_off != Status::kOk) return fail("resize '{}': what is cut off cannot be given back", store_->name());
+  if (flush() != Status::kOk || flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
   return {};
 }
 
