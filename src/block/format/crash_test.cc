@@ -1,6 +1,7 @@
 // Pulls the plug on every format: a random guest works on an image while its store's changes are recorded; states that
 // a power cut may leave are built, opened, checked, and compared with what the guest was told is safe.
 // BULKHEAD_CRASH_STATES sets how many states a format has to survive.
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <map>
@@ -51,15 +52,29 @@ struct Shape {
   bool encrypted = false;
 };
 
+// The image, and the file beside it that some formats make.
+constexpr size_t kFiles = 2;
+using Files = std::array<MemoryStore, kFiles>;
+
+template <typename Beside>
+auto open_with(const Format& format, std::unique_ptr<Store> store, Access access, Beside beside) {
+  ImageOpener opener = testing::test_opener();
+  opener.take_files_from([&](const std::string&, Access) -> Result<std::unique_ptr<Store>> { return beside(); });
+  return format.open(std::move(store), access, opener);
+}
+
 class Workload {
  public:
   Workload(const Shape& shape, uint64_t seed) : random_(seed) {
     const Format& format = *find_format(shape.format).value();
-    EXPECT_TRUE(format.create(disk_, {.size = kSectors * kSector,
-                                      .settings = shape.settings,
-                                      .key = shape.encrypted ? testing::test_key() : nullptr}));
-    start_ = disk_;
-    auto image = format.open(std::make_unique<RecordingStore>(disk_, log_), Access::kReadWrite, testing::test_opener());
+    const auto file = [this](size_t i) { return std::make_unique<RecordingStore>(files_[i], log_, i); };
+    EXPECT_TRUE(format.create(files_[0], {.size = kSectors * kSector,
+                                          .settings = shape.settings,
+                                          .key = shape.encrypted ? testing::test_key() : nullptr,
+                                          .create_beside = [&](const std::string&) { return file(1); }}));
+    log_.clear();
+    start_ = files_;
+    auto image = open_with(format, file(0), Access::kReadWrite, [&] { return file(1); });
     EXPECT_TRUE(image) << image.error().message;
     std::vector<uint32_t> contents(kSectors);
     flushes_.push_back({0, 0, contents});
@@ -67,7 +82,7 @@ class Workload {
   }
 
   [[nodiscard]] const CrashLog& log() const { return log_; }
-  [[nodiscard]] const MemoryStore& start() const { return start_; }
+  [[nodiscard]] const Files& start() const { return start_; }
 
   // What is wrong with an image found after a cut behind the first `end` changes; empty when nothing is.
   [[nodiscard]] std::string fault(Image& image, size_t end) const {
@@ -119,7 +134,7 @@ class Workload {
   }
 
   std::mt19937_64 random_;
-  MemoryStore disk_, start_;
+  Files files_, start_;
   CrashLog log_;
   std::vector<GuestWrite> writes_;
   std::vector<GuestFlush> flushes_;
@@ -134,17 +149,28 @@ TEST_P(PowerCut, LosesNothingThatWasFlushed) {
     const Workload workload(GetParam(), seed);
     const CrashLog& log = workload.log();
     std::mt19937_64 random(seed);
-    MemoryStore flushed = workload.start();
-    size_t flush = 0;
+    Files flushed = workload.start();
+    // What is not flushed of each file: nothing orders changes of one against those of the other.
+    std::array<CrashLog, kFiles> open;
     for (size_t end = 0; end <= log.size() && states < state_count(); ++end) {
-      if (end != 0 && log[end - 1].kind == Change::Kind::kFlush) {
-        for (; flush < end; ++flush) testing::apply(flushed, log[flush], [](uint64_t) { return true; });
+      if (end != 0) {
+        const Change& last = log[end - 1];
+        open[last.file].push_back(last);
+        if (last.kind == Change::Kind::kFlush) {
+          for (const Change& change : open[last.file]) {
+            testing::apply(flushed[last.file], change, [](uint64_t) { return true; });
+          }
+          open[last.file].clear();
+        }
       }
       if (random() % 3 != 0) continue;
       ++states;
       SCOPED_TRACE(fmt::format("seed {}, cut behind change {} of {}", seed, end, log.size()));
-      auto disk = std::make_unique<MemoryStore>(testing::cut_state(flushed, log, flush, end, random));
-      const auto image = format.open(std::move(disk), Access::kReadWrite, testing::test_opener());
+      std::array<std::unique_ptr<MemoryStore>, kFiles> cut;
+      for (size_t i = 0; i < kFiles; ++i) {
+        cut[i] = std::make_unique<MemoryStore>(testing::cut_state(flushed[i], open[i], 0, open[i].size(), random));
+      }
+      const auto image = open_with(format, std::move(cut[0]), Access::kReadWrite, [&cut] { return std::move(cut[1]); });
       ASSERT_TRUE(image) << image.error().message;
       ASSERT_EQ(workload.fault(**image, end), "");
       if (const auto report = (*image)->check(Repair::kNone); report) {
@@ -172,7 +198,7 @@ TEST(PowerCutOfADiskThatDoesNotFlush, IsFound) {
   unsigned faults = 0;
   for (int i = 0; i < 20; ++i) {
     auto disk =
-        std::make_unique<MemoryStore>(testing::cut_state(workload.start(), unflushed, 0, unflushed.size(), random));
+        std::make_unique<MemoryStore>(testing::cut_state(workload.start()[0], unflushed, 0, unflushed.size(), random));
     const auto image = find_format("raw").value()->open(std::move(disk), Access::kReadOnly, testing::test_opener());
     if (!workload.fault(**image, workload.log().size()).empty()) ++faults;
   }
@@ -184,6 +210,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Shape{"Raw", "raw", {}}, Shape{"Qcow2Of512", "qcow2", {{"cluster_size", "512"}}},
                       Shape{"Qcow2Of512Wide", "qcow2", {{"cluster_size", "512"}, {"refcount_bits", "64"}}},
                       Shape{"Qcow2Of4096", "qcow2", {{"cluster_size", "4096"}}}, Shape{"Qcow2Of65536", "qcow2", {}},
+                      Shape{"Qcow2DataFile", "qcow2", {{"cluster_size", "4096"}, {"data_file", "data"}}},
+                      Shape{"Qcow2RawDataFile", "qcow2", {{"data_file", "data"}, {"data_file_raw", "on"}}},
                       Shape{"Qcow2Encrypted", "qcow2", {{"cluster_size", "4096"}, {"iterations", "1000"}}, true},
                       Shape{"VhdDynamic", "vhd", {{"block_size", "65536"}}},
                       Shape{"VhdOfSmallBlocks", "vhd", {{"block_size", "4096"}}}, Shape{"VmdkSparse", "vmdk", {}},

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "block/encrypt/hidden_store.h"
 #include "block/format/image.h"
 #include "block/format/luks/header.h"
 #include "block/format/luks/luks_image.h"
@@ -83,6 +84,8 @@ Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_v
 
 Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::string_view format, Access access) {
   const Format* const found = TRY(find_format(format));
+  // Others look into the files that they name.
+  if (found->name != "qcow2") return fail("open '{}' alone: not a qcow2 image", path);
   ImageOpener opener(folder_of(path));
   opener.use_key({.may_stay_locked = true});
   opener.open_no_backing();
@@ -132,6 +135,7 @@ Result<std::string> ImageOpener::relative(const std::string& name) const {
 
 Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, Access access) const {
   if (closed_) return fail("file '{}': state the image's format to have it followed", name);
+  if (!opens_backing_) return locked(name);
   if (source_) return source_(name, access);
   return TRY(PlainFile::open_below(folder_, TRY(relative(name)), access, cache_));
 }

@@ -17,29 +17,30 @@ struct Change {
   Kind kind;
   uint64_t offset = 0, size = 0;
   std::vector<uint8_t> bytes;
+  size_t file = 0;  // of several whose changes are in one log
 };
 using CrashLog = std::vector<Change>;
 
 class RecordingStore final : public Store {
  public:
-  RecordingStore(MemoryStore& below, CrashLog& log) : below_(below), log_(log) {}
+  RecordingStore(MemoryStore& below, CrashLog& log, size_t file = 0) : below_(below), log_(log), file_(file) {}
   [[nodiscard]] const std::string& name() const override { return below_.name(); }
   [[nodiscard]] Result<uint64_t> size() override { return below_.size(); }
   [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override { return below_.read(offset, bytes); }
   [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override {
-    log_.push_back({Change::Kind::kWrite, offset, bytes.size(), {bytes.begin(), bytes.end()}});
+    log_.push_back({Change::Kind::kWrite, offset, bytes.size(), {bytes.begin(), bytes.end()}, file_});
     return below_.write(offset, bytes);
   }
   [[nodiscard]] Status flush() override {
-    log_.push_back({.kind = Change::Kind::kFlush});
+    log_.push_back({.kind = Change::Kind::kFlush, .file = file_});
     return below_.flush();
   }
   [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override {
-    log_.push_back({.kind = Change::Kind::kPunch, .offset = offset, .size = size});
+    log_.push_back({.kind = Change::Kind::kPunch, .offset = offset, .size = size, .file = file_});
     return below_.punch(offset, size);
   }
   [[nodiscard]] Status truncate(uint64_t size) override {
-    log_.push_back({.kind = Change::Kind::kTruncate, .size = size});
+    log_.push_back({.kind = Change::Kind::kTruncate, .size = size, .file = file_});
     return below_.truncate(size);
   }
   [[nodiscard]] StoreExtent extent(uint64_t offset) override { return below_.extent(offset); }
@@ -47,6 +48,7 @@ class RecordingStore final : public Store {
  private:
   MemoryStore& below_;
   CrashLog& log_;
+  const size_t file_;
 };
 
 // Applies a change; keep(sector) says whether each of its 512-byte sectors reached the disk.

@@ -31,9 +31,14 @@ inline void fuzz_bitmaps(Bitmaps& bitmaps, uint64_t disk, bool writable) {
 inline void fuzz_image(std::string_view format, ByteSpan data) {
   if (data.size() > (size_t{4} << 20)) return;
   const Format* const found = find_format(format).value();
+  // Whatever other file an image names is there.
+  ImageOpener opener("/nonexistent");
+  opener.take_files_from([](const std::string&, Access) {
+    return std::make_unique<MemoryStore>(std::vector<uint8_t>(64 << 10, 0x5A), 8 << 20);
+  });
   for (const Access access : {Access::kReadOnly, Access::kReadWrite}) {
     auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
-    const auto image = found->open(std::move(store), access, ImageOpener("/nonexistent"));
+    const auto image = found->open(std::move(store), access, opener);
     if (!image) continue;
     const uint64_t disk = (*image)->geometry().size;
     (void)(*image)->info();
@@ -58,7 +63,7 @@ inline void fuzz_image(std::string_view format, ByteSpan data) {
     (void)(*image)->check(Repair::kNone);
   }
   auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
-  if (const auto image = found->open(std::move(store), Access::kRepair, ImageOpener("/nonexistent"))) {
+  if (const auto image = found->open(std::move(store), Access::kRepair, opener)) {
     (void)(*image)->check(Repair::kAll);
   }
 }

@@ -137,9 +137,8 @@ Result<> Qcow2Image::take_bitmaps() {
 
 // Whoever knows bitmaps takes them for lost then.
 Result<> Qcow2Image::forget_bitmaps() {
-  TRY(store_->write_all(kAutoclearField, std::vector<uint8_t>(8)));
-  TRY(store_->flush_all());
-  header_.autoclear = 0;
+  header_.autoclear &= ~kAutoclearBitmaps;
+  TRY(write_autoclear());
   header_.bitmaps = {};
   return {};
 }
@@ -226,7 +225,7 @@ Result<> Qcow2Image::write_bitmaps(std::vector<BitmapEntry>& entries, const std:
     if (!place) return fail("the bitmap directory of '{}' cannot be written", store_->name());
     header.bitmaps.directory_offset = *place;
   }
-  header.autoclear = entries.empty() ? 0 : kAutoclearBitmaps;
+  header.autoclear = (header.autoclear & ~kAutoclearBitmaps) | (entries.empty() ? 0 : kAutoclearBitmaps);
   const std::vector<uint8_t> sector = TRY(first_sector(header));
   if (!commit()) return fail("bitmaps of '{}': flush", store_->name());
   TRY(store_->write_all(0, sector));

@@ -44,6 +44,12 @@ Result<> Qcow2Image::count_l1(Count& count, uint64_t offset, uint64_t entries, b
   return {};
 }
 
+// Whether the first-level table says that the table is the one of that place on the guest's disk.
+bool Qcow2Image::is_place_in_data_file(uint64_t l2_offset, uint64_t index, const Leaf& leaf) const {
+  const uint64_t host = leaf.host(), l1 = l1_index(host);
+  return l2_index(host) == index && l1 < l1_.size() && (l1_[l1] & kOffsetMask) == l2_offset;
+}
+
 Result<> Qcow2Image::count_l2_tables(Count& count) {
   const uint32_t bits = header_.cluster_bits;
   std::vector<Count::L2Use>& tables = count.l2_tables;
@@ -56,18 +62,25 @@ Result<> Qcow2Image::count_l2_tables(Count& count) {
     if (const StoreExtent extent = store_->extent(offset); extent.hole && extent.size >= l2.size()) continue;
     TRY(store_->read_all(offset, l2));
     for (uint64_t j = 0; j < header_.l2_entries(); ++j) {
-      const uint64_t leaf = load64(&l2[j * 8]);
+      const Leaf leaf = leaf_at(l2, j);
+      const auto error = [&](std::string_view what) {
+        count.error(fmt::format("L2 entry {} at {:#x}: {}: {:#x}", j, offset, what, leaf.entry));
+      };
+      if (const char* const fault = fault_of(leaf)) error(fault);
       const ClusterRange clusters = clusters_of(leaf);
-      if (clusters.count == 0) continue;
-      if ((leaf & kCompressed) == 0 && (leaf & kOffsetMask & (header_.cluster_size() - 1)) != 0) {
-        count.error(fmt::format("L2 entry {} at {:#x}: not aligned: {:#x}", j, offset, leaf));
+      if (!leaf.compressed() && (leaf.host() & (header_.cluster_size() - 1)) != 0) {
+        error("not aligned");
         continue;
       }
       for (uint64_t c = 0; c < clusters.count; ++c) count.add(clusters.first + c, times, "data cluster");
-      if (!active || (leaf & kCompressed) != 0 || clusters.first >= count.uses.size()) continue;
-      if (((leaf & kCopied) != 0) == count.counted_once[clusters.first]) continue;
+      if (!active || !has_host(leaf)) continue;
+      if (header_.external() ? !is_place_in_data_file(offset, j, leaf) : clusters.first >= count.uses.size()) {
+        if (header_.external()) error("cluster of the data file that is not where the guest's is");
+        continue;
+      }
+      if (((leaf.entry & kCopied) != 0) == (header_.external() || count.counted_once[clusters.first])) continue;
       count.flags_wrong = true;
-      count.error(fmt::format("L2 entry {} at {:#x}: flag 'copied' is wrong: {:#x}", j, offset, leaf));
+      error("flag 'copied' is wrong");
     }
   }
   return {};

@@ -47,6 +47,7 @@ Qcow2Image::Batch Qcow2Image::take_batch() {
 
 Outcome<> Qcow2Image::write_batch(const Batch& batch) {
   for (const auto& [table, bytes] : batch.refcounts) TRY(done(store_->write(table->offset, bytes)));
+  if (data_file_) TRY(done(data_file_->flush()));
   TRY(done(store_->flush()));
   for (const auto& [table, bytes] : batch.l2) TRY(done(store_->write(table->offset, bytes)));
   if (!batch.l1.empty()) {

@@ -62,15 +62,13 @@ Outcome<> Qcow2Image::write_packed(uint64_t guest, ByteSpan packed) {
   const LockGuard lock(mutex_);
   if (outcome) {
     if (const auto l2 = l2_to_write(guest)) {
-      uint8_t* const slot = &(*l2)->bytes[l2_index(guest) * 8];
-      release(load64(slot));
-      store64(slot, entry);
-      (*l2)->dirty = true;
+      release(leaf_at((*l2)->bytes, l2_index(guest)));
+      set_leaf(**l2, l2_index(guest), {.entry = entry});
     } else {
       outcome = std::unexpected(l2.error());
     }
   }
-  if (!outcome) release(entry);
+  if (!outcome) release({.entry = entry});
   busy_.erase(number);
   operation_ended_.notify_all();
   end_operation(epoch);

@@ -41,12 +41,6 @@ bool unpack_zstd(ByteSpan from, MutableByteSpan to) {
 
 }  // namespace
 
-ExtentKind Qcow2Image::kind_of(uint64_t entry) const {
-  if ((entry & kCompressed) != 0) return ExtentKind::kData;
-  if (header_.version == 3 && (entry & kZeroFlag) != 0) return ExtentKind::kZero;
-  return (entry & kOffsetMask) != 0 ? ExtentKind::kData : ExtentKind::kAbsent;
-}
-
 bool Qcow2Image::may_be_data(uint64_t host) const {
   const uint64_t cluster = header_.cluster_size();
   const auto inside = [&](uint64_t begin, uint64_t size) {
@@ -83,10 +77,10 @@ Outcome<> Qcow2Image::read_compressed(uint64_t entry, uint64_t within, MutableBy
   return {};
 }
 
-Outcome<> Qcow2Image::read_entry(uint64_t entry, uint64_t guest, MutableByteSpan bytes) {
+Outcome<> Qcow2Image::read_leaf(const Leaf& leaf, uint64_t guest, MutableByteSpan bytes) {
   const uint64_t within = guest & (header_.cluster_size() - 1);
-  if ((entry & kCompressed) != 0) return read_compressed(entry, within, bytes);
-  switch (kind_of(entry)) {
+  if (leaf.compressed()) return read_compressed(leaf.entry, within, bytes);
+  switch (kind_of(leaf, guest)) {
     case ExtentKind::kZero:
       std::ranges::fill(bytes, uint8_t{0});
       return {};
@@ -95,25 +89,26 @@ Outcome<> Qcow2Image::read_entry(uint64_t entry, uint64_t guest, MutableByteSpan
     case ExtentKind::kData:
       break;
   }
-  return done(data().read((entry & kOffsetMask) + within, bytes));
+  return done(data().read(leaf.host() + within, bytes));
 }
 
 Outcome<Qcow2Image::Piece> Qcow2Image::find(uint64_t guest, uint64_t size) {
   const uint64_t cluster = header_.cluster_size(), within = guest & (cluster - 1);
   const TableRef l2 = TRY(l2_to_read(guest));
-  if (!l2) return Piece{0, std::min(size, (header_.l2_entries() - l2_index(guest)) * cluster - within)};
+  if (!l2) return Piece{{}, std::min(size, (header_.l2_entries() - l2_index(guest)) * cluster - within)};
   uint64_t index = l2_index(guest);
-  Piece piece{load64(&l2->bytes[index * 8]), std::min(size, cluster - within)};
-  const ExtentKind kind = kind_of(piece.entry);
-  if ((piece.entry & kCompressed) != 0) return piece;
-  uint64_t host = piece.entry & kOffsetMask;
-  if (kind == ExtentKind::kData) TRY(check_host(host));
-  while (piece.size < size && ++index < header_.l2_entries()) {
-    const uint64_t next = load64(&l2->bytes[index * 8]);
-    if (kind_of(next) != kind || (next & kCompressed) != 0) break;
-    host += cluster;
-    if (kind == ExtentKind::kData && ((next & kOffsetMask) != host || !may_be_data(host))) break;
-    piece.size += std::min(size - piece.size, cluster);
+  Piece piece{leaf_at(l2->bytes, index), 0};
+  TRY(check_leaf(piece.leaf, guest));
+  piece.size = std::min(size, run_of(piece.leaf, guest));
+  const ExtentKind kind = kind_of(piece.leaf, guest);
+  if (piece.leaf.compressed()) return piece;
+  for (uint64_t at = guest + piece.size; piece.size < size && (at & (cluster - 1)) == 0; at = guest + piece.size) {
+    if (++index == header_.l2_entries()) break;
+    const Leaf next = leaf_at(l2->bytes, index);
+    if (next.compressed() || fault_of(next) != nullptr || kind_of(next, at) != kind) break;
+    const uint64_t host = piece.leaf.host() + (at - (guest - within));
+    if (kind == ExtentKind::kData && (next.host() != host || (!header_.external() && !may_be_data(host)))) break;
+    piece.size += std::min(size - piece.size, run_of(next, at));
   }
   return piece;
 }
@@ -127,7 +122,7 @@ Outcome<uint64_t> Qcow2Image::read_some(uint64_t guest, MutableByteSpan bytes) {
     piece = TRY(find(guest, bytes.size()));
     begin_operation(epoch);
   }
-  const Outcome<> outcome = read_entry(piece.entry, guest, bytes.first(piece.size));
+  const Outcome<> outcome = read_leaf(piece.leaf, guest, bytes.first(piece.size));
   const LockGuard lock(mutex_);
   end_operation(epoch);
   if (!outcome) return std::unexpected(outcome.error());

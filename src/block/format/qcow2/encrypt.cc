@@ -15,7 +15,7 @@ Result<> Qcow2Image::unlock(DiskKey* key) {
   }
   const Secret found = TRY(luks::unlock(*store_, header_.crypto_offset, header, *key));
   auto cipher = TRY(SectorCipher::make(header.cipher, found.bytes(), kCipherSector));
-  cipher_ = std::make_unique<CipherStore>(*store_, std::move(cipher), 0, 0);
+  cipher_ = std::make_unique<CipherStore>(data_file_ ? *data_file_ : *store_, std::move(cipher), 0, 0);
   return {};
 }
 

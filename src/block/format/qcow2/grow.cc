@@ -81,6 +81,7 @@ Result<> Qcow2Image::write_grown(uint64_t old_size, std::vector<BitmapEntry>& bi
   if (below > old_size && zero(old_size, below - old_size, false) != Status::kOk) {
     return fail("resize '{}': the new part cannot be zeroed", store_->name());
   }
+  TRY(resize_data_file(old_size, geometry_.size));
   if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
   return write_size(geometry_.size, bitmaps);
 }

@@ -9,7 +9,8 @@ namespace bulkhead::block::qcow2 {
 namespace {
 
 constexpr size_t kVersion2Length = 72, kVersion3Length = 104, kOurLength = 112;
-constexpr uint32_t kBackingFormatExtension = 0xE2792ACA, kBitmapsExtension = 0x23852875, kCryptoExtension = 0x0537BE77;
+constexpr uint32_t kBackingFormatExtension = 0xE2792ACA, kBitmapsExtension = 0x23852875, kCryptoExtension = 0x0537BE77,
+                   kDataExtension = 0x44415441;
 
 std::string text(ByteSpan bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -25,6 +26,7 @@ Result<> parse_extensions(ByteSpan bytes, size_t at, Header& header, const std::
                   at - 8, length);
     }
     if (type == kBackingFormatExtension) header.backing_format = text(bytes.subspan(at, length));
+    if (type == kDataExtension && header.external()) header.data_name = text(bytes.subspan(at, length));
     // Without the bit, whoever wrote last did not know of them.
     if (type == kBitmapsExtension && length >= 24 && (header.autoclear & kAutoclearBitmaps) != 0) {
       header.bitmaps = {load32(&bytes[at]), load64(&bytes[at + 8]), load64(&bytes[at + 16])};
@@ -78,6 +80,16 @@ Result<> check_crypto(const Header& header, const std::string& name, uint64_t fi
               name, header.crypto_length, header.crypto_offset, file_size);
 }
 
+Result<> check_data_file(const Header& header, const std::string& name) {
+  if (!header.external()) return {};
+  if (header.data_name.empty() || header.data_name.size() > kMaxBackingName ||
+      header.data_name.find('\0') != std::string::npos) {
+    return fail("open '{}': external data file (bit 2 at byte 72), whose name has {} bytes or a zero in it", name,
+                header.data_name.size());
+  }
+  return {};
+}
+
 Result<> check_bitmaps(const Header& header, const std::string& name, uint64_t file_size) {
   const auto& [count, size, offset] = header.bitmaps;
   if (count == 0) return {};
@@ -99,9 +111,8 @@ Result<size_t> parse_version3(ByteSpan bytes, Header& header, const std::string&
     return fail("open '{}': header length {} at byte 100", name, length);
   }
   if (header.refcount_order > 6) return fail("open '{}': refcount order {} at byte 96", name, header.refcount_order);
-  if ((header.incompatible & kExternalData) != 0) return fail("open '{}': external data files are not supported", name);
   if ((header.incompatible & kExtendedL2) != 0) return fail("open '{}': extended L2 entries are not supported", name);
-  const uint64_t unknown = header.incompatible & ~(kDirty | kCorrupt | kCompressionType);
+  const uint64_t unknown = header.incompatible & ~(kDirty | kCorrupt | kExternalData | kCompressionType);
   if (unknown != 0) return fail("open '{}': unknown incompatible features {:#x} at byte 72", name, unknown);
   const uint8_t compression = length > 104 ? bytes[104] : 0;
   if (((header.incompatible & kCompressionType) != 0) != (compression != 0) || compression > 1) {
@@ -144,12 +155,14 @@ Result<Header> parse_header(ByteSpan bytes, const std::string& name, uint64_t fi
   TRY(parse_extensions(bytes, length, header, name));
   TRY(check_crypto(header, name, file_size));
   TRY(check_bitmaps(header, name, file_size));
+  TRY(check_data_file(header, name));
   const uint64_t at = load64(&bytes[8]);
   const uint32_t size = load32(&bytes[16]);
   if (at != 0) {
     if (size == 0 || size > kMaxBackingName || !range_fits(at, size, bytes.size())) {
       return fail("open '{}': backing file name of {} bytes at {:#x} lies outside the first cluster", name, size, at);
     }
+    if (header.raw_data()) return fail("open '{}': raw external data (bit 1 at byte 88) and a backing file", name);
     header.backing_name = text(bytes.subspan(at, size));
     if (header.backing_name.find('\0') != std::string::npos) {
       return fail("open '{}': zero byte in the backing file name at {:#x}", name, at);
@@ -164,10 +177,11 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   const std::string& format = header.backing_format;
   const size_t crypto_end = length + (header.encryption == Encryption::kNone ? 0 : 24);
   const size_t bitmaps_end = crypto_end + (header.bitmaps.count == 0 ? 0 : 32);
-  const size_t format_end = bitmaps_end + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
+  const size_t data_end = bitmaps_end + (header.external() ? 8 + align_up(header.data_name.size(), 8) : 0);
+  const size_t format_end = data_end + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
   const size_t name_at = format_end + 8;
   if (header.backing_name.size() > kMaxBackingName || name_at + header.backing_name.size() > bytes.size()) {
-    return fail("backing file name of {} bytes does not fit the header", header.backing_name.size());
+    return fail("names of {} and {} bytes do not fit the header", header.backing_name.size(), header.data_name.size());
   }
   store32(&bytes[0], kMagic);
   store32(&bytes[4], header.version);
@@ -206,11 +220,13 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
     store64(&bytes[crypto_end + 16], header.bitmaps.directory_size);
     store64(&bytes[crypto_end + 24], header.bitmaps.directory_offset);
   }
-  if (!format.empty()) {
-    store32(&bytes[bitmaps_end], kBackingFormatExtension);
-    store32(&bytes[bitmaps_end + 4], static_cast<uint32_t>(format.size()));
-    std::memcpy(&bytes[bitmaps_end + 8], format.data(), format.size());
-  }
+  const auto put_text = [&bytes](size_t at, uint32_t type, const std::string& value) {
+    store32(&bytes[at], type);
+    store32(&bytes[at + 4], static_cast<uint32_t>(value.size()));
+    std::memcpy(&bytes[at + 8], value.data(), value.size());
+  };
+  if (header.external()) put_text(bitmaps_end, kDataExtension, header.data_name);
+  if (!format.empty()) put_text(data_end, kBackingFormatExtension, format);
   return bytes;
 }
 

@@ -14,10 +14,12 @@ inline constexpr uint64_t kMaxL1Bytes = uint64_t{32} << 20;
 inline constexpr uint64_t kMaxRefcountTableBytes = uint64_t{8} << 20;
 inline constexpr uint32_t kMaxSnapshots = 65536;
 inline constexpr uint64_t kLargestDisk = uint64_t{1} << 62;
-inline constexpr uint32_t kMaxBackingName = 1023;
+inline constexpr uint32_t kMaxBackingName = 1023;  // of a data file too
+inline constexpr uint32_t kMinExtendedBits = 14;   // 32 subclusters of a sector at least
 
 inline constexpr uint64_t kDirty = 1, kCorrupt = 2, kExternalData = 4, kCompressionType = 8, kExtendedL2 = 16;
-inline constexpr uint64_t kAutoclearBitmaps = 1;
+inline constexpr uint64_t kLazyRefcounts = 1;  // compatible
+inline constexpr uint64_t kAutoclearBitmaps = 1, kRawData = 2;
 
 // Where fields lie that are rewritten alone.
 inline constexpr uint64_t kSizeField = 24, kL1Field = 36;
@@ -49,9 +51,16 @@ struct Header {
     uint64_t directory_size = 0, directory_offset = 0;
   } bitmaps;
   std::string backing_name, backing_format;
+  std::string data_name;  // of the file that holds guest clusters; empty: this one does
 
   [[nodiscard]] uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
-  [[nodiscard]] uint64_t l2_entries() const { return cluster_size() / 8; }
+  [[nodiscard]] bool extended() const { return (incompatible & kExtendedL2) != 0; }
+  [[nodiscard]] bool external() const { return (incompatible & kExternalData) != 0; }
+  [[nodiscard]] bool raw_data() const { return external() && (autoclear & kRawData) != 0; }
+  [[nodiscard]] uint64_t l2_entry_size() const { return extended() ? 16 : 8; }
+  [[nodiscard]] uint64_t l2_entries() const { return cluster_size() / l2_entry_size(); }
+  // What an L2 entry says something of by itself: a subcluster, or the cluster.
+  [[nodiscard]] uint64_t unit_size() const { return extended() ? cluster_size() / 32 : cluster_size(); }
   [[nodiscard]] uint64_t refcounts_a_block() const { return cluster_size() * 8 >> refcount_order; }
 };
 

@@ -13,7 +13,7 @@ uint32_t log2_of(uint64_t power_of_two) {
   return static_cast<uint32_t>(std::countr_zero(power_of_two));
 }
 
-Result<Header> header_of(const CreateOptions& options, Settings& settings) {
+Result<Header> header_of(const CreateOptions& options, Settings& settings, const std::string& data_name) {
   Header header;
   header.version = static_cast<uint32_t>(TRY(settings.number("version", 3, 2, 3)));
   header.cluster_bits = log2_of(TRY(settings.power_of_two("cluster_size", 65536, 512, 2097152)));
@@ -27,6 +27,19 @@ Result<Header> header_of(const CreateOptions& options, Settings& settings) {
   header.size = align_up(options.size, 512);
   header.backing_name = options.backing_name;
   header.backing_format = options.backing_format;
+  header.data_name = data_name;
+  const bool raw_data = TRY(settings.word("data_file_raw", "off", {"on", "off"})) == "on";
+  if (!header.data_name.empty()) {
+    if (header.version == 2) return fail("version 2 has no data file");
+    if (header.data_name.contains('/')) return fail("data file '{}': a name beside the image", header.data_name);
+    header.incompatible |= kExternalData;
+  }
+  if (raw_data) {
+    if (!header.external() || !header.backing_name.empty() || options.key) {
+      return fail("option data_file_raw=on: needs data_file, and neither a backing file nor encryption");
+    }
+    header.autoclear |= kRawData;
+  }
   if (options.key) {
     header.encryption = Encryption::kLuks;
     header.crypto_length = luks::kPayload1;
@@ -36,10 +49,23 @@ Result<Header> header_of(const CreateOptions& options, Settings& settings) {
 
 }  // namespace
 
+namespace {
+
+Result<> create_data_file(const Header& header, const CreateOptions& options) {
+  if (!options.create_beside) return fail("data file '{}': only one file can be made here", header.data_name);
+  const auto file = TRY(options.create_beside(header.data_name));
+  if (file->truncate(header.size) != Status::kOk) return fail("resize '{}': no space", file->name());
+  return file->flush_all();
+}
+
+}  // namespace
+
 // Header, refcount table, refcount blocks, L1 table, encryption header: in this order from the start of the file.
 Result<> create(Store& store, const CreateOptions& options) {
-  Settings settings("qcow2", options.settings);
-  Header header = TRY(header_of(options, settings));
+  std::map<std::string, std::string> words = options.settings;
+  const auto data_name = words.extract("data_file");
+  Settings settings("qcow2", std::move(words));
+  Header header = TRY(header_of(options, settings, data_name ? data_name.mapped() : ""));
   const uint64_t cluster = header.cluster_size(), l2_reach = cluster * header.l2_entries();
   const uint64_t l1_size = std::max<uint64_t>(1, header.size / l2_reach + (header.size % l2_reach != 0));
   if (l1_size * 8 > kMaxL1Bytes) return fail("size {}: too large for clusters of {} bytes", header.size, cluster);
@@ -63,6 +89,7 @@ Result<> create(Store& store, const CreateOptions& options) {
   const std::vector<uint8_t> first = TRY(make_header(header));
   const uint64_t used = 1 + table + blocks + behind_counts;
   if (store.truncate(used * cluster) != Status::kOk) return fail("resize '{}': no space", store.name());
+  if (header.external()) TRY(create_data_file(header, options));
   if (options.key) TRY(write_crypto(store, header, *options.key, settings));
   std::vector<uint8_t> entries(table * cluster);
   for (uint64_t i = 0; i < blocks; ++i) store64(&entries[i * 8], (1 + table + i) * cluster);
@@ -101,6 +128,7 @@ Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> stor
   Header header = TRY(parse_header(bytes, store->name(), file_size));
   std::unique_ptr<Qcow2Image> image(new Qcow2Image(std::move(store), std::move(header), access));
   TRY(image->load());
+  TRY(image->open_data_file(access, opener));
   if (image->header_.encryption != Encryption::kNone) {
     TRY(image->unlock(TRY(opener.key_for(image->store_->name()))));
   }
@@ -121,12 +149,10 @@ Result<std::unique_ptr<Qcow2Image>> Qcow2Image::open(std::unique_ptr<Store> stor
     }
   }
   // What writes here do not keep up to date must not count as true.
-  if (kept.autoclear != (kept.bitmaps.count == 0 ? 0 : kAutoclearBitmaps)) {
-    std::vector<uint8_t> field(8);
-    image->header_.autoclear = kept.bitmaps.count == 0 ? 0 : kAutoclearBitmaps;
-    store64(field.data(), image->header_.autoclear);
-    TRY(image->store_->write_all(kAutoclearField, field));
-    TRY(image->store_->flush_all());
+  const uint64_t true_here = (kept.bitmaps.count == 0 ? 0 : kAutoclearBitmaps) | (kept.raw_data() ? kRawData : 0);
+  if (kept.autoclear != true_here) {
+    image->header_.autoclear = true_here;
+    TRY(image->write_autoclear());
   }
   if (kept.bitmaps.count != 0) TRY(image->take_bitmaps());
   return image;
@@ -162,6 +188,13 @@ Result<> Qcow2Image::write_incompatible(uint64_t features) {
   return {};
 }
 
+Result<> Qcow2Image::write_autoclear() {
+  std::vector<uint8_t> field(8);
+  store64(field.data(), header_.autoclear);
+  TRY(store_->write_all(kAutoclearField, field));
+  return store_->flush_all();
+}
+
 Qcow2Image::~Qcow2Image() {
   if (geometry_.read_only) return;
   const LockGuard lock(mutex_);
@@ -188,6 +221,10 @@ ImageInfo Qcow2Image::info() const {
                   {"compression", header_.compression == Compression::kZstd ? "zstd" : "zlib"},
                   {"snapshots", std::to_string(header_.snapshot_count)},
                   {"bitmaps", std::to_string(header_.bitmaps.count)}};
+  if (header_.external()) {
+    info.details.emplace_back("data_file", header_.data_name);
+    info.details.emplace_back("data_file_raw", header_.raw_data() ? "on" : "off");
+  }
   if (header_.encryption == Encryption::kNone) return info;
   info.encryption = "luks1";
   info.details.emplace_back("encryption", info.encryption);
@@ -259,15 +296,17 @@ Result<Extent> Qcow2Image::map(uint64_t offset) {
   const LockGuard lock(mutex_);
   const auto l2 = l2_to_read(offset);
   if (!l2) return fail("map '{}': L2 table for byte {} cannot be read", store_->name(), offset);
-  const uint64_t cluster = header_.cluster_size();
-  const auto kind_at = [&](uint64_t index) {
-    return *l2 ? kind_of(load64(&(*l2)->bytes[index * 8])) : ExtentKind::kAbsent;
-  };
-  const uint64_t first = l2_index(offset);
-  Extent extent{.kind = kind_at(first)};
-  uint64_t index = first;
-  while (index < header_.l2_entries() && kind_at(index) == extent.kind) ++index;
-  extent.size = std::min((index - first) * cluster - (offset & (cluster - 1)), geometry_.size - offset);
+  uint64_t index = l2_index(offset), end = offset;
+  Extent extent;
+  if (!*l2) end += (header_.l2_entries() - index) * header_.cluster_size() - (offset & (header_.cluster_size() - 1));
+  for (; *l2 && index < header_.l2_entries(); ++index) {
+    const Leaf leaf = leaf_at((*l2)->bytes, index);
+    if (end == offset) extent.kind = kind_of(leaf, offset);
+    if (kind_of(leaf, end) != extent.kind) break;
+    end += run_of(leaf, end);
+    if ((end & (header_.cluster_size() - 1)) != 0) break;
+  }
+  extent.size = std::min(end, geometry_.size) - offset;
   return extent;
 }
 

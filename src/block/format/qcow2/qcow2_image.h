@@ -28,8 +28,8 @@
 namespace bulkhead::block::qcow2 {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
-// Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd); with a
-// key, those of luks::make_volume() too.
+// Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd), data_file
+// (a name beside the image), data_file_raw (on, off); with a key, those of luks::make_volume() too.
 Result<> create(Store& store, const CreateOptions& options);
 
 // The LUKS1 header of a new image, where its own header says.
@@ -37,6 +37,17 @@ Result<> write_crypto(Store& store, const Header& header, DiskKey& key, Settings
 
 inline constexpr uint64_t kCopied = uint64_t{1} << 63, kCompressed = uint64_t{1} << 62, kZeroFlag = 1;
 inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;
+
+// An L2 entry. Of its 32 subclusters, the lower half of the bits says which lie in the host cluster, the upper half
+// which read as zeroes; without extended entries, it is all of them or none.
+struct Leaf {
+  static constexpr uint64_t kAllData = 0xFFFFFFFF, kAllZero = kAllData << 32;
+  uint64_t entry = 0;  // without the flag of zeroes
+  uint64_t bits = 0;   // 0 where the cluster is compressed
+  bool operator==(const Leaf&) const = default;
+  [[nodiscard]] bool compressed() const { return (entry & kCompressed) != 0; }
+  [[nodiscard]] uint64_t host() const { return entry & kOffsetMask; }
+};
 
 class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
  public:
@@ -64,7 +75,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Status write_compressed(uint64_t offset, ByteSpan bytes) override;
   [[nodiscard]] uint64_t compression_unit() const override {
-    return header_.encryption == Encryption::kNone ? header_.cluster_size() : 0;
+    return header_.encryption == Encryption::kNone && !header_.external() ? header_.cluster_size() : 0;
   }
   [[nodiscard]] Image* backing() override { return backing_.get(); }
   [[nodiscard]] Snapshots* snapshots() override { return this; }
@@ -107,6 +118,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   Result<std::vector<uint8_t>> first_sector(const Header& header) const;
   Result<std::vector<uint8_t>> sector_with_backing(const std::string& name, const std::string& format) const;
   Result<> write_incompatible(uint64_t features);
+  Result<> write_autoclear();
   Outcome<> corrupt(std::string_view what, uint64_t at, uint64_t value);
 
   // Tables (tables.cc). A TableRef stays good while the lock is held without a break.
@@ -125,7 +137,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   Outcome<TableRef> l2_to_write(uint64_t guest) REQUIRES(mutex_);
   void set_l1(uint64_t index, uint64_t entry) REQUIRES(mutex_);
   [[nodiscard]] uint64_t l1_index(uint64_t guest) const {
-    return guest >> header_.cluster_bits >> (header_.cluster_bits - 3);
+    return (guest >> header_.cluster_bits) / header_.l2_entries();
   }
   [[nodiscard]] uint64_t l2_index(uint64_t guest) const {
     return guest >> header_.cluster_bits & (header_.l2_entries() - 1);
@@ -154,29 +166,51 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   // Takes back what no table has ever named.
   void give_back(const ClusterRange& clusters) REQUIRES(mutex_);
   // Lets go of what an L2 entry names, at the end of the next commit.
-  void release(uint64_t l2_entry) REQUIRES(mutex_);
-  // The host clusters that an L2 entry names.
-  [[nodiscard]] ClusterRange clusters_of(uint64_t l2_entry) const;
+  void release(const Leaf& leaf) REQUIRES(mutex_);
+  // The clusters of this file that an L2 entry names; none where guest clusters lie in another.
+  [[nodiscard]] ClusterRange clusters_of(const Leaf& leaf) const;
 
-  // Where guest clusters lie: through a cipher where the image has one, each by its place in the file.
-  [[nodiscard]] Store& data() const { return cipher_ ? *cipher_ : *store_; }
+  // Entries of L2 tables (leaf.cc).
+  [[nodiscard]] Leaf leaf_at(ByteSpan l2, uint64_t index) const;
+  void set_leaf(Table& l2, uint64_t index, const Leaf& leaf) const;
+  // Why an entry makes no sense; null when it does.
+  [[nodiscard]] const char* fault_of(const Leaf& leaf) const;
+  // The subclusters that a range within one cluster touches.
+  [[nodiscard]] uint64_t units_of(uint64_t guest, uint64_t size) const;
+  [[nodiscard]] ExtentKind kind_of(const Leaf& leaf, uint64_t guest) const;
+  // How much from there on is of the same kind, within the cluster.
+  [[nodiscard]] uint64_t run_of(const Leaf& leaf, uint64_t guest) const;
+  [[nodiscard]] bool has_host(const Leaf& leaf) const {
+    return !leaf.compressed() && (leaf.host() != 0 || (header_.external() && (leaf.entry & kCopied) != 0));
+  }
+  // It has a host cluster that nobody shares, where more may be written.
+  [[nodiscard]] bool owns_host(const Leaf& leaf) const {
+    return has_host(leaf) && (leaf.entry & kCopied) != 0 && (header_.extended() || leaf.bits == Leaf::kAllData);
+  }
+  // Fails when an entry makes no sense, or names what cannot be this guest cluster.
+  Outcome<> check_leaf(const Leaf& leaf, uint64_t guest) REQUIRES(mutex_);
+
+  // Where guest clusters lie: through a cipher where the image has one, each by its place in the file. In another file,
+  // a cluster lies where it lies on the guest's disk.
+  [[nodiscard]] Store& data() const { return cipher_ ? *cipher_ : data_file_ ? *data_file_ : *store_; }
+  // data_file.cc
+  Result<> open_data_file(Access access, const ImageOpener& opener);
+  Outcome<> zero_data_file(uint64_t guest, uint64_t size);
+  Result<> resize_data_file(uint64_t old_size, uint64_t new_size);
   // A null key leaves the image locked: everything but its data can be had (encrypt.cc).
   Result<> unlock(DiskKey* key);
 
   // Data (data.cc).
   struct Piece {
-    uint64_t entry = 0;  // of the first guest cluster
-    uint64_t size = 0;   // bytes that lie together on the disk, or are all absent or all zero
+    Leaf leaf;          // of the first guest cluster
+    uint64_t size = 0;  // bytes that lie together on the disk, or are all absent or all zero
   };
   Outcome<Piece> find(uint64_t guest, uint64_t size) REQUIRES(mutex_);
   Outcome<uint64_t> read_some(uint64_t guest, MutableByteSpan bytes);
-  Outcome<> read_entry(uint64_t entry, uint64_t guest, MutableByteSpan bytes);
+  // Of one kind, which may go on behind the cluster.
+  Outcome<> read_leaf(const Leaf& leaf, uint64_t guest, MutableByteSpan bytes);
   Outcome<> read_compressed(uint64_t entry, uint64_t within, MutableByteSpan bytes);
   Outcome<> read_backing(uint64_t guest, MutableByteSpan bytes);
-  [[nodiscard]] bool in_place(uint64_t entry) const {
-    return (entry & kCopied) != 0 && (entry & kCompressed) == 0 && kind_of(entry) == ExtentKind::kData;
-  }
-  [[nodiscard]] ExtentKind kind_of(uint64_t entry) const;
   // The header and the first-level tables are never data, whatever a damaged table says.
   [[nodiscard]] bool may_be_data(uint64_t host) const REQUIRES(mutex_);
   Outcome<> check_host(uint64_t host) REQUIRES(mutex_);
@@ -184,26 +218,34 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   // Changing data (write.cc).
   struct Plan {
     ClusterRange fresh;  // where the data goes, when it must not go where it is
+    bool own = false;    // it is the host cluster that the guest cluster has, with subclusters that are not in use
     uint64_t place = 0;  // else the byte offset
     uint64_t size = 0;   // how much of the guest's bytes
-    uint64_t old_entry = 0;
+    Leaf old;            // of the first guest cluster
+    Leaf next;           // the same afterwards
     unsigned epoch = 0;
   };
   Outcome<> settle(uint64_t guest) REQUIRES(mutex_);
   Outcome<Plan> plan_write(uint64_t guest, uint64_t size) REQUIRES(mutex_);
   Outcome<uint64_t> write_some(uint64_t guest, ByteSpan bytes);
   Outcome<> write_fresh(uint64_t guest, ByteSpan bytes, const Plan& plan);
-  Outcome<> link(uint64_t guest, const ClusterRange& clusters) REQUIRES(mutex_);
+  // Bytes [from, to) of a cluster: the guest's, and around them what was there.
+  Outcome<> write_part(uint64_t guest, ByteSpan bytes, const Plan& plan, uint64_t from, uint64_t to);
+  Outcome<> link(uint64_t guest, const Plan& plan) REQUIRES(mutex_);
 
   // compress.cc
   Outcome<> write_packed(uint64_t guest, ByteSpan packed);
   // A place for that many bytes, behind what was packed before where possible; gives the L2 entry.
   Outcome<uint64_t> allocate_packed(uint64_t size) REQUIRES(mutex_);
 
+  // zero.cc
+  Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
+  Outcome<> zero_units(uint64_t guest, uint64_t size);
+  Outcome<> link_zeroes(uint64_t guest, uint64_t units) REQUIRES(mutex_);
+
   // grow.cc
   Outcome<> grow_l1(uint64_t entries) REQUIRES(mutex_);
   Result<> write_grown(uint64_t old_size, std::vector<BitmapEntry>& bitmaps);
-  Outcome<> zero_piece(uint64_t guest, uint64_t size, bool discard);
   // As write_zeroes() and discard(); no bitmap hears of it.
   Status zero(uint64_t offset, uint64_t size, bool discard);
 
@@ -240,6 +282,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   void each_refcount(uint64_t clusters, Use use, BadBlock bad_block) REQUIRES(mutex_);
   Result<> count_l1(Count& count, uint64_t offset, uint64_t entries, bool active) REQUIRES(mutex_);
   Result<> count_l2_tables(Count& count) REQUIRES(mutex_);
+  [[nodiscard]] bool is_place_in_data_file(uint64_t l2_offset, uint64_t index, const Leaf& leaf) const REQUIRES(mutex_);
   Result<> count_snapshots(Count& count) REQUIRES(mutex_);
   Result<> count_bitmaps(Count& count) REQUIRES(mutex_);
   Result<> count_everything(Count& count) REQUIRES(mutex_);
@@ -248,7 +291,8 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   Result<> repair(Count& count) REQUIRES(mutex_);
 
   const std::unique_ptr<Store> store_;
-  std::unique_ptr<Store> cipher_;  // null: not encrypted
+  std::unique_ptr<Store> data_file_;  // null: guest clusters lie in the store
+  std::unique_ptr<Store> cipher_;     // null: not encrypted
   std::string cipher_name_;
   Header header_;
   Geometry geometry_;  // changes in grow() and shrink() only

@@ -1,4 +1,7 @@
 // Another backing file, or none: what shows through has been made sure of by the caller. And making a disk smaller.
+#include <algorithm>
+#include <ranges>
+
 #include "block/format/big_endian.h"
 #include "block/format/qcow2/qcow2_image.h"
 
@@ -11,9 +14,11 @@ constexpr uint64_t kSector = 512;
 
 Result<std::vector<uint8_t>> Qcow2Image::first_sector(const Header& header) const {
   std::vector<uint8_t> bytes = TRY_IN(fmt::format("header of '{}'", store_->name()), make_header(header));
-  const std::string& name = header.backing_name;
-  if (!name.empty() && load64(&bytes[8]) + name.size() > kSector) {
-    return fail("header of '{}': backing file name of {} bytes is too long", store_->name(), name.size());
+  // Behind the names, or the mark of eight zeroes behind the extensions, there is nothing.
+  const auto end = std::ranges::find_if(std::views::reverse(bytes), [](uint8_t byte) { return byte != 0; }).base();
+  if (static_cast<uint64_t>(end - bytes.begin()) + (header.backing_name.empty() ? 8 : 0) > kSector) {
+    return fail("header of '{}': names of {} and {} bytes are too long", store_->name(), header.backing_name.size(),
+                header.data_name.size());
   }
   bytes.resize(kSector);
   return bytes;
@@ -21,6 +26,9 @@ Result<std::vector<uint8_t>> Qcow2Image::first_sector(const Header& header) cons
 
 Result<std::vector<uint8_t>> Qcow2Image::sector_with_backing(const std::string& name, const std::string& format) const {
   if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
+  if (header_.raw_data() && !name.empty()) {
+    return fail("rebase '{}': a raw data file cannot have a backing file", store_->name());
+  }
   Header header = header_;
   header.backing_name = name;
   header.backing_format = format;
@@ -64,7 +72,7 @@ Result<> Qcow2Image::shrink(uint64_t new_size) {
   geometry_.size = new_size;
   if (cut_off != Status::kOk) return fail("resize '{}': what is cut off cannot be given back", store_->name());
   if (flush() != Status::kOk || flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
-  return {};
+  return resize_data_file(old_size, new_size);
 }
 
 }  // namespace bulkhead::block::qcow2

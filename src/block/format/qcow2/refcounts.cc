@@ -66,7 +66,7 @@ Outcome<> Qcow2Image::grow_refcount_table() {
   uint64_t blocks = 1;
   while ((start + clusters + blocks - 1) / a_block - start / a_block + 1 > blocks) ++blocks;
   std::vector<uint64_t> entries = refcount_table_;
-  entries.resize(clusters * header_.l2_entries());
+  entries.resize(clusters << bits >> 3);
   if (clusters << bits > kMaxRefcountTableBytes || start / a_block + blocks > entries.size()) {
     return std::unexpected(Status::kNoSpace);
   }
@@ -133,10 +133,10 @@ void Qcow2Image::give_back(const ClusterRange& clusters) {
   free_hint_ = std::min(free_hint_, clusters.first);
 }
 
-Qcow2Image::ClusterRange Qcow2Image::clusters_of(uint64_t entry) const {
-  if ((entry & kCompressed) == 0) {
-    return {(entry & kOffsetMask) >> header_.cluster_bits, (entry & kOffsetMask) != 0 ? 1u : 0u};
-  }
+Qcow2Image::ClusterRange Qcow2Image::clusters_of(const Leaf& leaf) const {
+  if (header_.external()) return {};
+  if (!leaf.compressed()) return {leaf.host() >> header_.cluster_bits, leaf.host() != 0 ? 1u : 0u};
+  const uint64_t entry = leaf.entry;
   const uint32_t size_shift = 62 - (header_.cluster_bits - 8);
   const uint64_t offset = entry & ((uint64_t{1} << size_shift) - 1);
   const uint64_t sectors = (entry & (kCompressed - 1)) >> size_shift;
@@ -144,8 +144,8 @@ Qcow2Image::ClusterRange Qcow2Image::clusters_of(uint64_t entry) const {
   return {first, ((align_down(offset, 512) + sectors * 512 + 511) >> header_.cluster_bits) - first + 1};
 }
 
-void Qcow2Image::release(uint64_t entry) {
-  const ClusterRange clusters = clusters_of(entry);
+void Qcow2Image::release(const Leaf& leaf) {
+  const ClusterRange clusters = clusters_of(leaf);
   for (uint64_t i = 0; i < clusters.count; ++i) released_.push_back(clusters.first + i);
 }
 

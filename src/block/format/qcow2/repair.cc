@@ -62,7 +62,12 @@ Result<> Qcow2Image::rebuild_refcounts(Count& count) {
 // The refcounts are right by now; a flag that is set wrongly would let a shared cluster be written in place.
 Result<> Qcow2Image::repair_flags(const Count& count) {
   const uint32_t bits = header_.cluster_bits;
-  const auto set_right = [&](uint8_t* slot) {
+  const auto set_right = [&](uint8_t* slot, bool names_data) {
+    if (names_data && header_.external()) {
+      const Leaf leaf = leaf_at(ByteSpan(slot, header_.l2_entry_size()), 0);
+      if (has_host(leaf)) store64(slot, load64(slot) | kCopied);
+      return has_host(leaf) && (leaf.entry & kCopied) == 0;
+    }
     const uint64_t entry = load64(slot), cluster = (entry & kOffsetMask) >> bits;
     if ((entry & kCompressed) != 0 || (entry & kOffsetMask) == 0 || cluster >= count.uses.size()) return false;
     const uint64_t right = (entry & ~kCopied) | (count.uses[cluster] == 1 ? kCopied : 0);
@@ -77,12 +82,12 @@ Result<> Qcow2Image::repair_flags(const Count& count) {
     const uint64_t offset = uint64_t{table.cluster} << bits;
     TRY(store_->read_all(offset, l2));
     bool changed = false;
-    for (uint64_t j = 0; j < header_.l2_entries(); ++j) changed |= set_right(&l2[j * 8]);
+    for (uint64_t at = 0; at < l2.size(); at += header_.l2_entry_size()) changed |= set_right(&l2[at], true);
     if (changed) TRY(store_->write_all(offset, l2));
   }
   TRY(store_->read_all(header_.l1_offset, l1));
   bool changed = false;
-  for (size_t i = 0; i < l1_.size(); ++i) changed |= set_right(&l1[i * 8]);
+  for (size_t i = 0; i < l1_.size(); ++i) changed |= set_right(&l1[i * 8], false);
   if (changed) TRY(store_->write_all(header_.l1_offset, l1));
   return store_->flush_all();
 }

@@ -75,6 +75,7 @@ Result<std::vector<Snapshot>> Qcow2Image::list() {
 Result<> Qcow2Image::begin_snapshot_change() {
   if (geometry_.read_only) return fail("snapshot '{}': opened read-only", store_->name());
   if (header_.version < 3) return fail("snapshot '{}': needs version 3, convert it", store_->name());
+  if (header_.external()) return fail("snapshot '{}': its data is in '{}'", store_->name(), header_.data_name);
   if (header_.bitmaps.count != 0 || tracks_) return fail("snapshot '{}': it has bitmaps; remove them", store_->name());
   if (in_flight_[0] + in_flight_[1] != 0) return fail("snapshot '{}': requests are under way", store_->name());
   if (!commit() || !commit()) return fail("snapshot '{}': tables cannot be written", store_->name());

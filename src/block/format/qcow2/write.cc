@@ -25,25 +25,36 @@ Outcome<Qcow2Image::Plan> Qcow2Image::plan_write(uint64_t guest, uint64_t size) 
   const uint64_t bits = header_.cluster_bits, cluster = header_.cluster_size(), within = guest & (cluster - 1);
   const TableRef l2 = TRY(l2_to_write(guest));
   const uint64_t first = l2_index(guest), room = header_.l2_entries() - first;
-  const auto entry_at = [&](uint64_t i) { return load64(&l2->bytes[(first + i) * 8]); };
-  Plan plan{.size = std::min(size, cluster - within), .old_entry = entry_at(0)};
-  const uint64_t host = plan.old_entry & kOffsetMask;
-  if ((plan.old_entry & kCompressed) == 0 && kind_of(plan.old_entry) == ExtentKind::kData) TRY(check_host(host));
-  if (in_place(plan.old_entry)) {
+  Plan plan{.size = std::min(size, cluster - within), .old = leaf_at(l2->bytes, first)};
+  TRY(check_leaf(plan.old, guest));
+  const uint64_t units = units_of(guest, plan.size), host = plan.old.host();
+  plan.next = plan.old;
+  if (owns_host(plan.old) && (plan.old.bits & units) == units) {
     plan.place = host + within;
     for (uint64_t i = 1; i < room && plan.size < size; ++i) {
-      const uint64_t next = entry_at(i);
-      if (!in_place(next) || (next & kOffsetMask) != host + i * cluster || !may_be_data(host + i * cluster)) break;
-      plan.size += std::min(size - plan.size, cluster);
+      const Leaf next = leaf_at(l2->bytes, first + i);
+      const uint64_t part = std::min(size - plan.size, cluster), wanted = units_of(0, part);
+      if (!owns_host(next) || (next.bits & wanted) != wanted || next.host() != host + i * cluster) break;
+      if (fault_of(next) != nullptr || (!header_.external() && !may_be_data(next.host()))) break;
+      plan.size += part;
     }
   } else {
     const uint64_t most = std::max<uint64_t>(1, std::min({size >> bits, kRunBytes >> bits, room}));
     uint64_t wanted = 1;
-    while (plan.size == cluster && wanted < most && !in_place(entry_at(wanted)) &&
+    plan.own = owns_host(plan.old);
+    while (!plan.own && plan.size == cluster && wanted < most && !owns_host(leaf_at(l2->bytes, first + wanted)) &&
            !busy_.contains((guest >> bits) + wanted)) {
       ++wanted;
     }
-    plan.fresh = TRY(allocate(wanted));
+    if (plan.own) {
+      plan.fresh = {host >> bits, 1};
+    } else {
+      plan.fresh = header_.external() ? ClusterRange{guest >> bits, wanted} : TRY(allocate(wanted));
+    }
+    // What was elsewhere comes along.
+    const uint64_t along = plan.old.compressed() ? Leaf::kAllData : plan.old.bits & Leaf::kAllData;
+    plan.next.entry = plan.fresh.first << bits | kCopied;
+    plan.next.bits = (plan.old.bits & ~(units << 32)) | units | along;
     if (plan.fresh.count > 1) plan.size = plan.fresh.count << bits;
     for (uint64_t i = 0; i < plan.fresh.count; ++i) busy_.insert((guest >> bits) + i);
   }
@@ -62,8 +73,8 @@ Outcome<uint64_t> Qcow2Image::write_some(uint64_t guest, ByteSpan bytes) {
   Outcome<> outcome = plan.fresh.count == 0 ? done(data().write(plan.place, bytes)) : write_fresh(guest, bytes, plan);
   const LockGuard lock(mutex_);
   if (plan.fresh.count != 0) {
-    if (outcome) outcome = link(guest, plan.fresh);
-    if (!outcome) give_back(plan.fresh);
+    if (outcome) outcome = link(guest, plan);
+    if (!outcome && !plan.own && !header_.external()) give_back(plan.fresh);
     for (uint64_t i = 0; i < plan.fresh.count; ++i) busy_.erase((guest >> header_.cluster_bits) + i);
     operation_ended_.notify_all();
   }
@@ -73,54 +84,51 @@ Outcome<uint64_t> Qcow2Image::write_some(uint64_t guest, ByteSpan bytes) {
 }
 
 Outcome<> Qcow2Image::write_fresh(uint64_t guest, ByteSpan bytes, const Plan& plan) {
-  const uint64_t within = guest & (header_.cluster_size() - 1);
-  const uint64_t host = plan.fresh.first << header_.cluster_bits;
-  if (bytes.size() == plan.fresh.count << header_.cluster_bits) return done(data().write(host, bytes));
-  std::vector<uint8_t> cluster(header_.cluster_size());
-  // The guest's last cluster may reach beyond the disk.
-  const uint64_t start = guest - within;
-  const uint64_t used = std::min<uint64_t>(cluster.size(), geometry_.size - start);
-  TRY(read_entry(plan.old_entry, start, MutableByteSpan(cluster).first(used)));
-  std::memcpy(cluster.data() + within, bytes.data(), bytes.size());
-  return done(data().write(host, cluster));
-}
-
-Outcome<> Qcow2Image::link(uint64_t guest, const ClusterRange& clusters) {
-  const TableRef l2 = TRY(l2_to_write(guest));
-  for (uint64_t i = 0; i < clusters.count; ++i) {
-    uint8_t* const slot = &l2->bytes[(l2_index(guest) + i) * 8];
-    const uint64_t old = load64(slot);
-    store64(slot, ((clusters.first + i) << header_.cluster_bits) | kCopied);
-    release(old);
+  const uint64_t cluster = header_.cluster_size(), unit = header_.unit_size(), within = guest & (cluster - 1);
+  if (bytes.size() == plan.fresh.count << header_.cluster_bits) {
+    return done(data().write(plan.fresh.first << header_.cluster_bits, bytes));
   }
-  l2->dirty = true;
+  const uint64_t end = within + bytes.size();
+  if (plan.own) {
+    // Subclusters that are in use may be written by others just now, so of those the guest's bytes alone.
+    const auto in_use = [&](uint64_t at) { return (plan.old.bits >> at / unit & 1) != 0; };
+    return write_part(guest, bytes, plan, in_use(within) ? within : align_down(within, unit),
+                      in_use(end - 1) ? end : align_up(end, unit));
+  }
+  for (uint64_t from = 0, to = 0; from < cluster; from = to) {
+    const auto data_at = [&](uint64_t at) { return (plan.next.bits >> at / unit & 1) != 0; };
+    to = from + unit;
+    while (to < cluster && data_at(to) == data_at(from)) to += unit;
+    if (data_at(from)) TRY(write_part(guest, bytes, plan, from, to));
+  }
   return {};
 }
 
-Outcome<> Qcow2Image::zero_piece(uint64_t guest, uint64_t size, bool discard) {
-  const uint64_t within = guest & (header_.cluster_size() - 1);
-  const bool whole = within == 0 && (size == header_.cluster_size() || guest + size == geometry_.size);
-  if (discard && (!whole || (header_.version == 2 && backing_))) return {};
-  if (!whole || (header_.version == 2 && backing_)) {
-    const std::vector<uint8_t> zeroes(size);
-    const Status status = write(guest, zeroes);
-    return done(status);
+Outcome<> Qcow2Image::write_part(uint64_t guest, ByteSpan bytes, const Plan& plan, uint64_t from, uint64_t to) {
+  const uint64_t within = guest & (header_.cluster_size() - 1), start = guest - within;
+  std::vector<uint8_t> part(to - from);
+  // The guest's last cluster may reach beyond the disk.
+  const uint64_t used = std::min(to, geometry_.size - start);
+  if (header_.raw_data()) part.resize(used > from ? used - from : 0);
+  for (uint64_t at = from, run = 0; at < used; at += run) {
+    run = std::min(used - at, run_of(plan.old, start + at));
+    TRY(read_leaf(plan.old, start + at, MutableByteSpan(part).subspan(at - from, run)));
   }
-  const LockGuard lock(mutex_);
-  TRY(settle(guest));
-  const TableRef there = TRY(l2_to_read(guest));
-  if (!there && !backing_) return {};
-  const uint64_t wanted = header_.version == 3 && backing_ ? kZeroFlag : 0;
-  if (there) {
-    const uint64_t old = load64(&there->bytes[l2_index(guest) * 8]);
-    if (old == wanted || (!backing_ && old == kZeroFlag)) return {};
-  }
+  const uint64_t first = std::max(from, within), last = std::min(to, within + bytes.size());
+  if (first < last) std::memcpy(&part[first - from], &bytes[first - within], last - first);
+  return done(data().write((plan.fresh.first << header_.cluster_bits) + from, part));
+}
+
+Outcome<> Qcow2Image::link(uint64_t guest, const Plan& plan) {
   const TableRef l2 = TRY(l2_to_write(guest));
-  uint8_t* const slot = &l2->bytes[l2_index(guest) * 8];
-  const uint64_t old = load64(slot);
-  store64(slot, wanted);
-  l2->dirty = true;
-  release(old);
+  Leaf next = plan.next;
+  for (uint64_t i = 0; i < plan.fresh.count; ++i) {
+    const Leaf old = leaf_at(l2->bytes, l2_index(guest) + i);
+    next.entry = (plan.fresh.first + i) << header_.cluster_bits | kCopied;
+    if (i != 0) next.bits = Leaf::kAllData;
+    set_leaf(*l2, l2_index(guest) + i, next);
+    if (!plan.own) release(old);
+  }
   return {};
 }
 

@@ -1,0 +1,141 @@
+"""The kinds of qcow2 images against qemu-img, in both directions: external data files and extended L2 entries."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+from bulkhead import SLOW
+from test_image import MIB, ours, qemu, random_raw, random_size
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
+
+COUNT = 60 if SLOW else 4
+
+# What both programs call them, and in which sizes of clusters they are.
+KINDS = {
+    "data-file": ({"data_file": "{stem}.data"}, 9),
+    "raw-data-file": ({"data_file": "{stem}.data", "data_file_raw": "on"}, 9),
+}
+EACH_KIND = pytest.mark.parametrize("kind", KINDS)
+
+
+def options_of(rng, kind, stem):
+    settings, smallest = KINDS[kind]
+    settings = {key: value.format(stem=stem) for key, value in settings.items()}
+    return settings | {"cluster_size": 1 << rng.randint(smallest, 21)}
+
+
+def make_ours(verb, *words, options):
+    ours(verb, *words, *(word for key, value in options.items() for word in ("--set", f"{key}={value}")))
+
+
+def make_theirs(verb, folder, *words, options):
+    if "data_file" in options:
+        options = options | {"data_file": folder / options["data_file"]}
+    qemu("qemu-img", verb, *words[:-1], "-o", ",".join(f"{key}={value}" for key, value in options.items()), *words[-1:])
+
+
+def change_at_random(rng, path, size, format_="qcow2"):
+    commands = []
+    for _ in range(rng.randint(4, 24)):
+        at = rng.randrange(size // 512) * 512
+        run = min(rng.choice((1, 4, 40, 300)) * 512 * rng.randint(1, 4), size - at)
+        commands += ["-c", f"{rng.choice((f'write -P {rng.randint(1, 255)}', 'write -z', 'write -z -u', 'discard'))} {at} {run}"]
+    qemu("qemu-io", "-f", format_, *commands, path)
+
+
+def contents(path):
+    qemu("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, f"{path}.contents")
+    with open(f"{path}.contents", "rb") as file:
+        return file.read()
+
+
+def both_find_it_clean(path):
+    qemu("qemu-img", "check", "-f", "qcow2", path)
+    ours("check", "-f", "qcow2", path)
+
+
+def both_read_the_same(path):
+    both_find_it_clean(path)
+    theirs = contents(path)
+    ours("compare", "-f", "qcow2", "-F", "raw", path, f"{path}.contents")
+    # One that can be used without the other file is what the disk is.
+    info = json.loads(ours("info", "-f", "qcow2", "-o", "json", path))
+    if info.get("data_file_raw") == "on":
+        data = path.parent / info["data_file"]
+        assert data.read_bytes()[:len(theirs)] == theirs
+    return theirs
+
+
+@EACH_KIND
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_qemu_reads_and_changes_what_we_write(tmp_path, kind, seed):
+    rng = random.Random(f"{kind} {seed}")
+    size = random_size(rng)
+    random_raw(tmp_path / "a.raw", rng, size)
+    make_ours("convert", "-q", tmp_path / "a.raw", tmp_path / "a.qcow2", options=options_of(rng, kind, "a"))
+    assert both_read_the_same(tmp_path / "a.qcow2") == (tmp_path / "a.raw").read_bytes()
+    change_at_random(rng, tmp_path / "a.qcow2", size)
+    both_read_the_same(tmp_path / "a.qcow2")
+
+
+@EACH_KIND
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_we_read_and_change_what_qemu_writes(tmp_path, kind, seed):
+    rng = random.Random(f"theirs {kind} {seed}")
+    size = random_size(rng)
+    random_raw(tmp_path / "a.raw", rng, size)
+    base, top = tmp_path / "base.qcow2", tmp_path / "top.qcow2"
+    make_theirs("convert", tmp_path, "-f", "raw", "-O", "qcow2", tmp_path / "a.raw", base, options=options_of(rng, kind, "base"))
+    change_at_random(rng, base, size)
+    both_read_the_same(base)
+    # Our writes are those of a commit.
+    options = options_of(rng, "data-file", "top") if rng.random() < 0.5 else {}
+    make_ours("create", top, "-b", "base.qcow2", "-F", "qcow2", options=options)
+    change_at_random(rng, top, size)
+    shown = both_read_the_same(top)
+    ours("commit", "-f", "qcow2", top)
+    assert both_read_the_same(base) == shown
+    if rng.random() < 0.5:
+        change_at_random(rng, base, size)
+        both_read_the_same(base)
+
+
+@EACH_KIND
+@pytest.mark.parametrize("seed", range(2))
+def test_an_image_grows_and_shrinks(tmp_path, kind, seed):
+    rng = random.Random(f"resize {kind} {seed}")
+    image, size = tmp_path / "a.qcow2", random_size(rng)
+    make_ours("create", image, size, options=options_of(rng, kind, "a"))
+    for _ in range(4):
+        change_at_random(rng, image, size)
+        before, new = both_read_the_same(image), random_size(rng)
+        ours("resize", "--shrink", "-f", "qcow2", image, new)
+        assert both_read_the_same(image) == before[:new] + bytes(max(0, new - size))
+        size = new
+
+
+def test_a_data_file_is_named_and_must_be_there(tmp_path):
+    ours("create", tmp_path / "a.qcow2", "4M", "--set", "data_file=7", "--set", "data_file_raw=on")
+    info = json.loads(ours("info", "-f", "qcow2", "-o", "json", tmp_path / "a.qcow2"))
+    assert (info["data_file"], info["data_file_raw"]) == ("7", "on")
+    assert json.loads(qemu("qemu-img", "info", "--output=json", tmp_path / "a.qcow2"))["format-specific"]["data"]["data-file-raw"]
+    assert (tmp_path / "7").stat().st_size == 4 * MIB
+    assert "exists" in ours("create", tmp_path / "b.qcow2", "4M", "--set", "data_file=7", status=1)
+    assert "beside the image" in ours("create", tmp_path / "b.qcow2", "4M", "--set", "data_file=../7", status=1)
+    assert not (tmp_path / "b.qcow2").exists()
+    assert "cannot compress" in ours("convert", "-c", "-f", "qcow2", tmp_path / "a.qcow2", tmp_path / "c.qcow2",
+                                     "--set", "data_file=c.data", status=1)
+    assert "its data is in '7'" in ours("snapshot", "-f", "qcow2", tmp_path / "a.qcow2", "create", "x", status=1)
+    # Whoever wrote an image of unknown format does not choose what is opened.
+    assert "state the image's format" in ours("map", tmp_path / "a.qcow2", status=1)
+    (tmp_path / "7").unlink()
+    assert "data file of" in ours("map", "-f", "qcow2", tmp_path / "a.qcow2", status=1)
+
+
+def test_a_data_file_outside_the_folder_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    qemu("qemu-img", "create", "-f", "qcow2", "-o", f"data_file={tmp_path / 'secret'}", tmp_path / "in" / "a.qcow2", "4M")
+    assert "does not lie in the folder" in ours("map", "-f", "qcow2", tmp_path / "in" / "a.qcow2", status=1)
