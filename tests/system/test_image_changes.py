@@ -26,7 +26,8 @@ def contents(path, format_="qcow2"):
 def test_snapshots_of_both_programs_are_the_same(tmp_path, seed):
     rng = random.Random(f"snapshot {seed}")
     image, size = tmp_path / "a.qcow2", random_size(rng)
-    ours("create", image, size, "--set", f"cluster_size={1 << rng.randint(9, 18)}")
+    extended = ["--set", "extended_l2=on"] if seed % 3 == 2 else []
+    ours("create", image, size, "--set", f"cluster_size={1 << rng.randint(14 if extended else 9, 18)}", *extended)
     states = {}
     for step in range(8):
         change_at_random(rng, image, "qcow2", size)
@@ -86,7 +87,7 @@ def test_rebase_keeps_what_the_image_shows(tmp_path, seed):
     size = random_size(rng)
     for name in ("old.raw", "other.raw"):
         random_raw(tmp_path / name, rng, random_size(rng) if rng.random() < 0.5 else size)
-    ours("create", tmp_path / "top.qcow2", size, "-b", "old.raw", "-F", "raw")
+    ours("create", tmp_path / "top.qcow2", size, "-b", "old.raw", "-F", "raw", "--set", f"extended_l2={rng.choice(('on', 'off'))}")
     change_at_random(rng, tmp_path / "top.qcow2", "qcow2", size)
     shown = contents(tmp_path / "top.qcow2")
     ours("rebase", "-f", "qcow2", "-b", "other.raw", "-F", "raw", tmp_path / "top.qcow2")

@@ -16,6 +16,8 @@ COUNT = 60 if SLOW else 4
 # What both programs call them, and in which sizes of clusters they are.
 KINDS = {
     "data-file": ({"data_file": "{stem}.data"}, 9),
+    "extended": ({"extended_l2": "on"}, 14),
+    "extended-data-file": ({"extended_l2": "on", "data_file": "{stem}.data"}, 14),
     "raw-data-file": ({"data_file": "{stem}.data", "data_file_raw": "on"}, 9),
 }
 EACH_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -50,6 +52,16 @@ def contents(path):
     qemu("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, f"{path}.contents")
     with open(f"{path}.contents", "rb") as file:
         return file.read()
+
+
+def merged(ranges):
+    runs = []
+    for first, end in sorted(ranges):
+        if runs and runs[-1][1] == first:
+            runs[-1][1] = end
+        else:
+            runs.append([first, end])
+    return runs
 
 
 def both_find_it_clean(path):
@@ -115,6 +127,45 @@ def test_an_image_grows_and_shrinks(tmp_path, kind, seed):
         ours("resize", "--shrink", "-f", "qcow2", image, new)
         assert both_read_the_same(image) == before[:new] + bytes(max(0, new - size))
         size = new
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_both_say_the_same_of_subclusters(tmp_path, seed):
+    rng = random.Random(f"map {seed}")
+    image, size = tmp_path / "a.qcow2", random_size(rng)
+    random_raw(tmp_path / "base.raw", rng, size)
+    make_ours("create", image, size, "-b", "base.raw", "-F", "raw", options=options_of(rng, "extended", "a"))
+    change_at_random(rng, image, size)
+    both_read_the_same(image)
+    theirs = json.loads(qemu("qemu-img", "map", "--output=json", "-f", "qcow2", image))
+    named = {(one["offset"], one["offset"] + one["length"]) for one in theirs if one["depth"] == 0 and one["data"]}
+    ours_of = json.loads(ours("map", "-f", "qcow2", "-o", "json", image))
+    mine = {(one["offset"], one["offset"] + one["size"]) for one in ours_of if one["kind"] == "data"}
+    assert merged(mine) == merged(named)
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_compressed_clusters_lie_beside_subclusters(tmp_path, seed):
+    rng = random.Random(f"compressed {seed}")
+    size = random_size(rng)
+    random_raw(tmp_path / "a.raw", rng, size)
+    with open(tmp_path / "a.raw", "r+b") as file:  # something that shrinks
+        for _ in range(10):
+            file.seek(rng.randrange(size))
+            file.write((b"%d " % rng.randrange(100) * 40000)[:size - file.tell()])
+    image, options = tmp_path / "a.qcow2", options_of(rng, "extended", "a")
+    if rng.random() < 0.5:
+        make_ours("convert", "-q", "-c", tmp_path / "a.raw", image, options=options)
+    else:
+        make_theirs("convert", tmp_path, "-c", "-f", "raw", "-O", "qcow2", tmp_path / "a.raw", image, options=options)
+    assert both_read_the_same(image) == (tmp_path / "a.raw").read_bytes()
+    change_at_random(rng, image, size)
+    shown = both_read_the_same(image)
+    ours("create", tmp_path / "top.qcow2", "-b", "a.qcow2", "-F", "qcow2")
+    change_at_random(rng, tmp_path / "top.qcow2", size)
+    shown = both_read_the_same(tmp_path / "top.qcow2")
+    ours("commit", "-f", "qcow2", tmp_path / "top.qcow2")
+    assert both_read_the_same(image) == shown
 
 
 def test_a_data_file_is_named_and_must_be_there(tmp_path):

@@ -111,8 +111,11 @@ Result<size_t> parse_version3(ByteSpan bytes, Header& header, const std::string&
     return fail("open '{}': header length {} at byte 100", name, length);
   }
   if (header.refcount_order > 6) return fail("open '{}': refcount order {} at byte 96", name, header.refcount_order);
-  if ((header.incompatible & kExtendedL2) != 0) return fail("open '{}': extended L2 entries are not supported", name);
-  const uint64_t unknown = header.incompatible & ~(kDirty | kCorrupt | kExternalData | kCompressionType);
+  if (header.extended() && header.cluster_bits < kMinExtendedBits) {
+    return fail("open '{}': extended L2 entries (bit 4 at byte 72) with cluster bits {} at byte 20, from {} on", name,
+                header.cluster_bits, kMinExtendedBits);
+  }
+  const uint64_t unknown = header.incompatible & ~(kDirty | kCorrupt | kExternalData | kCompressionType | kExtendedL2);
   if (unknown != 0) return fail("open '{}': unknown incompatible features {:#x} at byte 72", name, unknown);
   const uint8_t compression = length > 104 ? bytes[104] : 0;
   if (((header.incompatible & kCompressionType) != 0) != (compression != 0) || compression > 1) {

@@ -28,8 +28,9 @@
 namespace bulkhead::block::qcow2 {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
-// Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd), data_file
-// (a name beside the image), data_file_raw (on, off); with a key, those of luks::make_volume() too.
+// Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd),
+// extended_l2 (on, off), data_file (a name beside the image), data_file_raw (on, off); with a key, those of
+// luks::make_volume() too.
 Result<> create(Store& store, const CreateOptions& options);
 
 // The LUKS1 header of a new image, where its own header says.

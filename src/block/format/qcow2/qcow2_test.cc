@@ -180,9 +180,11 @@ TEST(Qcow2Write, GivesUpWhenRefcountsClaimMoreThanTheFileHolds) {
   EXPECT_EQ(reopen(file)->write(0, std::vector<uint8_t>(512, 7)), Status::kIoError);
 }
 
-TEST(Qcow2Write, ManyThreadsKeepTheirSectorsApart) {
+class Qcow2Threads : public ::testing::TestWithParam<std::map<std::string, std::string>> {};
+
+TEST_P(Qcow2Threads, KeepTheirSectorsApart) {
   MemoryStore file;
-  ASSERT_TRUE(create(file, {.size = 8 * kMiB, .settings = {{"cluster_size", "4096"}}}));
+  ASSERT_TRUE(create(file, {.size = 8 * kMiB, .settings = GetParam()}));
   const auto image =
       qcow2::open(std::make_unique<Shared>(file), Access::kReadWrite, ImageOpener("/nonexistent")).value();
   std::vector<Thread> threads;
@@ -216,6 +218,12 @@ TEST(Qcow2Write, ManyThreadsKeepTheirSectorsApart) {
   const CheckReport report = image->check(Repair::kNone).value();
   EXPECT_EQ(report.errors + report.leaks, 0u);
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Qcow2Threads,
+    ::testing::Values(std::map<std::string, std::string>{{"cluster_size", "4096"}},
+                      std::map<std::string, std::string>{{"extended_l2", "on"}, {"cluster_size", "16384"}},
+                      std::map<std::string, std::string>{{"extended_l2", "on"}, {"cluster_size", "65536"}}));
 
 }  // namespace
 }  // namespace bulkhead::block::qcow2
