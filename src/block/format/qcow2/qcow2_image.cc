@@ -27,6 +27,10 @@ Result<Header> header_of(const CreateOptions& options, Settings& settings, const
   header.size = align_up(options.size, 512);
   header.backing_name = options.backing_name;
   header.backing_format = options.backing_format;
+  if (TRY(settings.word("lazy_refcounts", "off", {"on", "off"})) == "on") {
+    if (header.version == 2) return fail("option lazy_refcounts=on: needs version 3");
+    header.compatible |= kLazyRefcounts;
+  }
   if (TRY(settings.word("extended_l2", "off", {"on", "off"})) == "on") {
     if (header.version == 2 || header.cluster_bits < kMinExtendedBits) {
       return fail("option extended_l2=on: needs version 3 and a cluster_size of {} or more", 1u << kMinExtendedBits);
@@ -225,6 +229,7 @@ ImageInfo Qcow2Image::info() const {
                   {"cluster_size", std::to_string(header_.cluster_size())},
                   {"refcount_bits", std::to_string(1u << header_.refcount_order)},
                   {"compression", header_.compression == Compression::kZstd ? "zstd" : "zlib"},
+                  {"lazy_refcounts", (header_.compatible & kLazyRefcounts) != 0 ? "on" : "off"},
                   {"extended_l2", header_.extended() ? "on" : "off"},
                   {"snapshots", std::to_string(header_.snapshot_count)},
                   {"bitmaps", std::to_string(header_.bitmaps.count)}};

@@ -29,8 +29,8 @@ namespace bulkhead::block::qcow2 {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
 // Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd),
-// extended_l2 (on, off), data_file (a name beside the image), data_file_raw (on, off); with a key, those of
-// luks::make_volume() too.
+// extended_l2 (on, off), data_file (a name beside the image), data_file_raw (on, off), lazy_refcounts (on, off: said of
+// the image, while writes here keep to their order); with a key, those of luks::make_volume() too.
 Result<> create(Store& store, const CreateOptions& options);
 
 // The LUKS1 header of a new image, where its own header says.

@@ -98,6 +98,18 @@ TEST(Qcow2Header, ClearsAutoclearBitsWhenItMayWrite) {
   EXPECT_EQ(file.bytes()[95], 0);
 }
 
+TEST(Qcow2LazyRefcounts, AreSaidAndStayWhenTheHeaderIsWrittenAnew) {
+  MemoryStore file;
+  EXPECT_FALSE(create(file, {.size = kMiB, .settings = {{"lazy_refcounts", "on"}, {"version", "2"}}}));
+  ASSERT_TRUE(create(file, {.size = kMiB, .settings = {{"lazy_refcounts", "on"}}}));
+  EXPECT_EQ(file.bytes()[87], 1);
+  const auto image = reopen(file);
+  ASSERT_TRUE(image->set_backing("", ""));
+  EXPECT_EQ(file.bytes()[87], 1);
+  const auto details = image->info().details;
+  EXPECT_NE(std::ranges::find(details, std::pair<std::string, std::string>("lazy_refcounts", "on")), details.end());
+}
+
 TEST(Qcow2Dirty, IsRepairedWhenOpened) {
   MemoryStore file;
   ASSERT_TRUE(create(file, {.size = kMiB}));
