@@ -113,7 +113,7 @@ Result<> Qcow2Image::count_everything(Count& count) {
   if (clusters > Count::kClusterLimit) {
     return fail("check '{}': {} clusters need more than {} bytes of memory", store_->name(), clusters, kMetadataLimit);
   }
-  count.uses.resize(clusters);
+  count.uses = DenseCounts(clusters, kMetadataLimit - clusters / 8);
   count.counted_once.resize(clusters);
   each_refcount(
       clusters, [&](uint64_t cluster, uint64_t stored) { count.counted_once[cluster] = stored == 1; },
@@ -134,6 +134,10 @@ Result<> Qcow2Image::count_everything(Count& count) {
   }
   for (const uint64_t block : refcount_table_) {
     if (block != 0) count.add(block >> bits, 1, "refcount block");
+  }
+  if (count.uses.overflowed()) {
+    return fail("check '{}': {} clusters that are used so often need more than {} bytes of memory", store_->name(),
+                clusters, kMetadataLimit);
   }
   each_refcount(
       clusters,

@@ -3,13 +3,15 @@
 
 #include <algorithm>
 
+#include "block/format/qcow2/dense_counts.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/qcow2/refcount_field.h"
 
 namespace bulkhead::block::qcow2 {
 
 struct Qcow2Image::Count {
-  static constexpr uint64_t kClusterLimit = kMetadataLimit / sizeof(uint32_t);
+  // A byte and a bit each.
+  static constexpr uint64_t kClusterLimit = kMetadataLimit / 9 * 8;
   static constexpr uint64_t kL2Limit = kMetadataLimit / sizeof(uint64_t);
 
   struct L2Use {
@@ -18,7 +20,7 @@ struct Qcow2Image::Count {
     [[nodiscard]] uint64_t order() const { return cluster << 1 | active; }
   };
 
-  std::vector<uint32_t> uses;      // of each host cluster
+  DenseCounts uses;                // of each host cluster
   std::vector<bool> counted_once;  // the image states a refcount of 1
   std::vector<L2Use> l2_tables;    // one for each entry of an L1 table
   uint64_t l1_bytes = 0;           // of all L1 tables
@@ -31,7 +33,7 @@ struct Qcow2Image::Count {
   }
   void add(uint64_t cluster, uint64_t times, std::string_view what) {
     if (cluster < uses.size()) {
-      uses[cluster] = static_cast<uint32_t>(std::min<uint64_t>(uses[cluster] + times, UINT32_MAX));
+      uses.set(cluster, uses[cluster] + times);
     } else {
       error(fmt::format("{}: cluster {:#x} lies outside the file ({:#x} clusters)", what, cluster, uses.size()));
     }

@@ -11,7 +11,7 @@ namespace bulkhead::block::qcow2 {
 Result<> Qcow2Image::rebuild_refcounts(Count& count) {
   const uint64_t bits = header_.cluster_bits, cluster = header_.cluster_size(), a_block = header_.refcounts_a_block();
   const auto forget = [&](uint64_t old) {
-    if (old < count.uses.size() && count.uses[old] != 0) --count.uses[old];
+    if (old < count.uses.size() && count.uses[old] != 0) count.uses.set(old, count.uses[old] - 1);
   };
   for (uint64_t c = 0; c < header_.refcount_table_clusters; ++c) forget((header_.refcount_table_offset >> bits) + c);
   for (const uint64_t block : refcount_table_) {
@@ -97,6 +97,8 @@ Result<> Qcow2Image::repair(Count& count) {
   if (count.refcounts_wrong || count.flags_wrong) TRY(repair_flags(count));
   TRY(load_tables());
   free_hint_ = 1;
+  count.uses = {};
+  count.counted_once = {};
   Count left;
   TRY(count_everything(left));
   const uint64_t found = count.report.errors + count.report.leaks;

@@ -84,8 +84,10 @@ Result<> Qcow2Image::begin_snapshot_change() {
   if (count.report.errors != 0) return fail("snapshot '{}': {} errors; check it", store_->name(), count.report.errors);
   const uint64_t width = uint64_t{1} << header_.refcount_order;
   const uint64_t most = width >= 32 ? UINT32_MAX : (uint64_t{1} << width) - 1;
-  if (!count.uses.empty() && std::ranges::max(count.uses) >= most) {
-    return fail("snapshot '{}': refcounts of {} bits hold no more users of a cluster", store_->name(), width);
+  for (uint64_t cluster = 0; cluster < count.uses.size(); ++cluster) {
+    if (count.uses[cluster] < most) continue;
+    return fail("snapshot '{}': refcounts of {} bits hold no more users of cluster {:#x}", store_->name(), width,
+                cluster);
   }
   return write_incompatible(header_.incompatible | kDirty);
 }
