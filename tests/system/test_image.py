@@ -1,5 +1,6 @@
 """bulkhead image against qemu-img, in both directions: random images must be equal byte by byte, and clean for both checkers."""
 
+import json
 import os
 import random
 import shutil
@@ -155,7 +156,24 @@ def test_a_backing_name_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.raw").write_bytes(bytes(4096))
     qemu("qemu-img", "create", "-f", "qcow2", "-b", "../secret.raw", "-F", "raw", tmp_path / "in" / "a.qcow2")
-    assert "leaves the folder" in ours("info", "-f", "qcow2", tmp_path / "in" / "a.qcow2", status=1)
+    assert "leaves the folder" in ours("map", "-f", "qcow2", tmp_path / "in" / "a.qcow2", status=1)
+
+
+def test_info_and_check_do_without_a_backing_file_that_is_missing(tmp_path):
+    random_raw(tmp_path / "base.raw", random.Random(6), MIB)
+    ours("create", tmp_path / "a.qcow2", "-b", "base.raw", "-F", "raw")
+    assert "other_files" not in ours("info", "-f", "qcow2", tmp_path / "a.qcow2")
+    (tmp_path / "base.raw").unlink()
+    info = json.loads(ours("info", "-f", "qcow2", "-o", "json", tmp_path / "a.qcow2"))
+    assert (info["backing_name"], info["virtual_size"]) == ("base.raw", MIB)
+    assert "base.raw" in info["other_files"]
+    assert "checked alone: " in ours("check", "-f", "qcow2", tmp_path / "a.qcow2")
+    checked = json.loads(ours("check", "-f", "qcow2", "-o", "json", "--repair", tmp_path / "a.qcow2"))
+    assert checked["errors"] == 0 and "base.raw" in checked["other_files"]
+    assert "base.raw" in ours("convert", "-f", "qcow2", tmp_path / "a.qcow2", tmp_path / "b.raw", status=1)
+    assert not (tmp_path / "b.raw").exists()
+    (tmp_path / "a.qcow2").write_bytes(b"QFI\xfb" + bytes(600))
+    assert "version 0" in ours("info", "-f", "qcow2", tmp_path / "a.qcow2", status=1)
 
 
 def test_check_repairs_a_leak(tmp_path):

@@ -194,10 +194,15 @@ Result<std::unique_ptr<block::Image>> ImageVerb::open(const std::string& path, c
   return block::open_image(path, format, access, block::Access::kReadOnly, block::HostCache::kUsed, unlock);
 }
 
-Result<std::unique_ptr<block::Image>> ImageVerb::open_locked(block::Access access) const {
+Result<std::unique_ptr<block::Image>> ImageVerb::open_locked(block::Access access) {
   const block::Unlock unlock{.key = TRY(key()), .may_stay_locked = true};
   if (format_.empty()) return block::open_probed_image(file_, access, unlock);
-  return block::open_image(file_, format_, access, block::Access::kReadOnly, block::HostCache::kUsed, unlock);
+  auto image = block::open_image(file_, format_, access, block::Access::kReadOnly, block::HostCache::kUsed, unlock);
+  if (image || format_ != "qcow2" || unlock.key) return image;
+  auto alone = block::open_image_alone(file_, format_, access);
+  if (!alone) return image;
+  other_files_ = image.error().message;
+  return alone;
 }
 
 // A pipe can be read once.
@@ -250,12 +255,13 @@ Result<int> ImageVerb::info() {
     info.details.emplace_back("backing_name", info.backing_name);
     info.details.emplace_back("backing_format", info.backing_format);
   }
+  if (!other_files_.empty()) info.details.emplace_back("other_files", other_files_);
   std::string text;
   for (const auto& [key, value] : info.details) {
     const bool number = !value.empty() && std::ranges::all_of(value, [](char c) { return c >= '0' && c <= '9'; });
     if (output_ == "json") {
       text += fmt::format("{}{}: {}", text.empty() ? "{" : ", ", json_text(key),
-                          number && key != "backing_name" ? value : json_text(value));
+                          number && key != "backing_name" && key != "data_file" ? value : json_text(value));
     } else {
       const std::string shown = json_text(value);
       text += fmt::format("{}: {}\n", key, std::string_view(shown).substr(1, shown.size() - 2));
@@ -269,9 +275,11 @@ Result<int> ImageVerb::check() {
   const auto image = TRY(open_locked(repair_ ? block::Access::kRepair : block::Access::kReadOnly));
   const block::CheckReport report = TRY(image->check(repair_ ? block::Repair::kAll : block::Repair::kNone));
   if (output_ == "json") {
-    print(fmt::format("{{\"errors\": {}, \"leaks\": {}, \"repaired\": {}}}\n", report.errors, report.leaks,
-                      report.repaired));
+    const std::string alone = other_files_.empty() ? "" : ", \"other_files\": " + json_text(other_files_);
+    print(fmt::format("{{\"errors\": {}, \"leaks\": {}, \"repaired\": {}{}}}\n", report.errors, report.leaks,
+                      report.repaired, alone));
   } else {
+    if (!other_files_.empty()) print(fmt::format("checked alone: {}\n", other_files_));
     for (const std::string& message : report.messages) print(message + "\n");
     print(fmt::format("{} errors, {} leaked clusters, {} repaired\n", report.errors, report.leaks, report.repaired));
   }

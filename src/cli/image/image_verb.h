@@ -47,8 +47,8 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<std::shared_ptr<block::DiskKey>> key() const { return key_in(secret_); }
   // The backing file that the user stated.
   [[nodiscard]] Result<std::unique_ptr<block::Image>> open_below() const;
-  // For what needs none of an image's data.
-  [[nodiscard]] Result<std::unique_ptr<block::Image>> open_locked(block::Access access) const;
+  // For what needs none of an image's data. The image alone where the files that it names cannot be opened.
+  [[nodiscard]] Result<std::unique_ptr<block::Image>> open_locked(block::Access access);
 
   CLI::App* app_ = nullptr;
   std::string file_, second_, format_, second_format_, size_, backing_, backing_format_, output_ = "text";
@@ -56,6 +56,7 @@ class ImageVerb final : public Verb {
   mutable std::map<std::string, std::shared_ptr<block::DiskKey>> keys_;
   std::vector<std::string> settings_;
   std::string action_, name_;
+  std::string other_files_;  // why the image is open without them
   BenchPlan bench_plan_;
   bool bench_writes_ = false;
   std::string cache_ = "writeback";
