@@ -8,6 +8,7 @@
 #include "block/format/image.h"
 #include "block/format/image_disk.h"
 #include "block/store/file/file_store.h"
+#include "device/ahci/controller.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -21,7 +22,7 @@ Result<std::string> format_of(const DiskConfig& disk) {
   // An image taken for raw would be destroyed by the first write, and the guest sees rubbish.
   if (disk.format.empty()) {
     if (const std::string_view like = TRY(block::probe_format(disk.path)); like != "raw") {
-      return fail("begins like a {} image; state format={} or format=raw", like, like);
+      return fail("looks like a {} image; state format={} or format=raw", like, like);
     }
   }
   return disk.format.empty() ? "raw" : disk.format;
@@ -75,6 +76,11 @@ Result<Disks::One> Disks::open_one(const DiskConfig& disk, unsigned thread_count
   block::OpenedDisk storage = TRY(block::open_disk(disk.path, format, access, host_cache_of(disk), thread_count,
                                                    block::Access::kReadOnly, one.key));
   one.store = storage.store;
+  if (const uint32_t bytes = storage.disk->geometry().sector_size;
+      disk.bus == machine::DiskBus::kSata && bytes != device::ahci::Controller::kSectorSize) {
+    return fail("its sectors have {} bytes, and a SATA drive's {}; state bus=virtio or bus=nvme", bytes,
+                device::ahci::Controller::kSectorSize);
+  }
   std::unique_ptr<block::Disk> opened;
   if (disk.read_only || thread_count == 0) {
     opened = std::move(storage.disk);

@@ -70,7 +70,7 @@ def test_a_qcow2_disk_is_not_taken_for_a_raw_one(tmp_path):
     disk.write_bytes(b"QFI\xfb" + bytes(65532))
     result = run_debian(extra=["--disk", disk])
     assert result.status not in (0, None), result.describe()
-    assert "begins like a qcow2 image; state format=qcow2 or format=raw" in result.errors
+    assert "looks like a qcow2 image; state format=qcow2 or format=raw" in result.errors
 
 
 def test_a_read_only_disk_stays_as_it_is(tmp_path):

@@ -178,8 +178,7 @@ struct Format {
   std::string_view name;
   Result<std::unique_ptr<Image>> (*open)(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
   Result<> (*create)(Store& store, const CreateOptions& options);
-  std::string_view magic;  // what a file of this format begins with; empty when it may begin with anything
-  bool encrypts = false;   // create() knows what to do with a key
+  bool encrypts = false;  // create() knows what to do with a key
 };
 
 // The format of this name; the error lists those that there are.
@@ -191,11 +190,12 @@ struct Format {
 // The image alone, without what it stands on: to name another backing file, and nothing else.
 [[nodiscard]] Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::string_view format,
                                                               Access access);
-// The same for a file at rest whose format nobody stated: by its first bytes, raw when they say nothing. Never for a
-// guest's disk. Since a guest may have written those bytes, the image may not name other files.
+// The same for a file at rest whose format nobody stated: by its first bytes, or its last ones where they are a fixed
+// VHD's; raw when they say nothing. Never for a guest's disk. Since a guest may have written those bytes, the image may
+// not name other files.
 [[nodiscard]] Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access,
                                                                Unlock unlock = {});
-// The format that a file begins like, "raw" when like none: to refuse a mistake, not to open it by.
+// The format that a file's first or last bytes are like, "raw" when like none: to refuse a mistake, not to open it by.
 [[nodiscard]] Result<std::string_view> probe_format(const std::string& path);
 
 }  // namespace bulkhead::block

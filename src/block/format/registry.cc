@@ -24,19 +24,46 @@ namespace bulkhead::block {
 namespace {
 
 constexpr std::array kFormats{
-    Format{"raw", raw::open, raw::create, ""},         Format{"qcow2", qcow2::open, qcow2::create, "QFI\xFB", true},
-    Format{"vhd", vhd::open, vhd::create, "conectix"}, Format{"vhdx", vhdx::open, vhdx::create, "vhdxfile"},
-    Format{"vmdk", vmdk::open, vmdk::create, "KDMV"},  Format{"luks", luks::open, luks::create, luks::kMagic, true},
+    Format{"raw", raw::open, raw::create},    Format{"qcow2", qcow2::open, qcow2::create, true},
+    Format{"vhd", vhd::open, vhd::create},    Format{"vhdx", vhdx::open, vhdx::create},
+    Format{"vmdk", vmdk::open, vmdk::create}, Format{"luks", luks::open, luks::create, true},
 };
 
-constexpr size_t kMagicSize = 16;
+struct Beginning {
+  std::string_view bytes, format;
+};
+// A VMDK file is a text, a sparse extent, or an extent of ESX: COWD, or seSparse with its 64-bit little-endian magic.
+constexpr std::array kBeginnings{
+    Beginning{"QFI\xFB", "qcow2"},
+    Beginning{"conectix", "vhd"},
+    Beginning{"vhdxfile", "vhdx"},
+    Beginning{luks::kMagic, "luks"},
+    Beginning{"# Disk DescriptorFile", "vmdk"},
+    Beginning{"KDMV", "vmdk"},
+    Beginning{"COWD", "vmdk"},
+    Beginning{std::string_view("\xBE\xBA\xFE\xCA\0\0\0\0", 8), "vmdk"},
+};
 
-const Format& format_like(const std::array<uint8_t, kMagicSize>& begin) {
-  for (const Format& format : kFormats) {
-    if (format.magic.empty()) continue;
-    if (std::memcmp(begin.data(), format.magic.data(), format.magic.size()) == 0) return format;
+constexpr size_t kProbedBytes = 512;
+
+// By the first bytes of a file and, as a fixed VHD begins with its guest's, by its last ones. read(offset, bytes) fills
+// what is not there with zeroes.
+template <typename Read>
+Result<std::string_view> format_like(uint64_t size, Read read) {
+  std::array<uint8_t, kProbedBytes> bytes{};
+  TRY(read(0, bytes));
+  for (const Beginning& one : kBeginnings) {
+    if (std::memcmp(bytes.data(), one.bytes.data(), one.bytes.size()) == 0) return one.format;
   }
-  return kFormats[0];
+  if (size <= bytes.size()) return "raw";
+  const uint64_t end = size - bytes.size();
+  TRY(read(end, bytes));
+  return vhd::is_footer_of_fixed(bytes, end) ? "vhd" : "raw";
+}
+
+Result<std::string_view> format_like(Store& store) {
+  return format_like(TRY(store.size()),
+                     [&](uint64_t offset, MutableByteSpan bytes) { return store.read_all(offset, bytes); });
 }
 
 Result<std::unique_ptr<Store>> open_place(const std::string& path, Access access, HostCache cache) {
@@ -94,12 +121,7 @@ Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::st
 
 Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access access, Unlock unlock) {
   auto store = TRY(open_place(path, access, HostCache::kUsed));
-  std::array<uint8_t, kMagicSize> begin{};
-  TRY(store->read_all(0, begin));
-  const Format* format = &format_like(begin);
-  // A fixed VHD begins with its guest's bytes; what names it is the user's name for the file.
-  const bool fixed_vhd = format->magic.empty() && path.ends_with(".vhd") && TRY(vhd::ends_with_footer(*store));
-  if (fixed_vhd) format = TRY(find_format("vhd"));
+  const Format* const format = TRY(find_format(TRY(format_like(*store))));
   ImageOpener opener = ImageOpener::of_nothing();
   opener.use_key(unlock);
   return with_use_of_key(TRY(format->open(std::move(store), access, opener)), path, unlock);
@@ -107,15 +129,14 @@ Result<std::unique_ptr<Image>> open_probed_image(const std::string& path, Access
 
 // Without a lock: it may be in use, which whoever opens it for real finds out.
 Result<std::string_view> probe_format(const std::string& path) {
-  std::array<uint8_t, kMagicSize> begin{};
-  if (nbd::is_uri(path)) {
-    TRY(TRY(open_place(path, Access::kReadOnly, HostCache::kUsed))->read_all(0, begin));
-    return format_like(begin).name;
-  }
+  if (nbd::is_uri(path)) return format_like(*TRY(open_place(path, Access::kReadOnly, HostCache::kUsed)));
   const Fd file = TRY(open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-  // What cannot be read begins like nothing.
-  if (::pread(file.get(), begin.data(), begin.size(), 0) < 0) begin.fill(0);
-  return format_like(begin).name;
+  // What cannot be read is like nothing.
+  const off_t size = ::lseek(file.get(), 0, SEEK_END);
+  return format_like(size < 0 ? 0 : static_cast<uint64_t>(size), [&](uint64_t offset, MutableByteSpan bytes) {
+    if (::pread(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset)) < 0) bytes[0] = 0;
+    return Result<>();
+  });
 }
 
 Result<DiskKey*> ImageOpener::key_for(const std::string& image) const {

@@ -13,7 +13,7 @@ using AtaCommand = spec::ahci::Command;
 
 namespace {
 
-constexpr uint64_t kSectorSize = 512;
+constexpr uint64_t kSectorSize = Controller::kSectorSize;
 
 uint64_t lba48(const HostFis& fis) {
   uint64_t lba = 0;

@@ -44,6 +44,8 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   static constexpr uint8_t kBar = 5;
   static constexpr uint64_t kBarSize = 0x2000;
   static constexpr unsigned kSlotCount = spec::ahci::kSlotCount;
+  // Of a disk's sector; disks with others are not for this adapter.
+  static constexpr uint64_t kSectorSize = 512;
   // Bytes that one discard of the disk takes at most; longer ranges go piece by piece.
   static constexpr uint64_t kDiscardPiece = 1ull << 30;
   // Blocks of 512 bytes with trim ranges that one command has.

@@ -43,7 +43,7 @@ struct DiskConfig {
   static constexpr uint16_t kMostQueues = 16;
 
   std::string path;
-  // Empty: luks with a secret; else raw, unless the file begins like an image of another format.
+  // Empty: luks with a secret; else raw, unless the file looks like an image of another format.
   std::string format;
   std::string secret;  // the file with the secret of an encrypted disk; empty: it is not encrypted
   DiskCache cache = DiskCache::kWriteback;

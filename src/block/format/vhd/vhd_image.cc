@@ -138,13 +138,9 @@ Result<> create(Store& store, const CreateOptions& options) {
   return store.flush_all();
 }
 
-Result<bool> ends_with_footer(Store& store) {
-  const uint64_t file_size = TRY(store.size());
-  if (file_size < kSector) return false;
-  std::vector<uint8_t> bytes(kSector);
-  TRY(store.read_all(file_size - kSector, bytes));
-  const auto footer = parse_footer(bytes, store.name(), file_size - kSector);
-  return footer && *footer;
+bool is_footer_of_fixed(ByteSpan bytes, uint64_t offset) {
+  const auto footer = parse_footer(bytes, "", offset);
+  return footer && *footer && (*footer)->type == DiskType::kFixed && (*footer)->disk_size() <= offset;
 }
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener) {

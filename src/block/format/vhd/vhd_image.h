@@ -9,6 +9,7 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
 // Settings: subformat (fixed, dynamic; with a backing file it is differencing), block_size (of dynamic ones).
 Result<> create(Store& store, const CreateOptions& options);
 
-[[nodiscard]] Result<bool> ends_with_footer(Store& store);
+// Whether 512 bytes that stand at an offset of a file, and end it, make what is before them a fixed disk.
+[[nodiscard]] bool is_footer_of_fixed(ByteSpan bytes, uint64_t offset);
 
 }  // namespace bulkhead::block::vhd
