@@ -50,6 +50,8 @@ class Store {
   // Gives the storage back; the range reads as zeroes afterwards. kUnsupported when it cannot.
   [[nodiscard]] virtual Status punch(uint64_t offset, uint64_t size) = 0;
   [[nodiscard]] virtual Status truncate(uint64_t size) = 0;
+  // Whether what nobody has written reads as zeroes: not where the store was there before, as on a block device.
+  [[nodiscard]] virtual bool starts_as_zeroes() const { return true; }
   // The run that begins at offset, which lies below size().
   [[nodiscard]] virtual StoreExtent extent(uint64_t offset) = 0;
 

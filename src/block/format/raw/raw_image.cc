@@ -26,6 +26,7 @@ class RawImage final : public Image {
   }
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override { return window_.discard(offset, size); }
   [[nodiscard]] Status flush() override { return window_.flush(); }
+  [[nodiscard]] bool starts_as_zeroes() const override { return store_->starts_as_zeroes(); }
   [[nodiscard]] Result<Extent> map(uint64_t offset) override { return window_.map(offset); }
   [[nodiscard]] Result<CheckReport> check(Repair) override {
     return fail("check '{}': a raw image has nothing that could be checked", store_->name());
@@ -83,7 +84,7 @@ Result<> create(Store& store, const CreateOptions& options) {
   if (!options.settings.empty()) return fail("option '{}': unknown to raw", options.settings.begin()->first);
   if (!options.backing_name.empty()) return fail("a raw image cannot have a backing file");
   if (store.truncate(options.size) != Status::kOk) return fail("resize '{}' to {} bytes", store.name(), options.size);
-  return {};
+  return store.flush_all();
 }
 
 }  // namespace bulkhead::block::raw

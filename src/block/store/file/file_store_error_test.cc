@@ -2,6 +2,7 @@
 // replaced for this test program, because no file of an ordinary user fails on demand.
 #include "block/store/file/file_store.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -20,7 +21,7 @@
 namespace {
 
 // What the next calls of each kind fail with; 0 lets them through to the kernel.
-int write_error = 0, read_error = 0, sync_error = 0;
+int write_error = 0, read_error = 0, sync_error = 0, punch_error = 0;
 std::function<int()> sync_answer;  // instead, what a sync does and returns as errno
 int interruptions = 0;             // calls that a signal is to interrupt before they are let through
 
@@ -40,9 +41,30 @@ long transfer(long number, int error, int fd, const iovec* pieces, int count, of
   return ::syscall(number, fd, pieces, count, offset, 0);
 }
 
+ssize_t transfer(long number, int error, int fd, const void* bytes, size_t size, off_t offset) {
+  if (const int refused = refusal(error); refused != 0) {
+    errno = refused;
+    return -1;
+  }
+  return ::syscall(number, fd, bytes, size, offset);
+}
+
 }  // namespace
 
 extern "C" {
+ssize_t pread(int fd, void* bytes, size_t size, off_t offset) {
+  return transfer(SYS_pread64, read_error, fd, bytes, size, offset);
+}
+ssize_t pwrite(int fd, const void* bytes, size_t size, off_t offset) {
+  return transfer(SYS_pwrite64, write_error, fd, bytes, size, offset);
+}
+int fallocate(int fd, int mode, off_t offset, off_t size) {
+  if (punch_error != 0) {
+    errno = punch_error;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fallocate, fd, mode, offset, size));
+}
 ssize_t preadv(int fd, const iovec* pieces, int count, off_t offset) {
   return transfer(SYS_preadv, read_error, fd, pieces, count, offset);
 }
@@ -68,7 +90,7 @@ namespace {
 class FileStoreErrors : public testing::Test {
  protected:
   FileStoreErrors() {
-    write_error = read_error = sync_error = interruptions = 0;
+    write_error = read_error = sync_error = punch_error = interruptions = 0;
     std::string pattern = testing::TempDir() + "file-store-errors-XXXXXX";
     const Fd file(::mkstemp(pattern.data()));
     path_ = pattern;
@@ -76,7 +98,7 @@ class FileStoreErrors : public testing::Test {
     store_ = open();
   }
   ~FileStoreErrors() override {
-    write_error = read_error = sync_error = interruptions = 0;
+    write_error = read_error = sync_error = punch_error = interruptions = 0;
     store_.reset();
     ::unlink(path_.c_str());
   }
@@ -155,6 +177,41 @@ TEST_F(FileStoreErrors, AnImagesFileIsSyncedUnlessTheCacheIsTrusted) {
     EXPECT_EQ(PlainFile::open(path_, Access::kReadWrite, cache).value()->flush(), Status::kLost);
   }
   EXPECT_EQ(PlainFile::open(path_, Access::kReadWrite, HostCache::kTrusted).value()->flush(), Status::kOk);
+}
+
+TEST_F(FileStoreErrors, AnImagesFileTellsTheOperatorWhatTheHostRefused) {
+  store_.reset();
+  const auto file = PlainFile::open(path_, Access::kReadWrite).value();
+  const auto line_of = [&](auto call) {
+    testing::internal::CaptureStderr();
+    const Status status = call();
+    return std::pair(status, testing::internal::GetCapturedStderr());
+  };
+  write_error = read_error = sync_error = EIO;
+  for (const auto& [told, operation, expected] :
+       {std::tuple(line_of([&] { return file->read(1024, bytes_); }), "read at byte 1024", Status::kIoError),
+        std::tuple(line_of([&] { return file->write(4096, bytes_); }), "write at byte 4096", Status::kIoError),
+        std::tuple(line_of([&] { return file->flush(); }), "flush at byte 0", Status::kLost)}) {
+    EXPECT_EQ(told.first, expected);
+    for (const std::string& part : {path_, std::string(operation), std::string("Input/output error")}) {
+      EXPECT_NE(told.second.find(part), std::string::npos) << told.second;
+    }
+  }
+  // A host that fails all the time does not fill the log.
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(file->write(0, bytes_), Status::kIoError);
+  EXPECT_LT(std::ranges::count(testing::internal::GetCapturedStderr(), '\n'), 30);
+}
+
+TEST_F(FileStoreErrors, AFileThatCannotBePunchedSaysSoHoweverTheHostPutsIt) {
+  store_.reset();
+  const auto file = PlainFile::open(path_, Access::kReadWrite).value();
+  for (const int error : {EOPNOTSUPP, ENOSYS, EINVAL, ENODEV}) {
+    punch_error = error;
+    EXPECT_EQ(file->punch(0, 4096), Status::kUnsupported);
+  }
+  punch_error = EIO;
+  EXPECT_EQ(file->punch(0, 4096), Status::kIoError);
 }
 
 // The kernel tells of lost pages once; a flush that runs beside the one that is told must not succeed.

@@ -17,7 +17,8 @@ Status status_of(int error) {
 }
 
 int flags_of(Access access) {
-  return (access == Access::kReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+  // Not blocking: opening a FIFO by mistake must not hang.
+  return (access == Access::kReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 }
 
 }  // namespace
@@ -37,7 +38,8 @@ Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Ac
   }
   DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));
   auto made = std::unique_ptr<PlainFile>(new PlainFile(std::move(path), std::move(file), std::move(direct)));
-  if (cache == HostCache::kTrusted) {
+  made->is_device_ = S_ISBLK(status.st_mode);
+  if (cache == HostCache::kTrusted && !made->is_device_) {
     made->syncs_ = false;
     if (access != Access::kReadOnly) made->two_ways_ = TwoWays::open(made->file_.get(), made->path_);
   }
@@ -79,7 +81,7 @@ Status PlainFile::read(uint64_t offset, MutableByteSpan bytes) {
   while (!bytes.empty()) {
     const ssize_t count = ::pread(way_for(offset, bytes), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return status_of(errno);
+    if (count < 0) return failed("read", offset, errno);
     if (count == 0) {
       std::ranges::fill(bytes, uint8_t{0});
       return Status::kOk;
@@ -98,7 +100,7 @@ Status PlainFile::write(uint64_t offset, ByteSpan bytes) {
   while (!bytes.empty()) {
     const ssize_t count = ::pwrite(way_for(offset, bytes), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return count < 0 ? status_of(errno) : Status::kIoError;
+    if (count <= 0) return failed("write", offset, count < 0 ? errno : EIO);
     bytes = bytes.subspan(static_cast<size_t>(count));
     offset += static_cast<uint64_t>(count);
   }
@@ -114,8 +116,10 @@ Status PlainFile::flush() {
   do {
     result = ::fdatasync(file_.get());
   } while (result != 0 && errno == EINTR);
-  flush_failed_ = result != 0;
-  return flush_failed_ ? Status::kLost : Status::kOk;
+  if (result == 0) return Status::kOk;
+  flush_failed_ = true;
+  (void)failed("flush", 0, errno);
+  return Status::kLost;
 }
 
 Status PlainFile::punch(uint64_t offset, uint64_t size) {
@@ -126,12 +130,19 @@ Status PlainFile::punch(uint64_t offset, uint64_t size) {
                          static_cast<off_t>(size));
   } while (result != 0 && errno == EINTR);
   if (result == 0) return Status::kOk;
-  return errno == EOPNOTSUPP || errno == ENOSYS ? Status::kUnsupported : status_of(errno);
+  // As FileStore's is_unsupported().
+  if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL || errno == ENODEV) return Status::kUnsupported;
+  return failed("punch", offset, errno);
 }
 
 Status PlainFile::truncate(uint64_t size) {
-  if (two_ways_) return two_ways_->truncate(size);
-  return ::ftruncate(file_.get(), static_cast<off_t>(size)) == 0 ? Status::kOk : status_of(errno);
+  int error = 0;
+  if (two_ways_) {
+    error = two_ways_->truncate(size);
+  } else if (::ftruncate(file_.get(), static_cast<off_t>(size)) != 0) {
+    error = errno;
+  }
+  return error == 0 ? Status::kOk : failed("truncate", size, error);
 }
 
 StoreExtent PlainFile::extent(uint64_t offset) {
@@ -142,6 +153,14 @@ StoreExtent PlainFile::extent(uint64_t offset) {
   if (data > from) return {.size = static_cast<uint64_t>(data - from), .hole = true};
   const off_t hole = ::lseek(file_.get(), from, SEEK_HOLE);
   return {.size = (hole < 0 ? end : static_cast<uint64_t>(hole)) - offset};
+}
+
+Status PlainFile::failed(std::string_view operation, uint64_t offset, int error) {
+  if (error_limit_.allow()) {
+    log::error("file '{}': {} at byte {}: {} ({} errors so far)", path_, operation, offset,
+               std::generic_category().message(error), error_limit_.count());
+  }
+  return status_of(error);
 }
 
 }  // namespace bulkhead::block

@@ -1,5 +1,6 @@
-// A host file as a Store: what image formats stand on. Locked against a second opening for as long as it is open. It
-// never reports a flush as done after one has failed, because the kernel forgets the pages that it could not write.
+// A host file as a Store: what image formats stand on. Locked against a second opening for as long as it is open. What
+// the host refuses is logged with the host's offset and reason. It never reports a flush as done after one has failed,
+// because the kernel forgets the pages that it could not write.
 #pragma once
 
 #include <memory>
@@ -7,6 +8,7 @@
 #include "block/store/file/direct_access.h"
 #include "block/store/file/two_ways.h"
 #include "block/store/store.h"
+#include "support/log.h"
 #include "support/os/fd.h"
 #include "support/os/mutex.h"
 
@@ -30,11 +32,13 @@ class PlainFile final : public Store {
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status truncate(uint64_t size) override;
+  [[nodiscard]] bool starts_as_zeroes() const override { return !is_device_; }
   [[nodiscard]] StoreExtent extent(uint64_t offset) override;
 
  private:
   PlainFile(std::string path, Fd file, DirectAccess direct)
       : path_(std::move(path)), file_(std::move(file)), direct_(std::move(direct)) {}
+  [[nodiscard]] Status failed(std::string_view operation, uint64_t offset, int error);
   static Result<std::unique_ptr<PlainFile>> lock(std::string path, Fd file, Access access, HostCache cache);
   [[nodiscard]] int way_for(uint64_t offset, ByteSpan bytes) const {
     return direct_.fits(offset, bytes) ? direct_.fd() : file_.get();
@@ -43,8 +47,10 @@ class PlainFile final : public Store {
   const std::string path_;
   const Fd file_;
   const DirectAccess direct_;
+  bool is_device_ = false;             // a block device
   bool syncs_ = true;                  // false: a flush does nothing
   std::unique_ptr<TwoWays> two_ways_;  // for a new file that is not synced
+  log::RateLimit error_limit_;
   Mutex flush_mutex_;
   bool flush_failed_ GUARDED_BY(flush_mutex_) = false;
 };

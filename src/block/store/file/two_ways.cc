@@ -128,13 +128,11 @@ bool TwoWays::make_room(uint64_t end) {
   return true;
 }
 
-Status TwoWays::truncate(uint64_t size) {
+int TwoWays::truncate(uint64_t size) {
   const LockGuard lock(size_mutex_);
-  if (::ftruncate(file_, static_cast<off_t>(size)) != 0) {
-    return errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? Status::kNoSpace : Status::kIoError;
-  }
+  if (::ftruncate(file_, static_cast<off_t>(size)) != 0) return errno;
   used_ = made_ = size;
-  return Status::kOk;
+  return 0;
 }
 
 }  // namespace bulkhead::block

@@ -29,7 +29,8 @@ class TwoWays {
   // What is in use of the file. note_end() stands before every write of the ordinary way.
   [[nodiscard]] uint64_t size() const;
   void note_end(uint64_t end);
-  [[nodiscard]] Status truncate(uint64_t size);
+  // The host's error, or 0.
+  [[nodiscard]] int truncate(uint64_t size);
 
  private:
   TwoWays(int file, DirectAccess direct, uint64_t size)

@@ -35,6 +35,7 @@ class NbdStore final : public Store {
   [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override;
   // Only to the size that it has.
   [[nodiscard]] Status truncate(uint64_t size) override;
+  [[nodiscard]] bool starts_as_zeroes() const override { return false; }
   [[nodiscard]] StoreExtent extent(uint64_t offset) override;
 
  private:
