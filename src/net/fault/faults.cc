@@ -1,6 +1,7 @@
 #include "net/fault/faults.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace bulkhead::net::fault {
 namespace {
@@ -19,6 +20,14 @@ Result<> check_faults(const FaultConfig& config) {
     return fail("delay and jitter: at most {} s each", FaultConfig::kMostDelay_ns / kSecond_ns);
   }
   return {};
+}
+
+void Faults::set_config(const FaultConfig& config) {
+  const auto line = [](const FaultConfig& of) {
+    return std::tuple(of.delay_ns, of.jitter_ns, of.rate_bytes_a_second);
+  };
+  if (line(config) != line(config_)) line_free_ns_ = latest_ns_ = 0;
+  config_ = config;
 }
 
 uint64_t Faults::arrival_ns(size_t size, uint64_t now_ns) {

@@ -145,6 +145,26 @@ TEST(Faults, CutAndHealWhileRunning) {
   EXPECT_TRUE(faults.receive(0).empty());
 }
 
+TEST(Faults, HealWhenDelayOrRateAreTakenAway) {
+  Faults slow({.delay_ns = 30'000 * kMillisecond}, 7);
+  slow.send(numbered(1), 0);
+  slow.set_config({});
+  slow.send(numbered(2), 0);
+  EXPECT_EQ(slow.receive(0), numbered(2));
+  EXPECT_EQ(slow.next_ns(), 30'000 * kMillisecond);
+  Faults narrow({.rate_bytes_a_second = 10}, 7);
+  narrow.send(numbered(1), 0);
+  narrow.set_config({.rate_bytes_a_second = 1'000'000'000});
+  narrow.send(numbered(2), 0);
+  EXPECT_LE(narrow.next_ns(), kMillisecond);
+  // Another fault changes nothing of the order.
+  Faults other({.delay_ns = 10 * kMillisecond}, 7);
+  other.send(numbered(1), 0);
+  other.set_config({.delay_ns = 10 * kMillisecond, .duplicated = FaultConfig::kAlways});
+  other.send(numbered(2), 0);
+  EXPECT_EQ(other.receive(10 * kMillisecond), numbered(1));
+}
+
 TEST(Faults, RefuseWhatIsNoShareOrTooLong) {
   EXPECT_TRUE(check_faults({.lost = FaultConfig::kAlways}));
   EXPECT_FALSE(check_faults({.lost = FaultConfig::kAlways + 1}));
