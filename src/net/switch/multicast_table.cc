@@ -38,16 +38,29 @@ std::optional<uint64_t> key_of(uint16_t vlan, ByteSpan address) {
 
 }  // namespace
 
-void MulticastTable::learn(uint16_t vlan, PortId port, bool may_query, const frame::Headers& headers, ByteSpan frame,
+bool MulticastTable::learn(uint16_t vlan, PortId port, bool may_query, const frame::Headers& headers, ByteSpan frame,
                            uint64_t now_ns) {
-  if (headers.fault != frame::Fault::kNone || !headers.ip || headers.ip->fragment) return;
+  if (headers.fault != frame::Fault::kNone || !headers.ip || headers.ip->fragment) return false;
   const frame::Ip& ip = *headers.ip;
   const ByteSpan message = frame.subspan(ip.payload_offset, ip.payload_size);
   // Of this link, or it has been passed on by a router.
-  if (message.size() < kMessageHeader || ip.hop_limit != 1) return;
+  if (message.size() < kMessageHeader || ip.hop_limit != 1) return false;
   const bool is_ipv4 = ip.source.family == frame::Family::kIpv4;
-  if (is_ipv4 && ip.protocol == frame::kProtocolIgmp) learn_igmp(vlan, port, may_query, ip, message, now_ns);
-  if (!is_ipv4 && headers.icmp) learn_mld(vlan, port, may_query, ip, message, now_ns);
+  const uint8_t type = message[0];
+  if (is_ipv4 && ip.protocol == frame::kProtocolIgmp) {
+    learn_igmp(vlan, port, may_query, ip, message, now_ns);
+    return type == kIgmpReport1 || type == kIgmpReport2 || type == kIgmpReport3 || type == kIgmpLeave;
+  }
+  if (is_ipv4 || !headers.icmp) return false;
+  learn_mld(vlan, port, may_query, ip, message, now_ns);
+  return type == kMldReport1 || type == kMldReport2 || type == kMldDone;
+}
+
+bool MulticastTable::is_router(uint16_t vlan, PortId port, uint64_t now_ns) const {
+  const auto asks = queriers_.find(vlan);
+  if (asks == queriers_.end()) return false;
+  const auto router = asks->second.routers.find(port);
+  return router != asks->second.routers.end() && router->second > now_ns;
 }
 
 void MulticastTable::learn_igmp(uint16_t vlan, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message,

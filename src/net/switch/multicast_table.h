@@ -25,13 +25,16 @@ class MulticastTable {
   static constexpr uint64_t kLastMember_ns = 2'000'000'000;
 
   // Whether a port that may serve the network sent it decides whether its questions count.
-  void learn(uint16_t vlan, PortId port, bool may_query, const frame::Headers& headers, ByteSpan frame,
+  // Returns whether it is for routers alone: what one member says another would not say again (RFC 4541 2.1.1 1).
+  bool learn(uint16_t vlan, PortId port, bool may_query, const frame::Headers& headers, ByteSpan frame,
              uint64_t now_ns);
   void forget_port(PortId port);
 
   // Whether frames for the group go to chosen ports only; those say wants().
   [[nodiscard]] bool is_known(uint16_t vlan, const frame::MacAddress& group, uint64_t now_ns) const;
   [[nodiscard]] bool wants(uint16_t vlan, const frame::MacAddress& group, PortId port, uint64_t now_ns) const;
+  [[nodiscard]] bool has_router(uint16_t vlan, uint64_t now_ns) const { return querier(vlan, now_ns) != nullptr; }
+  [[nodiscard]] bool is_router(uint16_t vlan, PortId port, uint64_t now_ns) const;
   [[nodiscard]] size_t size() const { return size_; }
 
  private:

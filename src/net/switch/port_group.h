@@ -38,7 +38,8 @@ struct GroupPolicy {
 
   // Sending from another MAC address than the port's own.
   Permission forged_mac = Permission::kDeny;
-  // Sending from other IP addresses than the port's own, in IP, ARP and neighbour discovery, when the port has any.
+  // Sending from other IP addresses than the port's own, in IP, ARP and neighbour discovery; where the port has none,
+  // from those of other ports.
   Permission forged_address = Permission::kDeny;
   // Answering as a DHCP server or an IPv6 router.
   Permission network_services = Permission::kDeny;

@@ -11,7 +11,7 @@ namespace {
 using frame::kTypeServiceVlan, frame::kTypeVlan, frame::kVlanTagSize;
 
 constexpr size_t kAddressesSize = 2 * frame::MacAddress::kSize;
-constexpr uint8_t kNeighbourAdvertisement = 136, kRouterAdvertisement = 134;
+constexpr uint8_t kNeighbourSolicitation = 135, kNeighbourAdvertisement = 136, kRouterAdvertisement = 134;
 
 // 01:80:C2:00:00:00 to :0F are for the neighbour on the wire and no bridge forwards them (IEEE 802.1Q 8.6.3).
 bool is_reserved(const frame::MacAddress& address) {
@@ -27,6 +27,17 @@ RateLimit byte_limit(uint64_t rate) {
 }
 RateLimit frame_limit(uint64_t rate) {
   return {rate, rate};
+}
+
+bool is_link_local(const frame::IpAddress& address) {
+  return address.family == frame::Family::kIpv6 && address.bytes[0] == 0xFE && (address.bytes[1] & 0xC0) == 0x80;
+}
+
+// The card whose address is in a link-local one (RFC 4291, appendix A).
+std::optional<frame::MacAddress> card_of(const frame::IpAddress& address) {
+  const auto& bytes = address.bytes;
+  if (!is_link_local(address) || bytes[11] != 0xFF || bytes[12] != 0xFE) return std::nullopt;
+  return frame::MacAddress{{static_cast<uint8_t>(bytes[8] ^ 2), bytes[9], bytes[10], bytes[13], bytes[14], bytes[15]}};
 }
 
 bool is_known_address(const PortConfig& config, const frame::IpAddress& address) {
@@ -116,6 +127,7 @@ Result<PortId> VirtualSwitch::add_port(PortConfig config) {
   const auto id = static_cast<PortId>(free - ports_.begin());
   const GroupPolicy& policy = groups_[config.group].policy;
   if (config.mac) assigned_[*config.mac] = id;
+  for (const frame::IpAddress& address : config.ip_addresses) owners_[address].push_back(id);
   const bool overhears = config.promiscuous && policy.promiscuous == Permission::kAllow;
   if (overhears) ++overhearing_count_;
   *free = std::make_unique<Port>(Port{.config = std::move(config),
@@ -132,6 +144,11 @@ void VirtualSwitch::remove_port(PortId id) {
   if (gone == nullptr) return;
   if (mirror_target_ == id) clear_mirror();
   if (gone->config.mac) assigned_.erase(*gone->config.mac);
+  for (const frame::IpAddress& address : gone->config.ip_addresses) {
+    std::vector<PortId>& owners = owners_[address];
+    std::erase(owners, id);
+    if (owners.empty()) owners_.erase(address);
+  }
   if (gone->overhears) --overhearing_count_;
   addresses_.forget_port(id);
   multicast_.forget_port(id);
@@ -207,7 +224,7 @@ std::optional<Drop> VirtualSwitch::guard(const Port& from, const GroupPolicy& po
     return Drop::kForgedMac;
   }
   const bool check_services = policy.network_services == Permission::kDeny;
-  const bool check_addresses = policy.forged_address == Permission::kDeny && !from.config.ip_addresses.empty();
+  const bool check_addresses = policy.forged_address == Permission::kDeny;
   if (!check_services && !check_addresses) return std::nullopt;
   const frame::Headers& headers = headers_of(work);
   if (check_services) {
@@ -221,32 +238,49 @@ std::optional<Drop> VirtualSwitch::guard(const Port& from, const GroupPolicy& po
   return check_addresses ? guard_addresses(from, policy, work) : std::nullopt;
 }
 
+bool VirtualSwitch::is_anothers(const frame::IpAddress& address, const Work& work) const {
+  const auto shares_vlan = [&](PortId owner) {
+    return owner != work.from && carries(groups_[ports_[owner]->config.group].policy, work.vlan);
+  };
+  if (const auto owners = owners_.find(address); owners != owners_.end()) {
+    return std::ranges::find(owners->second, work.from) == owners->second.end() &&
+           std::ranges::any_of(owners->second, shares_vlan);
+  }
+  const auto card = card_of(address);
+  const auto owner = card ? assigned_.find(*card) : assigned_.end();
+  return owner != assigned_.end() && shares_vlan(owner->second);
+}
+
 std::optional<Drop> VirtualSwitch::guard_addresses(const Port& from, const GroupPolicy& policy, Work& work) const {
   const frame::Headers& headers = headers_of(work);
   const bool is_ip =
       headers.type == frame::kTypeArp || headers.type == frame::kTypeIpv4 || headers.type == frame::kTypeIpv6;
+  const bool has_addresses = !from.config.ip_addresses.empty();
   // What cannot be read cannot be believed.
-  if (is_ip && headers.fault != frame::Fault::kNone) return Drop::kForgedAddress;
+  if (is_ip && headers.fault != frame::Fault::kNone && (has_addresses || !headers.ip)) return Drop::kForgedAddress;
+  // 0.0.0.0 and :: ask for an address; IPv6 also has its link-local ones.
+  const auto may_say = [&](const frame::IpAddress& address) {
+    const bool any = !has_addresses || address.is_unspecified() || is_link_local(address);
+    return any ? !is_anothers(address, work) : is_known_address(from.config, address);
+  };
   if (headers.arp) {
-    const bool own_mac = headers.arp->sender_mac == headers.source || policy.forged_mac == Permission::kAllow;
-    const bool own_address = headers.arp->sender.is_unspecified() || is_known_address(from.config, headers.arp->sender);
-    return own_mac && own_address ? std::nullopt : std::optional(Drop::kForgedAddress);
+    const bool own_mac = !has_addresses || headers.arp->sender_mac == headers.source ||
+                         policy.forged_mac == Permission::kAllow;
+    return own_mac && may_say(headers.arp->sender) ? std::nullopt : std::optional(Drop::kForgedAddress);
   }
   if (!headers.ip) return std::nullopt;
-  // 0.0.0.0 and :: ask for an address; IPv6 also has its link-local ones.
   const frame::IpAddress& source = headers.ip->source;
-  const bool link_local =
-      source.family == frame::Family::kIpv6 && source.bytes[0] == 0xFE && (source.bytes[1] & 0xC0) == 0x80;
-  if (!source.is_unspecified() && !link_local && !is_known_address(from.config, source)) return Drop::kForgedAddress;
-  const bool advertises =
-      headers.icmp && source.family == frame::Family::kIpv6 && headers.icmp->type == kNeighbourAdvertisement;
-  if (!advertises) return std::nullopt;
-  // The target stands behind the header and four reserved bytes (RFC 4861 4.4).
+  if (!may_say(source)) return Drop::kForgedAddress;
+  if (!headers.icmp || source.family != frame::Family::kIpv6) return std::nullopt;
+  const bool advertises = headers.icmp->type == kNeighbourAdvertisement;
+  // From no address: whoever asks wants to have it.
+  const bool claims = headers.icmp->type == kNeighbourSolicitation && source.is_unspecified();
+  if (!advertises && !claims) return std::nullopt;
+  // The target stands behind the header and four reserved bytes (RFC 4861 4.3, 4.4).
   if (headers.transport_payload_size < 16) return Drop::kForgedAddress;
   const frame::IpAddress target = frame::IpAddress::v6(work.frame.subspan(headers.transport_payload_offset, 16));
-  const bool target_link_local = target.bytes[0] == 0xFE && (target.bytes[1] & 0xC0) == 0x80;
-  return target_link_local || is_known_address(from.config, target) ? std::nullopt
-                                                                    : std::optional(Drop::kForgedAddress);
+  const bool may = advertises ? may_say(target) : !is_anothers(target, work);
+  return may ? std::nullopt : std::optional(Drop::kForgedAddress);
 }
 
 // A frame that is to be cut counts as what it will be.
@@ -304,20 +338,26 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
   if (learned == MacTable::Learned::kMoved) ++source->counters.moved_addresses;
 
   if (!destination) {
+    work.is_flooded = !work.ethernet.destination.is_group();
     ++source->counters.flooded_frames;
     ++group.counters.flooded_frames;
   }
   // First: what a filter remembers of a flow is about the port that it is for.
-  if (destination && *destination != from) send(*destination, work);
+  if (destination && *destination != from) {
+    const auto closed = why_closed(*ports_[*destination], work);
+    closed ? count_drop(*source, *closed) : send(*destination, work);
+  }
   if (destination && overhearing_count_ == 0) return;
-  bool to_members = false;
+  bool to_members = false, to_routers = false;
   if (work.ethernet.destination.is_group() && !work.ethernet.destination.is_broadcast()) {
     const bool may_query = group.policy.network_services == Permission::kAllow;
-    multicast_.learn(work.vlan, from, may_query, headers_of(work), frame, now_ns);
+    const bool is_report = multicast_.learn(work.vlan, from, may_query, headers_of(work), frame, now_ns);
+    to_routers = is_report && multicast_.has_router(work.vlan, now_ns);
     to_members = multicast_.is_known(work.vlan, work.ethernet.destination, now_ns);
   }
   for (PortId to = 0; to < ports_.size(); ++to) {
     if (ports_[to] == nullptr || to == from) continue;
+    if (to_routers && !ports_[to]->overhears && !multicast_.is_router(work.vlan, to, now_ns)) continue;
     if (to_members && !ports_[to]->overhears && !multicast_.wants(work.vlan, work.ethernet.destination, to, now_ns))
       continue;
     if (destination ? ports_[to]->overhears && *destination != to : true) send(to, work);
@@ -326,18 +366,25 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
 
 // ---- Out of the switch ----
 
+std::optional<Drop> VirtualSwitch::why_closed(const Port& target, const Work& work) {
+  if (target.is_mirror) return Drop::kMirrorPort;
+  if (target.paused_until_ns > work.now_ns) return Drop::kLoop;
+  return carries(group_of(target).policy, work.vlan) ? std::nullopt : std::optional(Drop::kVlan);
+}
+
 void VirtualSwitch::send(PortId to, Work& work) {
   Port& target = *ports_[to];
   Port& source = *ports_[work.from];
   const GroupPolicy& policy = group_of(target).policy;
-  if (target.is_mirror || target.paused_until_ns > work.now_ns || !carries(policy, work.vlan)) return;
+  if (why_closed(target, work)) return;
   const bool apart = target.config.group == source.config.group && policy.within_group == Permission::kDeny;
   const bool passes = !apart && (filter_ == nullptr || filter_->lets_through({.from = work.from,
                                                                               .to = to,
                                                                               .vlan = work.vlan,
                                                                               .frame = work.frame,
                                                                               .headers = headers_of(work),
-                                                                              .now_ns = work.now_ns}));
+                                                                              .now_ns = work.now_ns,
+                                                                              .is_flooded = work.is_flooded}));
   if (!passes) return count_drop(source, Drop::kFilter);
   const ByteSpan inner = work.frame.subspan(work.inner_offset);
   const bool with_tag = policy.mode == VlanMode::kTrunk && policy.native_vlan != work.vlan;

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -82,6 +83,7 @@ struct Passage {
   ByteSpan frame;
   const frame::Headers& headers;
   uint64_t now_ns;
+  bool is_flooded = false;  // to one card, and nobody knows behind which port it is
 };
 class Filter {
  public:
@@ -151,6 +153,7 @@ class VirtualSwitch {
     uint16_t vlan = 0;
     uint16_t priority_bits = 0;  // of the tag, kept from tagged port to tagged port
     size_t inner_offset = 12;    // of the type field behind the tag that was taken off
+    bool is_flooded = false;
     std::optional<frame::Headers> headers;
   };
 
@@ -162,11 +165,15 @@ class VirtualSwitch {
   [[nodiscard]] std::optional<Drop> classify(const GroupPolicy& policy, Work& work) const;
   [[nodiscard]] std::optional<Drop> guard(const Port& from, const GroupPolicy& policy, Work& work) const;
   [[nodiscard]] std::optional<Drop> guard_addresses(const Port& from, const GroupPolicy& policy, Work& work) const;
+  // Whether an IP address belongs to a card at another port of the VLAN, and not to one at this port too.
+  [[nodiscard]] bool is_anothers(const frame::IpAddress& address, const Work& work) const;
   [[nodiscard]] std::optional<Drop> limit(Port& from, Work& work, bool is_known) const;
   // Whether the frame is one of our probes, which then has done its work.
   [[nodiscard]] bool take_probe(Port& from, const Work& work);
   [[nodiscard]] std::optional<PortId> destination_of(const Work& work) const;
   void count_drop(Port& port, Drop drop);
+  // Why nothing of this goes out there at all.
+  [[nodiscard]] std::optional<Drop> why_closed(const Port& target, const Work& work);
   void send(PortId to, Work& work);
   void mirror(Work& work, const OutputFrame& frame);
   void count_sent(Port& port, size_t size);
@@ -178,6 +185,7 @@ class VirtualSwitch {
   std::vector<std::unique_ptr<Port>> ports_;
   // Addresses that belong to ports: at most one a port.
   std::unordered_map<frame::MacAddress, PortId> assigned_;
+  std::map<frame::IpAddress, std::vector<PortId>> owners_;
   size_t overhearing_count_ = 0;
   std::optional<PortId> mirror_target_;
   Filter* filter_ = nullptr;

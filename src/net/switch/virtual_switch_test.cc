@@ -248,6 +248,99 @@ TEST(VirtualSwitch, DropsForgedIpAddresses) {
   EXPECT_EQ(world.dropped(a, Drop::kForgedAddress), 5u);
 }
 
+// A card that may have any address has none that belongs to another one.
+TEST(VirtualSwitch, ProtectsTheAddressesOfCardsFromThoseWithoutAny) {
+  World world;
+  const GroupId group = world.group({}), other_vlan = world.group({.vlan = 20}),
+                open = world.group({.forged_address = Permission::kAllow}),
+                trunk = world.group({.mode = VlanMode::kTrunk, .allowed_vlans = vlans({1, 20})});
+  const auto address = [](const char* text) { return frame::IpAddress::parse(text).value(); };
+  const PortId plc = world.port(group, {.mac = mac(1), .ip_addresses = {address("10.0.0.1"), address("fd00::1")}});
+  const PortId thief = world.port(group, {.mac = mac(2)}), elsewhere = world.port(other_vlan),
+               allowed = world.port(open), tap = world.port(trunk);
+  const auto ip = [](uint32_t from, const char* source) {
+    return FrameBuilder().ethernet(mac(from), MacAddress::broadcast()).ipv4(source, "10.0.0.9").udp(1, 2).build();
+  };
+  const auto arp = [&](const char* sender) {
+    return FrameBuilder()
+        .ethernet(mac(2), MacAddress::broadcast())
+        .arp({.operation = frame::kArpReply, .sender_mac = mac(2), .sender = address(sender)})
+        .build();
+  };
+  const auto neighbour = [&](uint8_t type, const char* source, const char* target) {
+    return FrameBuilder()
+        .ethernet(mac(2), MacAddress::broadcast())
+        .ipv6(source, "ff02::1")
+        .icmp(type)
+        .payload(ByteSpan(address(target).bytes))
+        .build();
+  };
+  // fe80::ff:fe00:1 has the PLC's MAC address in it.
+  for (const auto& forged :
+       {ip(2, "10.0.0.1"), arp("10.0.0.1"), neighbour(136, "fd00::2", "fd00::1"), neighbour(136, "fd00::1", "fd00::2"),
+        neighbour(135, "::", "fd00::1"), neighbour(136, "fe80::2", "fe80::ff:fe00:1"),
+        FrameBuilder().ethernet(mac(2), mac(1)).ipv6("fe80::ff:fe00:1", "fd00::1").udp(1, 2).build()}) {
+    EXPECT_THAT(world.send(thief, forged), IsEmpty());
+  }
+  EXPECT_EQ(world.dropped(thief, Drop::kForgedAddress), 7u);
+  for (const auto& honest : {ip(2, "10.0.0.2"), arp("10.0.0.2"), arp("0.0.0.0"), neighbour(136, "fd00::2", "fd00::2"),
+                             neighbour(135, "fd00::2", "fd00::1"), neighbour(136, "fe80::2", "fe80::ff:fe00:2")}) {
+    EXPECT_THAT(world.send(thief, honest), UnorderedElementsAre(plc, allowed, tap));
+  }
+  // In a VLAN that the owner is not in, and where the group allows it.
+  EXPECT_THAT(world.send(elsewhere, ip(3, "10.0.0.1")), ElementsAre(tap));
+  EXPECT_THAT(world.send(allowed, ip(4, "10.0.0.1")), UnorderedElementsAre(plc, thief, tap));
+  const auto tagged = [](uint16_t vlan) {
+    return FrameBuilder().ethernet(mac(5), mac(9)).vlan(vlan).ipv4("10.0.0.1", "10.0.0.9").udp(1, 2).build();
+  };
+  EXPECT_THAT(world.send(tap, tagged(1)), IsEmpty());
+  EXPECT_THAT(world.send(tap, tagged(20)), ElementsAre(elsewhere));
+  world.fabric.remove_port(plc);
+  EXPECT_THAT(world.send(thief, ip(2, "10.0.0.1")), UnorderedElementsAre(allowed, tap));
+}
+
+// Who hears that another is a member would not say so itself, and lose its group when it is forgotten.
+TEST(VirtualSwitch, ShowsMembershipsToRoutersAlone) {
+  World world;
+  const GroupId group = world.group({}), routers = world.group({.network_services = Permission::kAllow});
+  const PortId one = world.port(group), other = world.port(group), router = world.port(routers);
+  constexpr MacAddress kGroup{{0x01, 0, 0x5E, 1, 2, 3}};
+  const auto igmp = [&](uint32_t from, std::string_view message) {
+    auto bytes = FrameBuilder()
+                     .ethernet(mac(from), kGroup)
+                     .ipv4("10.0.0.1", "239.1.2.3")
+                     .protocol(frame::kProtocolIgmp)
+                     .payload(message)
+                     .build();
+    // Hop limit 1; the header's checksum goes up by what the byte goes down (64 - 1, RFC 1624).
+    bytes[22] = 1;
+    uint32_t sum = (uint32_t{bytes[24]} << 8 | bytes[25]) + (63u << 8);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    bytes[24] = static_cast<uint8_t>(sum >> 8);
+    bytes[25] = static_cast<uint8_t>(sum);
+    return bytes;
+  };
+  const std::string_view report("\x16\0\0\0\xef\1\2\3", 8), leave("\x17\0\0\0\xef\1\2\3", 8),
+      query("\x11\x64\0\0\0\0\0\0", 8);
+  // Without a router nobody's membership is known, and nothing is lost.
+  EXPECT_THAT(world.send(one, igmp(1, report)), UnorderedElementsAre(other, router));
+  EXPECT_THAT(world.send(router, igmp(9, query)), UnorderedElementsAre(one, other));
+  EXPECT_THAT(world.send(one, igmp(1, report)), ElementsAre(router));
+  EXPECT_THAT(world.send(other, igmp(2, report)), ElementsAre(router));
+  EXPECT_THAT(world.send(other, igmp(2, leave)), ElementsAre(router));
+}
+
+TEST(VirtualSwitch, CountsWhatCannotGoOutWhereItBelongs) {
+  World world;
+  const GroupId here = world.group({}), there = world.group({.vlan = 20});
+  const PortId one = world.port(here, {.mac = mac(1)});
+  world.port(there, {.mac = mac(2)});
+  EXPECT_THAT(world.send(one, from_to(1, 2)), IsEmpty());
+  EXPECT_EQ(world.dropped(one, Drop::kVlan), 1u);
+  EXPECT_THAT(world.send(one, broadcast_from(1)), IsEmpty());
+  EXPECT_EQ(world.dropped(one, Drop::kVlan), 1u);
+}
+
 TEST(VirtualSwitch, LetsNoGuestActAsDhcpServerOrRouter) {
   World world;
   const GroupId guests = world.group({}), services = world.group({.network_services = Permission::kAllow});
