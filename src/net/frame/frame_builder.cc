@@ -64,6 +64,10 @@ FrameBuilder& FrameBuilder::tcp(uint16_t source_port, uint16_t destination_port,
              .window = window};
   return *this;
 }
+FrameBuilder& FrameBuilder::tcp_options(ByteSpan options) {
+  tcp_options_.assign(options.begin(), options.end());
+  return *this;
+}
 FrameBuilder& FrameBuilder::udp(uint16_t source_port, uint16_t destination_port) {
   udp_ = Udp{source_port, destination_port};
   return *this;
@@ -88,9 +92,10 @@ std::vector<uint8_t> FrameBuilder::transport() const {
     append16(out, tcp_->destination_port);
     append32(out, tcp_->sequence);
     append32(out, tcp_->acknowledgement);
-    append16(out, static_cast<uint16_t>(5 << 12 | tcp_->flags));
+    append16(out, static_cast<uint16_t>((5 + tcp_options_.size() / 4) << 12 | tcp_->flags));
     append16(out, tcp_->window);
     append32(out, 0);
+    append(out, tcp_options_);
     checksum_offset = 16;
   } else if (udp_) {
     append16(out, udp_->source_port);

@@ -25,6 +25,8 @@ class FrameBuilder {
   FrameBuilder& protocol(uint8_t protocol);
   FrameBuilder& tcp(uint16_t source_port, uint16_t destination_port, uint8_t flags, uint32_t sequence = 1,
                     uint32_t acknowledgement = 0, uint16_t window = 65535);
+  // Of a size that four divides, at most 40 bytes.
+  FrameBuilder& tcp_options(ByteSpan options);
   FrameBuilder& udp(uint16_t source_port, uint16_t destination_port);
   FrameBuilder& icmp(uint8_t type, uint8_t code = 0, uint16_t identifier = 0);
   FrameBuilder& payload(std::string_view text);
@@ -44,6 +46,7 @@ class FrameBuilder {
   std::optional<Ip> ip_;
   std::optional<uint8_t> protocol_;
   std::optional<Tcp> tcp_;
+  std::vector<uint8_t> tcp_options_;
   std::optional<Udp> udp_;
   std::optional<Icmp> icmp_;
   std::vector<uint8_t> payload_;

@@ -162,7 +162,7 @@ Fault Reader::extension_headers(Ip& ip) {
     // Hop-by-hop options come first or not at all (RFC 8200 4.1).
     const bool misplaced = ip.protocol == kProtocolHopByHop && count != 0;
     if (count == Headers::kMaximumExtensionHeaders || size > bytes.size() || misplaced) return Fault::kExtensionHeaders;
-    ip.has_options = true;
+    ip.has_options |= ip.protocol != kProtocolFragment;
     ip.has_routing_header |= ip.protocol == kProtocolRouting;
     if (ip.protocol == kProtocolFragment) {
       const uint16_t word = load_big16(bytes.data() + 2);

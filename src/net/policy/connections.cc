@@ -38,10 +38,19 @@ bool ConnectionTable::follow_tcp(Connection& connection, const frame::Tcp& tcp, 
   return true;
 }
 
-ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::Headers& headers, uint16_t vlan,
-                                               uint16_t from, uint16_t to, uint64_t now_ns) {
+std::optional<bool> ConnectionTable::is_from_start(const Connection& connection, const Path& path) {
+  const auto is_other_end = [&](uint16_t port, uint16_t zone) {
+    return zone == connection.to_zone && (!connection.to || port == *connection.to);
+  };
+  if (path.from == connection.from && is_other_end(path.to, path.to_zone)) return true;
+  if (path.to == connection.from && is_other_end(path.from, path.from_zone)) return false;
+  return std::nullopt;
+}
+
+ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::Headers& headers, const Path& path,
+                                               uint64_t now_ns) {
   last_inspection_ = nullptr;
-  const auto found = connections_.find(FlowKey::of(flow, vlan));
+  const auto found = connections_.find(FlowKey::of(flow, path.vlan));
   if (found == connections_.end()) return Match::kNone;
   Connection& connection = found->second;
   if (connection.expires_ns <= now_ns) {
@@ -49,10 +58,10 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
     return Match::kNone;
   }
   last_rule_ = connection.rule;
-  const bool from_start = from == connection.from && to == connection.to;
-  const bool from_answer = from == connection.to && to == connection.from;
+  const std::optional<bool> direction = is_from_start(connection, path);
+  if (!direction) return Match::kWrong;
   // Echoes of a flow have one identifier, so that only the ports tell the ends apart; addresses must fit too.
-  if (!from_start && !from_answer) return Match::kWrong;
+  const bool from_start = *direction;
   if ((flow.source == connection.start.source) != from_start && flow.source != flow.destination) return Match::kWrong;
   if (headers.tcp) {
     // The ends begin anew before the old state is gone: for the rules to say.
@@ -71,49 +80,67 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
   } else if (headers.icmp) {
     const bool request = headers.icmp->type == 8 || headers.icmp->type == 128;
     if (request != from_start) return Match::kWrong;
-    if (from_answer) connection.state = State::kOpen;
-  } else if (from_answer) {
+    if (!from_start) connection.state = State::kOpen;
+  } else if (!from_start) {
     connection.state = State::kOpen;
   }
+  if (!from_start) connection.to = path.from;
   connection.expires_ns = now_ns + lifetime_ns(connection);
   last_inspection_ = connection.inspection.get();
   last_from_start_ = from_start;
   return Match::kPart;
 }
 
-bool ConnectionTable::is_open(const Flow& quoted, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns) const {
-  const auto found = connections_.find(FlowKey::of(quoted, vlan));
-  if (found == connections_.end() || found->second.expires_ns <= now_ns) return false;
-  const Connection& connection = found->second;
-  return (connection.from == from && connection.to == to) || (connection.from == to && connection.to == from);
+bool ConnectionTable::is_open(const Flow& flow, const Path& path, uint64_t now_ns) const {
+  const auto found = connections_.find(FlowKey::of(flow, path.vlan));
+  return found != connections_.end() && found->second.expires_ns > now_ns &&
+         is_from_start(found->second, path).has_value();
 }
 
-ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Headers& headers, uint16_t vlan,
-                                              uint16_t from, uint16_t to, uint32_t rule, uint64_t now_ns,
+ConnectionTable::Opened ConnectionTable::pick_up(const Flow& flow, const Path& path, uint32_t rule, uint64_t now_ns) {
+  last_inspection_ = nullptr;
+  if (is_full(path.from)) sweep(now_ns);
+  if (is_full(path.from)) return Opened::kFull;
+  return add(flow, path, rule, State::kOpen, now_ns) == nullptr ? Opened::kNoStart : Opened::kOpened;
+}
+
+bool ConnectionTable::is_full(uint16_t port) {
+  return port_counts_[port] >= limits_.connections_a_port || connections_.size() >= limits_.connection_count;
+}
+
+ConnectionTable::Connection* ConnectionTable::add(const Flow& flow, const Path& path, uint32_t rule, State state,
+                                                  uint64_t now_ns) {
+  const auto [position, is_new] = connections_.try_emplace(
+      FlowKey::of(flow, path.vlan),
+      Connection{.start = flow, .rule = rule, .from = path.from, .to_zone = path.to_zone, .state = state});
+  if (!is_new) return nullptr;
+  if (!path.is_flooded) position->second.to = path.to;
+  position->second.expires_ns = now_ns + lifetime_ns(position->second);
+  ++port_counts_[path.from];
+  return &position->second;
+}
+
+ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Headers& headers, const Path& path,
+                                              uint32_t rule, uint64_t now_ns,
                                               const inspect::ModbusPolicy* inspected_by) {
   last_inspection_ = nullptr;
   if (headers.tcp && (headers.tcp->flags & (kTcpSyn | kTcpAcknowledge | kTcpReset | kTcpFin)) != kTcpSyn)
     return Opened::kNoStart;
   if (headers.icmp && headers.icmp->type != 8 && headers.icmp->type != 128) return Opened::kNoStart;
   if (inspected_by != nullptr && !headers.tcp) return Opened::kNoStart;
-  size_t& count = port_counts_[from];
-  size_t& inspected_count = inspected_counts_[from];
-  const auto is_full = [&] {
-    if (count >= limits_.connections_a_port || connections_.size() >= limits_.connection_count) return true;
-    return inspected_by != nullptr &&
-           (inspected_count >= limits_.inspected_a_port || inspected_ >= limits_.inspected_count);
+  size_t& inspected_count = inspected_counts_[path.from];
+  const auto has_no_room = [&] {
+    return is_full(path.from) || (inspected_by != nullptr && (inspected_count >= limits_.inspected_a_port ||
+                                                              inspected_ >= limits_.inspected_count));
   };
-  if (is_full()) sweep(now_ns);
-  while (inspected_by != nullptr && is_full() && make_room(from)) continue;
-  if (is_full()) return Opened::kFull;
-  const auto [position, is_new] = connections_.try_emplace(
-      FlowKey::of(flow, vlan), Connection{.start = flow, .rule = rule, .from = from, .to = to});
-  if (!is_new) return Opened::kNoStart;
-  position->second.expires_ns = now_ns + lifetime_ns(position->second);
-  ++count;
+  if (has_no_room()) sweep(now_ns);
+  while (inspected_by != nullptr && has_no_room() && make_room(path.from)) continue;
+  if (has_no_room()) return Opened::kFull;
+  Connection* const connection = add(flow, path, rule, State::kOpening, now_ns);
+  if (connection == nullptr) return Opened::kNoStart;
   if (inspected_by != nullptr) {
     const uint32_t first = headers.tcp->sequence + 1;
-    position->second.inspection.reset(new Inspection{.modbus = {*inspected_by, first}, .first_sequence = first});
+    connection->inspection.reset(new Inspection{.modbus = {*inspected_by, first}, .first_sequence = first});
     ++inspected_count;
     ++inspected_;
   }

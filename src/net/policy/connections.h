@@ -1,5 +1,6 @@
-// What is going on between two ends, so that answers pass where a request did. Bounded in all, and for each port of the
-// switch that begins connections, so that one that begins too many keeps nobody else from it.
+// What is going on between two ends, so that answers pass where a request did. Where the switch does not know the port of
+// the one that is asked, it is any of its zone until one answers. Bounded in all, and for each port of the switch that
+// begins connections, so that one that begins too many keeps nobody else from it.
 //
 //   TCP: SYN -> kOpening -> SYN+ACK from the other end -> kOpen -> FIN of both, or RST -> kClosing -> gone
 //   UDP, echo: request -> kOpening -> answer -> kOpen
@@ -8,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "net/frame/headers.h"
@@ -46,14 +48,15 @@ class ConnectionTable {
 
   ConnectionTable(const ConnectionLimits& limits, uint64_t secret) : limits_(limits), connections_(0, Hash{secret}) {}
 
-  // A packet with ports, between two ports of the switch; moves its connection on.
-  Match follow(const Flow& flow, const frame::Headers& headers, uint16_t vlan, uint16_t from, uint16_t to,
-               uint64_t now_ns);
-  // Whether an ICMP error may answer a packet of this flow that went from port `to` to port `from`.
-  [[nodiscard]] bool is_open(const Flow& quoted, uint16_t vlan, uint16_t from, uint16_t to, uint64_t now_ns) const;
+  // A packet with ports; moves its connection on.
+  Match follow(const Flow& flow, const frame::Headers& headers, const Path& path, uint64_t now_ns);
+  // Whether there is a connection of this flow, a packet of which went this way.
+  [[nodiscard]] bool is_open(const Flow& flow, const Path& path, uint64_t now_ns) const;
   // Begins one for a packet that the rules let through. kNoStart: it does not begin anything (TCP without SYN).
-  Opened open(const Flow& flow, const frame::Headers& headers, uint16_t vlan, uint16_t from, uint16_t to, uint32_t rule,
-              uint64_t now_ns, const inspect::ModbusPolicy* inspected_by = nullptr);
+  Opened open(const Flow& flow, const frame::Headers& headers, const Path& path, uint32_t rule, uint64_t now_ns,
+              const inspect::ModbusPolicy* inspected_by = nullptr);
+  // One of TCP that began before this table did, by the way its first packet must have gone. It is not inspected.
+  Opened pick_up(const Flow& flow, const Path& path, uint32_t rule, uint64_t now_ns);
   // The rule that let it begin, of the packet followed last.
   [[nodiscard]] uint32_t last_rule() const { return last_rule_; }
   // Of the packet followed last, until the next call of follow() or open(); nullptr: not inspected.
@@ -71,8 +74,9 @@ class ConnectionTable {
     Flow start;  // as its first packet
     uint64_t expires_ns = 0;
     uint32_t rule = 0;
-    uint16_t from = 0;  // ports of the switch, as its first packet
-    uint16_t to = 0;
+    uint16_t from = 0;  // a port of the switch, as its first packet
+    uint16_t to_zone = 0;
+    std::optional<uint16_t> to = {};  // none yet: any port of the zone may answer
     State state = State::kOpening;
     bool start_ended = false, answer_ended = false;  // FIN seen
     std::unique_ptr<Inspection> inspection;
@@ -84,8 +88,13 @@ class ConnectionTable {
   using Map = std::unordered_map<FlowKey, Connection, Hash>;
   static constexpr uint64_t kSweepInterval_ns = 1'000'000'000;
 
+  // Whether a packet goes from its first end to the other; nothing: neither way.
+  [[nodiscard]] static std::optional<bool> is_from_start(const Connection& connection, const Path& path);
   [[nodiscard]] bool follow_tcp(Connection& connection, const frame::Tcp& tcp, bool from_start) const;
   [[nodiscard]] uint64_t lifetime_ns(const Connection& connection) const;
+  [[nodiscard]] bool is_full(uint16_t port);
+  // nullptr: there is one already.
+  Connection* add(const Flow& flow, const Path& path, uint32_t rule, State state, uint64_t now_ns);
   void erase(Map::iterator position);
   // Ends the oldest inspected connection of a port that both ends have given up; false when there is none.
   [[nodiscard]] bool make_room(uint16_t port);

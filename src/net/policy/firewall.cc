@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "net/frame/frame_builder.h"
+#include "net/frame/big_endian.h"
+#include "net/policy/segments.h"
 
 namespace bulkhead::net::policy {
 namespace {
@@ -77,6 +78,7 @@ Firewall::Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t s
 
 void Firewall::set_plan(CompiledPlan plan) {
   connections_.clear();
+  questions_.clear();
   plan_ = std::move(plan);
   fragments_.clear();
   rule_counts_.assign(plan_.rules().size(), 0);
@@ -85,6 +87,7 @@ void Firewall::set_plan(CompiledPlan plan) {
 void Firewall::remove_port(switching::PortId port) {
   zones_.erase(port);
   connections_.forget_port(port);
+  questions_.forget_port(port);
   fragments_.forget_port(port);
 }
 
@@ -100,7 +103,7 @@ Verdict Firewall::judge(const Passage& passage) {
     verdict = judge_between(passage, from->second, to->second);
   }
   ++reason_counts_[static_cast<size_t>(verdict.reason)];
-  if (verdict.rule) ++rule_counts_[*verdict.rule];
+  if (verdict.rule && verdict.passes()) ++rule_counts_[*verdict.rule];
   // What inspection refuses it remembers itself, once a connection. What is for everybody is no attempt at anything,
   // but a question for an address is the beginning of one.
   const bool is_attempt = !passage.headers.destination.is_group() || passage.headers.arp;
@@ -149,8 +152,11 @@ std::optional<Verdict> Firewall::judge_link(const Passage& passage, ZoneId from,
   }
   if (headers.ip) return std::nullopt;
   // There is no state to tell answers by, so a conduit for a frame type is open in both directions.
+  const ByteSpan payload = passage.frame.subspan(headers.network_offset);
+  const uint16_t id = payload.size() < sizeof(uint16_t) ? uint16_t{0} : frame::load_big16(payload.data());
   for (const auto& [one, other] : {std::pair(from, to), std::pair(to, from)}) {
-    const auto rule = find_rule({.from = one, .to = other, .transport = Transport::kEthernet, .port = headers.type});
+    const auto rule =
+        find_rule({.from = one, .to = other, .transport = Transport::kEthernet, .port = headers.type, .id = id});
     if (rule) return Verdict{.reason = Reason::kRule, .rule = rule};
   }
   return Verdict{.reason = Reason::kNoRule};
@@ -159,8 +165,7 @@ std::optional<Verdict> Firewall::judge_link(const Passage& passage, ZoneId from,
 Verdict Firewall::judge_ip(const Passage& passage, ZoneId from, ZoneId to) {
   const frame::Ip& ip = *passage.headers.ip;
   // Source routes lead around a filter, and no service here needs the rest.
-  const bool options = ip.has_options && !(ip.source.family == Family::kIpv6 && ip.fragment);
-  if (options || ip.has_routing_header) return {.reason = Reason::kStrangeHeaders};
+  if (ip.has_options || ip.has_routing_header) return {.reason = Reason::kStrangeHeaders};
   if (!ip.fragment) return judge_flow(passage, from, to);
   if (ip.fragment->offset != 0) {
     const bool known = fragments_.continues(ip, passage.vlan, passage.from, passage.to, passage.now_ns);
@@ -180,12 +185,12 @@ Verdict Firewall::judge_flow(const Passage& passage, ZoneId from, ZoneId to) {
                            passage.frame.subspan(headers.transport_payload_offset, headers.transport_payload_size));
     // The quoted packet was sent by whoever gets the error.
     const bool about = quoted && quoted->source == headers.ip->destination &&
-                       connections_.is_open(Flow::of(*quoted), passage.vlan, passage.to, passage.from, passage.now_ns);
+                       connections_.is_open(Flow::of(*quoted), path_of(passage).reversed(), passage.now_ns);
     return {.reason = about ? Reason::kErrorMessage : Reason::kNoStart};
   }
   const std::optional<Flow> flow = Flow::of(headers);
   if (!flow) return {.reason = Reason::kNoRule};
-  switch (connections_.follow(*flow, headers, passage.vlan, passage.from, passage.to, passage.now_ns)) {
+  switch (connections_.follow(*flow, headers, path_of(passage), passage.now_ns)) {
     case ConnectionTable::Match::kPart:
       return inspect(passage, {.reason = Reason::kConnection, .rule = connections_.last_rule()});
     case ConnectionTable::Match::kWrong:
@@ -196,25 +201,59 @@ Verdict Firewall::judge_flow(const Passage& passage, ZoneId from, ZoneId to) {
   return {.reason = Reason::kNoRule};
 }
 
+Path Firewall::path_of(const Passage& passage) const {
+  return {.vlan = passage.vlan,
+          .from = passage.from,
+          .to = passage.to,
+          .from_zone = zones_.at(passage.from),
+          .to_zone = zones_.at(passage.to),
+          .is_flooded = passage.is_flooded};
+}
+
 Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, ZoneId to) {
-  const auto transport = transport_of(passage.headers);
+  const Headers& headers = passage.headers;
+  const auto transport = transport_of(headers);
   if (!transport) return {.reason = Reason::kNoRule};
-  const auto rule = find_rule({.from = from,
-                               .to = to,
-                               .source = flow.source,
-                               .destination = flow.destination,
-                               .transport = *transport,
-                               .port = flow.destination_port});
+  const Path path = path_of(passage);
+  const bool is_to_group = headers.destination.is_group();
+  if (headers.udp) {
+    if (const auto asked_by = questions_.answer(flow, path, is_to_group, passage.now_ns)) {
+      return {.reason = Reason::kConnection, .rule = asked_by};
+    }
+  }
+  const auto rule_for = [&](const Flow& start, ZoneId one, ZoneId other) {
+    return find_rule({.from = one,
+                      .to = other,
+                      .source = start.source,
+                      .destination = start.destination,
+                      .transport = *transport,
+                      .port = start.destination_port});
+  };
+  const bool is_middle =
+      headers.tcp && (headers.tcp->flags & (frame::kTcpAcknowledge | frame::kTcpSyn | frame::kTcpReset)) ==
+                         frame::kTcpAcknowledge;
+  const auto rule = rule_for(flow, from, to);
+  if (!rule && is_middle) {
+    if (const auto back = rule_for(flow.reversed(), to, from)) {
+      return go_on(passage, flow.reversed(), path.reversed(), *back);
+    }
+  }
   if (!rule) return {.reason = Reason::kNoRule};
+  if (is_middle) return go_on(passage, flow, path, *rule);
   const Rule& decided = plan_.rules()[*rule];
   // Bytes that come with SYN, or in pieces, would get past inspection.
-  if (decided.modbus && (passage.headers.ip->fragment || passage.headers.transport_payload_size != 0)) {
+  if (decided.modbus && (headers.ip->fragment || headers.transport_payload_size != 0)) {
     return {.reason = Reason::kStrangeHeaders};
   }
   // No state: nothing that comes back is ever an answer.
   if (decided.direction == Direction::kOneWay) return {.reason = Reason::kRule, .rule = rule};
-  switch (connections_.open(flow, passage.headers, passage.vlan, passage.from, passage.to, *rule, passage.now_ns,
-                            decided.modbus.get())) {
+  if (is_to_group) {
+    // TCP has no groups (RFC 9293 3.10.7.2), and what echoes come back nobody could tell.
+    if (headers.tcp) return {.reason = Reason::kNoStart};
+    const bool has_room = !headers.udp || questions_.ask(flow, path, *rule, passage.now_ns);
+    return {.reason = has_room ? Reason::kRule : Reason::kFull, .rule = rule};
+  }
+  switch (connections_.open(flow, headers, path, *rule, passage.now_ns, decided.modbus.get())) {
     case ConnectionTable::Opened::kOpened:
       return {.reason = Reason::kRule, .rule = rule};
     case ConnectionTable::Opened::kNoStart:
@@ -223,6 +262,37 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
       return {.reason = Reason::kFull};
   }
   return {.reason = Reason::kNoRule};
+}
+
+// A segment in the middle of a connection that a rule would let begin, and that nobody knows here.
+Verdict Firewall::go_on(const Passage& passage, const Flow& start, const Path& path, uint32_t rule) {
+  // Where several ports get it none of them is known to be its end.
+  if (passage.is_flooded || passage.headers.destination.is_group()) return {.reason = Reason::kNoStart};
+  const bool is_inspected = plan_.rules()[rule].modbus != nullptr;
+  const bool may = passage.now_ns < pick_up_until_ns_ && !is_inspected;
+  if (may && connections_.pick_up(start, path, rule, passage.now_ns) == ConnectionTable::Opened::kOpened) {
+    return {.reason = Reason::kRule, .rule = rule};
+  }
+  reset_both(passage, is_inspected);
+  return {.reason = Reason::kNoStart};
+}
+
+void Firewall::reset_both(const Passage& passage, bool far_end) {
+  const Headers& headers = passage.headers;
+  constexpr uint8_t kReset = frame::kTcpReset | frame::kTcpAcknowledge;
+  answer(passage.from, passage.vlan,
+         segment_back(
+             headers, passage.frame,
+             {.sequence = headers.tcp->acknowledgement, .acknowledgement = end_of(headers), .flags = kReset}));
+  if (!far_end) return;
+  answer(passage.to, passage.vlan,
+         segment_on(headers, {.sequence = headers.tcp->sequence,
+                              .acknowledgement = headers.tcp->acknowledgement,
+                              .flags = kReset}));
+}
+
+void Firewall::answer(switching::PortId to, uint16_t vlan, std::vector<uint8_t> frame) {
+  if (answers_.size() < kWaitingAnswers) answers_.push_back({.to = to, .vlan = vlan, .frame = std::move(frame)});
 }
 
 // ---- What a connection says ----
@@ -265,34 +335,20 @@ void Firewall::refuse_request(const Passage& passage, const inspect::ModbusInspe
             .modbus = inspected.verdict,
             .request = inspected.request,
             .rule = rule});
-  if (plan_.rules()[rule].refuse != Refuse::kAnswer || answers_.size() + 2 > kWaitingAnswers) return;
+  if (plan_.rules()[rule].refuse != Refuse::kAnswer) return;
   const frame::Tcp& tcp = *headers.tcp;
-  const auto between = [&](const frame::IpAddress& source, const frame::IpAddress& destination) {
-    frame::FrameBuilder builder;
-    return source.family == Family::kIpv4 ? builder.ipv4(source.to_string(), destination.to_string())
-                                          : builder.ipv6(source.to_string(), destination.to_string());
-  };
   // The exception is the server's last word; without a request to answer, it hangs up.
-  const bool can_answer = inspected.verdict != inspect::ModbusVerdict::kMalformed;
-  const auto refusal =
-      can_answer ? inspect::modbus_refusal(inspected.request, inspected.verdict) : std::vector<uint8_t>();
-  const auto end = static_cast<uint32_t>(tcp.sequence + headers.transport_payload_size);
-  const uint8_t last = can_answer ? frame::kTcpFin | frame::kTcpPush : frame::kTcpReset;
-  answers_.push_back({.to = passage.from,
-                      .vlan = passage.vlan,
-                      .frame = between(headers.ip->destination, headers.ip->source)
-                                   .ethernet(headers.destination, headers.source)
-                                   .tcp(tcp.destination_port, tcp.source_port,
-                                        static_cast<uint8_t>(last | frame::kTcpAcknowledge), tcp.acknowledgement, end)
-                                   .payload(ByteSpan(refusal))
-                                   .build()});
-  answers_.push_back({.to = passage.to,
-                      .vlan = passage.vlan,
-                      .frame = between(headers.ip->source, headers.ip->destination)
-                                   .ethernet(headers.source, headers.destination)
-                                   .tcp(tcp.source_port, tcp.destination_port,
-                                        frame::kTcpReset | frame::kTcpAcknowledge, tcp.sequence, tcp.acknowledgement)
-                                   .build()});
+  if (inspected.verdict == inspect::ModbusVerdict::kMalformed) return reset_both(passage, true);
+  answer(passage.from, passage.vlan,
+         segment_back(headers, passage.frame,
+                      {.sequence = tcp.acknowledgement,
+                       .acknowledgement = end_of(headers),
+                       .flags = frame::kTcpFin | frame::kTcpPush | frame::kTcpAcknowledge,
+                       .payload = inspect::modbus_refusal(inspected.request, inspected.verdict)}));
+  answer(passage.to, passage.vlan,
+         segment_on(headers, {.sequence = tcp.sequence,
+                              .acknowledgement = tcp.acknowledgement,
+                              .flags = frame::kTcpReset | frame::kTcpAcknowledge}));
 }
 
 std::optional<uint32_t> Firewall::find_rule(const Question& question) const {
@@ -300,6 +356,9 @@ std::optional<uint32_t> Firewall::find_rule(const Question& question) const {
     const Rule& rule = plan_.rules()[index];
     const bool named = std::ranges::any_of(rule.service.ports, [&](const ServicePorts& ports) {
       if (ports.transport != question.transport) return false;
+      if (ports.transport == Transport::kEthernet && (question.id < ports.first_id || question.id > ports.last_id)) {
+        return false;
+      }
       return ports.transport == Transport::kPing || (question.port >= ports.first && question.port <= ports.last);
     });
     if (!named) continue;

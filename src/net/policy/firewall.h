@@ -2,6 +2,9 @@
 // zones, and what is not named is dropped. A function of frame, tables and time; every table is bounded. What it
 // decides it can explain, count by rule, and remember when it was a refusal.
 //
+// A segment in the middle of a connection that it does not know is answered by a reset where a rule would let the
+// connection begin, so that its ends begin anew at once; for some time after a start the connection goes on instead.
+//
 // Sequence numbers are not checked: who is on the path can end a connection early, but not begin one.
 #pragma once
 
@@ -14,6 +17,7 @@
 
 #include "net/policy/connections.h"
 #include "net/policy/fragments.h"
+#include "net/policy/group_questions.h"
 #include "net/policy/plan.h"
 #include "net/switch/virtual_switch.h"
 
@@ -61,7 +65,7 @@ struct Refusal {
   std::optional<uint32_t> rule;
 };
 
-// A frame of the firewall's own, which ends a connection that it refused.
+// A frame of the firewall's own: it ends a connection, or is the part of a segment that passes.
 struct Answer {
   switching::PortId to = 0;
   uint16_t vlan = 0;
@@ -71,7 +75,7 @@ struct Answer {
 class Firewall final : public switching::Filter {
  public:
   static constexpr size_t kRememberedRefusals = 256;
-  static constexpr size_t kWaitingAnswers = 64;
+  static constexpr size_t kWaitingAnswers = 512;
 
   Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t secret);
 
@@ -80,6 +84,9 @@ class Firewall final : public switching::Filter {
   void remove_port(switching::PortId port);
   // Connections end: each must be let through anew.
   void set_plan(CompiledPlan plan);
+
+  // Until then a connection of TCP that is not inspected may be in its middle when it comes by first.
+  void pick_up_until(uint64_t time_ns) { pick_up_until_ns_ = time_ns; }
 
   // Whether a rule reads what the port's zone says: then it is to be given packets, not frames that stand for many.
   [[nodiscard]] bool inspects(switching::PortId port) const;
@@ -96,6 +103,7 @@ class Firewall final : public switching::Filter {
     frame::IpAddress destination;
     Transport transport = Transport::kTcp;
     uint16_t port = 0;
+    uint16_t id = 0;  // of kEthernet: as ServicePorts::first_id
   };
   [[nodiscard]] Verdict decide(const Question& question) const;
   [[nodiscard]] std::string explain(const Question& question) const;
@@ -115,6 +123,10 @@ class Firewall final : public switching::Filter {
   [[nodiscard]] Verdict judge_ip(const switching::Passage& passage, ZoneId from, ZoneId to);
   [[nodiscard]] Verdict judge_flow(const switching::Passage& passage, ZoneId from, ZoneId to);
   [[nodiscard]] Verdict begin(const switching::Passage& passage, const Flow& flow, ZoneId from, ZoneId to);
+  [[nodiscard]] Verdict go_on(const switching::Passage& passage, const Flow& start, const Path& path, uint32_t rule);
+  void reset_both(const switching::Passage& passage, bool far_end);
+  void answer(switching::PortId to, uint16_t vlan, std::vector<uint8_t> frame);
+  [[nodiscard]] Path path_of(const switching::Passage& passage) const;
   [[nodiscard]] Verdict inspect(const switching::Passage& passage, Verdict verdict);
   void refuse_request(const switching::Passage& passage, const inspect::ModbusInspector::Inspected& inspected,
                       uint32_t rule);
@@ -125,6 +137,8 @@ class Firewall final : public switching::Filter {
   CompiledPlan plan_;
   ConnectionTable connections_;
   FragmentTable fragments_;
+  GroupQuestions questions_;
+  uint64_t pick_up_until_ns_ = 0;
   std::unordered_map<switching::PortId, ZoneId> zones_;
   std::vector<uint64_t> rule_counts_;
   std::array<uint64_t, kReasonCount> reason_counts_{};

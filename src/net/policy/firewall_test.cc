@@ -123,7 +123,7 @@ TEST(Firewall, FollowsTcpFromItsBeginningToItsEnd) {
   EXPECT_EQ(world.back(kTcpFin | kTcpAcknowledge), Reason::kConnection);
   EXPECT_EQ(world.there(kTcpAcknowledge), Reason::kConnection);
   world.now += 11 * kSecond;
-  EXPECT_EQ(world.back(kTcpAcknowledge), Reason::kNoRule);
+  EXPECT_EQ(world.back(kTcpAcknowledge), Reason::kNoStart);
   EXPECT_EQ(world.firewall.connections().size(), 0u);
 }
 
@@ -139,7 +139,7 @@ TEST(Firewall, ForgetsAConnectionThatIsSilent) {
   World world;
   world.handshake();
   world.now += 3601 * kSecond;
-  EXPECT_EQ(world.back(kTcpAcknowledge), Reason::kNoRule);
+  EXPECT_EQ(world.back(kTcpAcknowledge), Reason::kNoStart);
   EXPECT_EQ(world.there(kTcpAcknowledge), Reason::kNoStart);
 }
 
@@ -195,8 +195,20 @@ TEST(Firewall, LetsNeighboursFindEachOtherWhereAConduitJoinsThem) {
   EXPECT_EQ(world.send(kHistorian, kPlc, arp), Reason::kNeighbours);
   EXPECT_EQ(world.send(kPlc, kHistorian, arp), Reason::kNeighbours);
   EXPECT_EQ(world.send(kOffice, kPlc, arp), Reason::kNoRule);
-  EXPECT_EQ(world.send(kHistorian, kPlc, FrameBuilder().type(kTypeProfinet).payload("x")), Reason::kRule);
-  EXPECT_EQ(world.send(kOffice, kPlc, FrameBuilder().type(kTypeProfinet).payload("x")), Reason::kNoRule);
+}
+
+TEST(Firewall, LetsDiscoveryThroughAndNothingElseOfProfinet) {
+  World world;
+  const auto profinet = [](std::string_view payload) { return FrameBuilder().type(kTypeProfinet).payload(payload); };
+  for (const char* id : {"\xFE\xFC", "\xFE\xFD...", "\xFE\xFE", "\xFE\xFF"}) {
+    EXPECT_EQ(world.send(kHistorian, kPlc, profinet(id)), Reason::kRule);
+    EXPECT_EQ(world.send(kPlc, kHistorian, profinet(id)), Reason::kRule);
+    EXPECT_EQ(world.send(kOffice, kPlc, profinet(id)), Reason::kNoRule);
+  }
+  // Cyclic values, alarms, and less than a FrameID.
+  for (const char* id : {"\x80\x01", "\xFE\xFB", "\xFC\x01", "\xFE", ""}) {
+    EXPECT_EQ(world.send(kHistorian, kPlc, profinet(id)), Reason::kNoRule);
+  }
 }
 
 TEST(Firewall, WhoTakesAPortOverHasNoneOfItsFragments) {
@@ -258,6 +270,44 @@ TEST(Firewall, JudgesAFragmentedPacketByItsFirstFragment) {
   EXPECT_EQ(world.send(kHistorian, kPlc,
                        World::ip("10.1.0.1", "10.2.0.1").fragment({3, 0, true}).protocol(kProtocolTcp).payload("")),
             Reason::kMalformed);
+}
+
+TEST(Firewall, JudgesFragmentsOfIpv6AsThoseOfIpv4) {
+  World world;
+  const auto first = World::ip("fd01::1", "fd02::1").fragment({1, 0, true}).udp(5000, 123).payload("16 bytes of data");
+  const auto later = [](uint16_t offset) {
+    return World::ip("fd01::1", "fd02::1").fragment({1, offset, false}).protocol(kProtocolUdp).payload("the rest");
+  };
+  EXPECT_EQ(world.send(kHistorian, kPlc, later(24)), Reason::kLateFragment);
+  EXPECT_EQ(world.send(kHistorian, kPlc, first), Reason::kRule);
+  EXPECT_EQ(world.send(kHistorian, kPlc, later(24)), Reason::kFragment);
+  EXPECT_EQ(world.send(kHistorian, kPlc, later(8)), Reason::kLateFragment);
+  // Options in a packet with fragments: UDP to port 123 behind a header for its destination.
+  const std::string_view option("\x11\0\1\4\0\0\0\0\x13\x88\0\x7b\0\x8\0\0", 16);
+  EXPECT_EQ(world.send(kHistorian, kPlc,
+                       World::ip("fd01::1", "fd02::1")
+                           .fragment({2, 0, true})
+                           .protocol(kProtocolDestination)
+                           .payload(option)),
+            Reason::kStrangeHeaders);
+}
+
+TEST(Firewall, CountsForARuleOnlyWhatPasses) {
+  World world;
+  EXPECT_EQ(world.send(kHistorian, kPlc, FrameBuilder()
+                                             .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
+                                             .ipv4("10.1.0.1", "10.2.0.255")
+                                             .udp(1, 123)),
+            Reason::kRule);
+  EXPECT_EQ(world.firewall.passed_by(1), 1u);
+  for (uint16_t port = 2; port <= GroupQuestions::kQuestionsAPort + 1; ++port) {
+    (void)world.send(kHistorian, kPlc, FrameBuilder()
+                                           .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
+                                           .ipv4("10.1.0.1", "10.2.0.255")
+                                           .udp(port, 123));
+  }
+  EXPECT_EQ(world.firewall.count(Reason::kFull), 1u);
+  EXPECT_EQ(world.firewall.passed_by(1), GroupQuestions::kQuestionsAPort);
 }
 
 TEST(Firewall, RefusesSourceRoutes) {
@@ -352,7 +402,8 @@ TEST(Firewall, AgreesWithAnOracleOnEveryPairOfZonesAndEveryService) {
         for (const ServicePorts& ports : service.ports) {
           FrameBuilder builder;
           if (ports.transport == Transport::kEthernet) {
-            builder.type(ports.first).payload("x");
+            const uint8_t id[] = {static_cast<uint8_t>(ports.first_id >> 8), static_cast<uint8_t>(ports.first_id)};
+            builder.type(ports.first).payload(ByteSpan(id));
           } else {
             builder.ipv4("10.1.0.1", "10.2.0.1");
             if (ports.transport == Transport::kTcp) builder.tcp(4000, ports.first, kTcpSyn);

@@ -19,7 +19,18 @@ struct Flow {
   // Nothing for a packet without ports: other protocols, later fragments, ICMP that is no echo.
   [[nodiscard]] static std::optional<Flow> of(const frame::Headers& headers);
   [[nodiscard]] static Flow of(const frame::Quoted& quoted);
+  [[nodiscard]] Flow reversed() const { return {destination, source, protocol, destination_port, source_port}; }
   friend bool operator==(const Flow&, const Flow&) = default;
+};
+
+// Between two ports of the switch, which stand in two zones.
+struct Path {
+  uint16_t vlan = 0;
+  uint16_t from = 0, to = 0;
+  uint16_t from_zone = 0, to_zone = 0;
+  bool is_flooded = false;  // whether it is for this port nobody knows, only that it is for this zone
+
+  [[nodiscard]] Path reversed() const { return {vlan, to, from, to_zone, from_zone}; }
 };
 
 // The lesser end first.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "net/frame/protocol.h"
+
 namespace bulkhead::net::policy {
 namespace {
 
@@ -38,7 +40,8 @@ constexpr Known kServices[] = {
     {"ntp", udp(123)},
     {"opc-ua", tcp(4840)},
     {"ping", {Transport::kPing, 0, 0}},
-    {"profinet-dcp", {Transport::kEthernet, 0x8892, 0x8892}},
+    // Hello, Get and Set, Identify's question and answer; the type's other frames are the devices' cyclic values.
+    {"profinet-dcp", {Transport::kEthernet, frame::kTypeProfinet, frame::kTypeProfinet, 0xFEFC, 0xFEFF}},
     {"rdp", tcp(3389)},
     {"rdp", udp(3389)},
     {"s7comm", tcp(102)},

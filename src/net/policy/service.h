@@ -18,6 +18,9 @@ struct ServicePorts {
   Transport transport = Transport::kTcp;
   uint16_t first = 0;  // a port; of kEthernet the frame's type; of kPing nothing
   uint16_t last = 0;
+  // Of kEthernet: the first two bytes behind the type, in PROFINET the FrameID.
+  uint16_t first_id = 0;
+  uint16_t last_id = UINT16_MAX;
   friend bool operator==(const ServicePorts&, const ServicePorts&) = default;
 };
 

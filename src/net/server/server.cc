@@ -13,6 +13,9 @@ constexpr unsigned kFramesATurn = 256;
 // How long a port stays closed after a front end that misbehaved.
 constexpr std::chrono::seconds kPenalty{1};
 constexpr std::chrono::seconds kLoopProbeInterval{1};
+// How long after a start connections go on that a switch before this one let begin: as long as whoever is silent lets
+// MQTT and the like wait.
+constexpr std::chrono::seconds kPickUp{60};
 constexpr std::string_view kCaptureGroup = "capture";
 
 uint64_t now_ns() {
@@ -59,6 +62,7 @@ Result<> Server::open(const Setup& setup) {
   TRY(open_ports(setup));
   TRY(open_capture(setup));
   switch_.set_filter(&firewall_);
+  firewall_.pick_up_until(now_ns() + static_cast<uint64_t>(std::chrono::nanoseconds(kPickUp).count()));
   probe_for_loops();
   return {};
 }
