@@ -100,7 +100,9 @@ TEST_P(ExtendedL2, ARandomGuestFindsWhatItWrote) {
     std::vector<uint8_t> found(kSize);
     ASSERT_EQ(image->read(0, found), Status::kOk);
     ASSERT_TRUE(found == expected) << "round " << round;
-    if (round == 1) ASSERT_TRUE(image->snapshots()->create("then", 0));
+    if (round == 1) {
+      ASSERT_TRUE(image->snapshots()->create("then", 0));
+    }
     expect_clean(*image);
   }
   const auto image = open();
