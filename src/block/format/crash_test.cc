@@ -72,10 +72,15 @@ class Workload {
                                           .settings = shape.settings,
                                           .key = shape.encrypted ? testing::test_key() : nullptr,
                                           .create_beside = [&](const std::string&) { return file(1); }}));
-    log_.clear();
-    start_ = files_;
     auto image = open_with(format, file(0), Access::kReadWrite, [&] { return file(1); });
     EXPECT_TRUE(image) << image.error().message;
+    // What nobody has written reads as anything in a volume that is encrypted as a whole.
+    if (!(*image)->starts_as_zeroes()) {
+      EXPECT_EQ((*image)->write_zeroes(0, kSectors * kSector, Unmap::kNo), Status::kOk);
+      EXPECT_EQ((*image)->flush(), Status::kOk);
+    }
+    log_.clear();
+    start_ = files_;
     std::vector<uint32_t> contents(kSectors);
     flushes_.push_back({0, 0, contents});
     for (uint32_t tag = 1; tag <= 60; ++tag) step(**image, contents, tag);
@@ -223,7 +228,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Shape{"Vhdx", "vhdx", {{"block_size", "1048576"}}},
                       Shape{"VhdxFixed", "vhdx", {{"subformat", "fixed"}, {"block_size", "1048576"}}},
                       Shape{"VhdFixed", "vhd", {{"subformat", "fixed"}}},
-                      Shape{"Luks", "luks", {{"iterations", "1000"}}, true}),
+                      Shape{"Luks", "luks", {{"kdf", "argon2id"}, {"memory", "64"}, {"iterations", "1"}}, true}),
     [](const auto& shape) { return shape.param.name; });
 
 }  // namespace

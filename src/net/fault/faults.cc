@@ -23,9 +23,7 @@ Result<> check_faults(const FaultConfig& config) {
 }
 
 void Faults::set_config(const FaultConfig& config) {
-  const auto line = [](const FaultConfig& of) {
-    return std::tuple(of.delay_ns, of.jitter_ns, of.rate_bytes_a_second);
-  };
+  const auto line = [](const FaultConfig& of) { return std::tuple(of.delay_ns, of.jitter_ns, of.rate_bytes_a_second); };
   if (line(config) != line(config_)) line_free_ns_ = latest_ns_ = 0;
   config_ = config;
 }

@@ -47,8 +47,8 @@ class Faults {
   // The configuration has passed check_faults().
   Faults(const FaultConfig& config, uint64_t seed) : config_(config), random_(seed) {}
 
-  // For frames from now on; those under way keep their times. Where delay or rate change, the new ones do not wait behind
-  // them.
+  // For frames from now on; those under way keep their times. Where delay or rate change, the new ones do not wait
+  // behind them.
   void set_config(const FaultConfig& config);
   void send(ByteSpan frame, uint64_t now_ns);
   // When the next frame arrives, UINT64_MAX when none is under way.

@@ -60,7 +60,7 @@ struct Ip {
   IpAddress source;
   IpAddress destination;
   uint8_t hop_limit = 0;
-  uint8_t protocol = 0;  // of the payload, behind extension headers
+  uint8_t protocol = 0;      // of the payload, behind extension headers
   bool has_options = false;  // of IPv6: extension headers but that of a fragment
   bool has_routing_header = false;
   std::optional<Fragment> fragment;

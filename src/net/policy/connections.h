@@ -1,6 +1,6 @@
-// What is going on between two ends, so that answers pass where a request did. Where the switch does not know the port of
-// the one that is asked, it is any of its zone until one answers. Bounded in all, and for each port of the switch that
-// begins connections, so that one that begins too many keeps nobody else from it.
+// What is going on between two ends, so that answers pass where a request did. Where the switch does not know the port
+// of the one that is asked, it is any of its zone until one answers. Bounded in all, and for each port of the switch
+// that begins connections, so that one that begins too many keeps nobody else from it.
 //
 //   TCP: SYN -> kOpening -> SYN+ACK from the other end -> kOpen -> FIN of both, or RST -> kClosing -> gone
 //   UDP, echo: request -> kOpening -> answer -> kOpen

@@ -230,8 +230,8 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
                       .port = start.destination_port});
   };
   const bool is_middle =
-      headers.tcp && (headers.tcp->flags & (frame::kTcpAcknowledge | frame::kTcpSyn | frame::kTcpReset)) ==
-                         frame::kTcpAcknowledge;
+      headers.tcp &&
+      (headers.tcp->flags & (frame::kTcpAcknowledge | frame::kTcpSyn | frame::kTcpReset)) == frame::kTcpAcknowledge;
   const auto rule = rule_for(flow, from, to);
   if (!rule && is_middle) {
     if (const auto back = rule_for(flow.reversed(), to, from)) {
@@ -281,14 +281,13 @@ void Firewall::reset_both(const Passage& passage, bool far_end) {
   const Headers& headers = passage.headers;
   constexpr uint8_t kReset = frame::kTcpReset | frame::kTcpAcknowledge;
   answer(passage.from, passage.vlan,
-         segment_back(
-             headers, passage.frame,
-             {.sequence = headers.tcp->acknowledgement, .acknowledgement = end_of(headers), .flags = kReset}));
+         segment_back(headers, passage.frame,
+                      {.sequence = headers.tcp->acknowledgement, .acknowledgement = end_of(headers), .flags = kReset}));
   if (!far_end) return;
   answer(passage.to, passage.vlan,
-         segment_on(headers, {.sequence = headers.tcp->sequence,
-                              .acknowledgement = headers.tcp->acknowledgement,
-                              .flags = kReset}));
+         segment_on(
+             headers,
+             {.sequence = headers.tcp->sequence, .acknowledgement = headers.tcp->acknowledgement, .flags = kReset}));
 }
 
 void Firewall::answer(switching::PortId to, uint16_t vlan, std::vector<uint8_t> frame) {

@@ -1,5 +1,5 @@
-// Flows whose other end is not known beforehand: to groups, to cards that the switch has not seen yet, and in the middle
-// of connections that began before the switch did.
+// Flows whose other end is not known beforehand: to groups, to cards that the switch has not seen yet, and in the
+// middle of connections that began before the switch did.
 #include <gtest/gtest.h>
 
 #include "net/frame/frame_builder.h"

@@ -284,27 +284,27 @@ TEST(Firewall, JudgesFragmentsOfIpv6AsThoseOfIpv4) {
   EXPECT_EQ(world.send(kHistorian, kPlc, later(8)), Reason::kLateFragment);
   // Options in a packet with fragments: UDP to port 123 behind a header for its destination.
   const std::string_view option("\x11\0\1\4\0\0\0\0\x13\x88\0\x7b\0\x8\0\0", 16);
-  EXPECT_EQ(world.send(kHistorian, kPlc,
-                       World::ip("fd01::1", "fd02::1")
-                           .fragment({2, 0, true})
-                           .protocol(kProtocolDestination)
-                           .payload(option)),
-            Reason::kStrangeHeaders);
+  EXPECT_EQ(
+      world.send(kHistorian, kPlc,
+                 World::ip("fd01::1", "fd02::1").fragment({2, 0, true}).protocol(kProtocolDestination).payload(option)),
+      Reason::kStrangeHeaders);
 }
 
 TEST(Firewall, CountsForARuleOnlyWhatPasses) {
   World world;
-  EXPECT_EQ(world.send(kHistorian, kPlc, FrameBuilder()
-                                             .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
-                                             .ipv4("10.1.0.1", "10.2.0.255")
-                                             .udp(1, 123)),
+  EXPECT_EQ(world.send(kHistorian, kPlc,
+                       FrameBuilder()
+                           .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
+                           .ipv4("10.1.0.1", "10.2.0.255")
+                           .udp(1, 123)),
             Reason::kRule);
   EXPECT_EQ(world.firewall.passed_by(1), 1u);
   for (uint16_t port = 2; port <= GroupQuestions::kQuestionsAPort + 1; ++port) {
-    (void)world.send(kHistorian, kPlc, FrameBuilder()
-                                           .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
-                                           .ipv4("10.1.0.1", "10.2.0.255")
-                                           .udp(port, 123));
+    (void)world.send(kHistorian, kPlc,
+                     FrameBuilder()
+                         .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
+                         .ipv4("10.1.0.1", "10.2.0.255")
+                         .udp(port, 123));
   }
   EXPECT_EQ(world.firewall.count(Reason::kFull), 1u);
   EXPECT_EQ(world.firewall.passed_by(1), GroupQuestions::kQuestionsAPort);

@@ -1,6 +1,6 @@
-// Questions of UDP to a group: Who-Is of BACnet, ListIdentity of EtherNet/IP, a DHCP client's first message. All that get
-// one may answer, each from an address that nobody knew before, so they are no connections; what is remembered is who
-// asked which zone. Bounded in all, for each port of the switch, in time and in answers.
+// Questions of UDP to a group: Who-Is of BACnet, ListIdentity of EtherNet/IP, a DHCP client's first message. All that
+// get one may answer, each from an address that nobody knew before, so they are no connections; what is remembered is
+// who asked which zone. Bounded in all, for each port of the switch, in time and in answers.
 #pragma once
 
 #include <compare>
@@ -21,8 +21,8 @@ class GroupQuestions {
 
   // Such a datagram passed by a rule. False: there is no room to remember it, so that answers would not pass.
   bool ask(const Flow& flow, const Path& path, uint32_t rule, uint64_t now_ns);
-  // The rule whose question a datagram answers: it comes from the port number that was asked, goes to the one that asked,
-  // and to the address that asked, to a group, or to somebody who has none yet.
+  // The rule whose question a datagram answers: it comes from the port number that was asked, goes to the one that
+  // asked, and to the address that asked, to a group, or to somebody who has none yet.
   std::optional<uint32_t> answer(const Flow& flow, const Path& path, bool is_to_group, uint64_t now_ns);
   void forget_port(uint16_t port);
   void clear();

@@ -22,8 +22,8 @@ frame::FrameBuilder between(const frame::IpAddress& source, const frame::IpAddre
                                                : builder.ipv6(source.to_string(), destination.to_string());
 }
 
-// Who has agreed on time stamps drops segments without them (RFC 7323 3.2). Those of the answer to a segment are its own
-// the other way round: the sender has seen the time that it echoes.
+// Who has agreed on time stamps drops segments without them (RFC 7323 3.2). Those of the answer to a segment are its
+// own the other way round: the sender has seen the time that it echoes.
 std::vector<uint8_t> answered_time_stamps(const Headers& headers, ByteSpan frame) {
   const size_t begin = headers.ip->payload_offset + frame::kTcpHeaderSize;
   for (ByteSpan rest = frame.subspan(begin, headers.transport_payload_offset - begin); rest.size() >= 2;) {
@@ -88,11 +88,11 @@ std::vector<uint8_t> cut_short(const Headers& headers, ByteSpan frame, size_t pa
   constexpr size_t kFlags = 13, kSum = 16;
   if (kept < headers.transport_payload_size) segment[kFlags] &= static_cast<uint8_t>(~frame::kTcpFin);
   frame::store_big16(segment.data() + kSum, 0);
-  const auto sum = frame::Checksum()
-                       .add_pseudo_header(ip.source, ip.destination, frame::kProtocolTcp,
-                                          static_cast<uint32_t>(segment.size()))
-                       .add(segment)
-                       .value();
+  const auto sum =
+      frame::Checksum()
+          .add_pseudo_header(ip.source, ip.destination, frame::kProtocolTcp, static_cast<uint32_t>(segment.size()))
+          .add(segment)
+          .value();
   frame::store_big16(segment.data() + kSum, sum);
   return out;
 }

@@ -1,5 +1,5 @@
-// TCP segments that the firewall says in the name of one of a connection's ends, made after one that came: its addresses,
-// ports and time stamps, without its VLAN tag.
+// TCP segments that the firewall says in the name of one of a connection's ends, made after one that came: its
+// addresses, ports and time stamps, without its VLAN tag.
 #pragma once
 
 #include <cstdint>

@@ -264,8 +264,8 @@ std::optional<Drop> VirtualSwitch::guard_addresses(const Port& from, const Group
     return any ? !is_anothers(address, work) : is_known_address(from.config, address);
   };
   if (headers.arp) {
-    const bool own_mac = !has_addresses || headers.arp->sender_mac == headers.source ||
-                         policy.forged_mac == Permission::kAllow;
+    const bool own_mac =
+        !has_addresses || headers.arp->sender_mac == headers.source || policy.forged_mac == Permission::kAllow;
     return own_mac && may_say(headers.arp->sender) ? std::nullopt : std::optional(Drop::kForgedAddress);
   }
   if (!headers.ip) return std::nullopt;
