@@ -1,11 +1,14 @@
 """VHD, VHDX and VMDK against qemu-img, in both directions: random disks must be equal byte by byte, and clean for the checkers there are."""
 
+import json
 import os
 import random
 import shutil
+import struct
 
 import pytest
 
+from bulkhead import run
 from test_image import COUNT, MIB, ours, qemu, random_raw, random_size
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
@@ -154,3 +157,59 @@ def test_a_fixed_vhd_is_known_by_its_footer_and_its_name(tmp_path):
     assert "format: vhd\n" in ours("info", tmp_path / "a.vhd")
     (tmp_path / "a.vhd").rename(tmp_path / "a.img")
     assert "format: raw\n" in ours("info", tmp_path / "a.img")
+
+
+def server_extent(sectors, grain, grains):
+    """An ESXi snapshot's extent ("COWD", VMware's Virtual Disk Format 5.0): grains is {number: bytes}, grain the sectors of each."""
+    count = -(-sectors // (4096 * grain))
+    header = b"COWD" + struct.pack("<7I", 1, 3, sectors, grain, 4, count, 0)
+    directory, tables, data = [0] * count, {}, []
+    end = 4 + -(-count * 4 // 512)
+    for number, content in grains.items():
+        if not directory[number // 4096]:
+            directory[number // 4096], end = end, end + 32
+            tables[number // 4096] = [0] * 4096
+        tables[number // 4096][number % 4096] = end
+        data.append((end, content))
+        end += grain
+    extent = bytearray(end * 512)
+    extent[:len(header)] = header
+    struct.pack_into(f"<{count}I", extent, 4 * 512, *directory)
+    for number, table in tables.items():
+        struct.pack_into("<4096I", extent, directory[number] * 512, *table)
+    for at, content in data:
+        extent[at * 512:at * 512 + len(content)] = content
+    return bytes(extent)
+
+
+@pytest.mark.parametrize("grain", [1, 8, 128])
+def test_snapshots_of_esxi_are_read_as_qemu_reads_them(tmp_path, grain):
+    rng = random.Random(grain)
+    sectors = 12345 * 8
+    random_raw(tmp_path / "vm-flat.vmdk", rng, sectors * 512)
+
+    def describe(name, id_, parent, kind, extent, hint=""):
+        (tmp_path / name).write_text(f"# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={id_}\nparentCID={parent}\n"
+                                     f"createType=\"{kind}\"\n{hint}\n# Extent description\nRW {sectors} {extent}\n\nddb.adapterType = \"lsilogic\"\n")
+
+    describe("vm.vmdk", "0000aaaa", "ffffffff", "vmfs", 'VMFS "vm-flat.vmdk"')
+    below = "0000aaaa"
+    for number in (1, 2):
+        name, id_ = f"vm-00000{number}", f"0000bbb{number}"
+        units = -(-sectors // grain)
+        grains = {unit: rng.randbytes(grain * 512) for unit in sorted(rng.sample(range(units), min(units, 200))) + [units - 1]}
+        (tmp_path / f"{name}-delta.vmdk").write_bytes(server_extent(sectors, grain, grains))
+        describe(f"{name}.vmdk", id_, below, "vmfsSparse", f'VMFSSPARSE "{name}-delta.vmdk"',
+                 f'parentFileNameHint="{"vm" if number == 1 else "vm-000001"}.vmdk"\n')
+        below = id_
+    for name in ("vm", "vm-000001", "vm-000002"):
+        qemu("qemu-img", "convert", "-f", "vmdk", "-O", "raw", tmp_path / f"{name}.vmdk", tmp_path / "theirs.raw")
+        ours("compare", "-f", "vmdk", "-F", "raw", tmp_path / f"{name}.vmdk", tmp_path / "theirs.raw")
+        ours("convert", "-f", "vmdk", tmp_path / f"{name}.vmdk", tmp_path / f"{name}.raw")
+        assert (tmp_path / f"{name}.raw").read_bytes() == (tmp_path / "theirs.raw").read_bytes()
+        told = json.loads(ours("info", "-f", "vmdk", "-o", "json", tmp_path / f"{name}.vmdk"))
+        assert told["virtual_size"] == json.loads(qemu("qemu-img", "info", "--output=json", tmp_path / f"{name}.vmdk"))["virtual-size"]
+        ours("check", "-f", "vmdk", tmp_path / f"{name}.vmdk")
+        assert "begins like a vmdk image" in run(["run", "--kernel", "/dev/null", "--disk", tmp_path / f"{name}.vmdk"]).errors
+    ours("compare", "-f", "vmdk", "-F", "vmdk", tmp_path / "vm-000002.vmdk", tmp_path / "vm-000002-delta.vmdk")
+    assert "can only be read; convert it" in ours("resize", "-f", "vmdk", tmp_path / "vm-000002.vmdk", "1G", status=1)

@@ -2,6 +2,7 @@
 // threads at once: ImageDisk runs them on workers for a guest, the image tool calls them directly.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>

@@ -64,7 +64,7 @@ Result<ExtentLine> parse_extent(std::string_view line, ExtentAccess access) {
     extent.type = ExtentType::kZero;
     return extent;
   }
-  if (type == "SPARSE") {
+  if (type == "SPARSE" || type == "VMFSSPARSE") {
     extent.type = ExtentType::kSparse;
   } else if (type != "FLAT" && type != "VMFS") {
     return fail("extents of type {} are not supported", type);
@@ -99,7 +99,7 @@ Result<> set_value(Descriptor& descriptor, std::string_view key, std::string_vie
   return {};
 }
 
-// "flat", "f001", "s001" of "disk-flat.vmdk" and so on; empty when the file is not named like an extent.
+// "flat", "f001", "s001", "delta" of "disk-flat.vmdk" and so on; empty when the file is not named like an extent.
 std::string_view extent_ending(std::string_view file) {
   if (!file.ends_with(kEnding)) return {};
   file.remove_suffix(kEnding.size());
@@ -108,7 +108,7 @@ std::string_view extent_ending(std::string_view file) {
   const std::string_view last = file.substr(dash + 1);
   const bool numbered = last.size() >= 4 && (last[0] == 's' || last[0] == 'f') &&
                         std::ranges::all_of(last.substr(1), [](char c) { return c >= '0' && c <= '9'; });
-  return last == "flat" || numbered ? last : std::string_view();
+  return last == "flat" || last == "delta" || numbered ? last : std::string_view();
 }
 
 }  // namespace

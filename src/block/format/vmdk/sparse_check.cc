@@ -69,12 +69,30 @@ Result<> SparseExtent::check_packed(CheckReport& report) {
   return {};
 }
 
+// Its grains may be single sectors, too many to be remembered, and its file larger than what is in use.
+Result<> SparseExtent::check_server(CheckReport& report) {
+  const uint64_t file_size = TRY(store_->size()), entries = file_size / 4 + header_.table_count();
+  for (uint64_t unit = 0, looked = 0; unit < unit_count(); ++looked) {
+    const auto found = find_unit(unit);
+    if (!found) return fail("check '{}': the table entry of grain {} cannot be read", store_->name(), unit);
+    if (looked == entries) return fail("check '{}': grain tables lie in one another", store_->name());
+    const uint64_t at = unit;
+    unit += std::max<uint64_t>(1, found->count);
+    if (found->kind != UnitKind::kData) continue;
+    if (may_be_data(found->place) && range_fits(found->place, unit_size_, file_size)) continue;
+    ++report.errors;
+    ++report.left;
+    report.say(fmt::format("grain {} lies at {:#x}, where none may", at, found->place));
+  }
+  return {};
+}
+
 Result<CheckReport> SparseExtent::check(Repair repair) {
   CheckReport report;
   const LockGuard lock(mutex_);
   if (!geometry_.read_only && !commit()) return fail("check '{}': flush", store_->name());
-  if (compressed()) {
-    TRY(check_packed(report));
+  if (is_read_only()) {
+    TRY(compressed() ? check_packed(report) : check_server(report));
     return report;
   }
   uint64_t used = 0;

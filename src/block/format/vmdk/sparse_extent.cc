@@ -47,7 +47,7 @@ Result<std::unique_ptr<SparseExtent>> SparseExtent::open(std::unique_ptr<Store> 
     header.descriptor_at = descriptor_at;
     header.descriptor_size = descriptor_size;
   }
-  if ((header.flags & kCompressed) != 0) access = Access::kReadOnly;
+  if ((header.flags & kCompressed) != 0 || header.of_server) access = Access::kReadOnly;
   std::unique_ptr<SparseExtent> extent(new SparseExtent(std::move(store), header, file_size, access));
   if (access != Access::kReadOnly && header.unclean) TRY(extent->recover());
   return extent;

@@ -1,5 +1,5 @@
-// A VMDK sparse extent: grains found through a directory of grain tables, both kept twice. Also the extent of a
-// streamOptimized image, whose grains are compressed and which can only be read.
+// A VMDK sparse extent: grains found through a directory of grain tables, both kept twice. Also two that can only be
+// read: the extent of a streamOptimized image, whose grains are compressed, and that of an ESXi snapshot.
 #pragma once
 
 #include "block/format/unit/unit_image.h"
@@ -14,6 +14,8 @@ class SparseExtent final : public UnitImage {
 
   [[nodiscard]] const SparseHeader& header() const { return header_; }
   [[nodiscard]] bool compressed() const { return (header_.flags & kCompressed) != 0; }
+  // Whether there is a way to write it.
+  [[nodiscard]] bool is_read_only() const { return compressed() || header_.of_server; }
   // For the descriptor that may stand inside.
   [[nodiscard]] Store& file() { return *store_; }
   [[nodiscard]] bool has_grains();
@@ -41,6 +43,7 @@ class SparseExtent final : public UnitImage {
   Outcome<> set_entry(uint64_t unit, uint32_t value) REQUIRES(mutex_);
   Result<> each_difference(CheckReport& report, bool repair) REQUIRES(mutex_);
   Result<> check_packed(CheckReport& report) REQUIRES(mutex_);
+  Result<> check_server(CheckReport& report) REQUIRES(mutex_);
 
   SparseHeader header_;
   uint64_t end_ GUARDED_BY(mutex_);       // of what is in use, in bytes

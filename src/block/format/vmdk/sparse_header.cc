@@ -6,38 +6,75 @@
 namespace bulkhead::block::vmdk {
 namespace {
 
-constexpr uint32_t kMagic = 0x564D444B;
+constexpr uint32_t kMagic = 0x564D444B, kServerMagic = 0x44574F43;
 constexpr uint64_t kMostGrainSectors = (uint64_t{64} << 20) / kSector;
 constexpr std::array<uint8_t, 4> kLineEnds{'\n', ' ', '\r', '\n'};
 
+bool inside(uint64_t sector, uint64_t bytes, uint64_t file_size) {
+  return sector <= file_size / kSector && range_fits(sector * kSector, bytes, align_up(file_size, kSector));
+}
+
+// byte: where in the file its size stands.
+Result<> check_grain(const SparseHeader& header, const std::string& name, uint64_t byte) {
+  if (std::has_single_bit(header.grain) && header.grain <= kMostGrainSectors) return {};
+  return fail("open '{}': grain of {} sectors at byte {}, allowed are powers of two up to {}", name, header.grain, byte,
+              kMostGrainSectors);
+}
+
 Result<> check_places(const SparseHeader& header, const std::string& name, uint64_t offset, uint64_t file_size) {
-  const auto inside = [&](uint64_t sector, uint64_t bytes) {
-    return sector <= file_size / kSector && range_fits(sector * kSector, bytes, align_up(file_size, kSector));
-  };
-  if (header.directory != kDirectoryAtEnd && !inside(header.directory, header.directory_bytes())) {
+  if (header.directory != kDirectoryAtEnd && !inside(header.directory, header.directory_bytes(), file_size)) {
     return fail("open '{}': grain directory at sector {:#x} (byte {}) lies outside the file ({} bytes)", name,
                 header.directory, offset + 56, file_size);
   }
-  if (header.has_redundant() && !inside(header.redundant_directory, header.directory_bytes())) {
+  if (header.has_redundant() && !inside(header.redundant_directory, header.directory_bytes(), file_size)) {
     return fail("open '{}': redundant grain directory at sector {:#x} (byte {}) lies outside the file ({} bytes)", name,
                 header.redundant_directory, offset + 48, file_size);
   }
   if (header.descriptor_at != 0 && (header.descriptor_size > kMostDescriptorBytes / kSector ||
-                                    !inside(header.descriptor_at, header.descriptor_size * kSector))) {
+                                    !inside(header.descriptor_at, header.descriptor_size * kSector, file_size))) {
     return fail("open '{}': descriptor of {} sectors at sector {:#x} (byte {})", name, header.descriptor_size,
                 header.descriptor_at, offset + 28);
   }
   return {};
 }
 
+// All fields have 32 bits; there is one directory, and no descriptor inside.
+Result<SparseHeader> parse_server_header(ByteSpan bytes, const std::string& name, uint64_t file_size) {
+  SparseHeader header{.version = load<uint32_t>(&bytes[4]),
+                      .flags = 0,
+                      .capacity = load<uint32_t>(&bytes[12]),
+                      .grain = load<uint32_t>(&bytes[16]),
+                      .table_entries = kServerTableEntries,
+                      .directory = load<uint32_t>(&bytes[20]),
+                      .of_server = true};
+  const auto entries = load<uint32_t>(&bytes[24]);
+  // Version 3 is of Workstation 3, with other tables.
+  if (header.version != 1) return fail("open '{}': version {} of COWD at byte 4", name, header.version);
+  TRY(check_grain(header, name, 16));
+  if (entries < header.table_count()) {
+    return fail("open '{}': a grain directory of {} entries at byte 24, {} sectors need {}", name, entries,
+                header.capacity, header.table_count());
+  }
+  if (header.directory == 0 || !inside(header.directory, header.directory_bytes(), file_size)) {
+    return fail("open '{}': grain directory at sector {:#x} (byte 20) lies outside the file ({} bytes)", name,
+                header.directory, file_size);
+  }
+  return header;
+}
+
+bool has_magic(ByteSpan bytes, uint32_t magic) {
+  return bytes.size() >= kSector && load<uint32_t>(&bytes[0]) == magic;
+}
+
 }  // namespace
 
 bool is_sparse_header(ByteSpan bytes) {
-  return bytes.size() >= kSector && load<uint32_t>(&bytes[0]) == kMagic;
+  return has_magic(bytes, kMagic) || has_magic(bytes, kServerMagic);
 }
 
 Result<SparseHeader> parse_sparse_header(ByteSpan bytes, const std::string& name, uint64_t offset, uint64_t file_size) {
-  if (!is_sparse_header(bytes)) return fail("open '{}': no VMDK sparse extent", name);
+  if (has_magic(bytes, kServerMagic)) return parse_server_header(bytes, name, file_size);
+  if (!has_magic(bytes, kMagic)) return fail("open '{}': no VMDK sparse extent", name);
   SparseHeader header;
   header.version = load<uint32_t>(&bytes[4]);
   header.flags = load<uint32_t>(&bytes[8]);
@@ -56,10 +93,7 @@ Result<SparseHeader> parse_sparse_header(ByteSpan bytes, const std::string& name
   if (header.capacity > kLargestDiskSectors) {
     return fail("open '{}': capacity of {} sectors at byte {}", name, header.capacity, offset + 12);
   }
-  if (!std::has_single_bit(header.grain) || header.grain > kMostGrainSectors) {
-    return fail("open '{}': grain of {} sectors at byte {}, allowed are powers of two up to {}", name, header.grain,
-                offset + 20, kMostGrainSectors);
-  }
+  TRY(check_grain(header, name, offset + 20));
   if (!std::has_single_bit(header.table_entries) || header.table_entries > 4096) {
     return fail("open '{}': grain tables of {} entries at byte {}", name, header.table_entries, offset + 44);
   }

@@ -1,5 +1,6 @@
-// The first sector of a VMDK sparse extent (hosted products: "KDMV") as a plain value, checked against the limits here
-// and the size of the file. Source: VMware's Virtual Disk Format 5.0.
+// The first sector of a VMDK sparse extent as a plain value, checked against the limits here and the size of the file:
+// of hosted products ("KDMV"), and of ESXi, which makes its snapshots so ("COWD"). Source: VMware's Virtual Disk Format
+// 5.0.
 #pragma once
 
 #include "block/format/image.h"
@@ -12,6 +13,7 @@ inline constexpr uint32_t kHasRedundantTables = 2, kHasZeroGrains = 4, kCompress
 inline constexpr uint64_t kDirectoryAtEnd = UINT64_MAX;
 inline constexpr uint32_t kOurTableEntries = 512;
 inline constexpr uint64_t kOurGrainSectors = 128;
+inline constexpr uint32_t kServerTableEntries = 4096;
 inline constexpr uint64_t kLargestDiskSectors = uint64_t{1} << 32;  // 2 TiB
 inline constexpr uint64_t kMostDescriptorBytes = 1 << 20;
 
@@ -26,6 +28,7 @@ struct SparseHeader {
   uint64_t redundant_directory = 0, directory = 0;
   uint64_t overhead = 0;
   bool unclean = false;
+  bool of_server = false;  // ESXi's, which are read only
 
   [[nodiscard]] uint64_t table_count() const {
     const uint64_t reach = grain * table_entries;

@@ -48,6 +48,10 @@ Result<> VmdkImage::open_parts(std::unique_ptr<SparseExtent> only, Access access
         return fail("open '{}': the extent '{}' has {} bytes, its descriptor says {}", name(), line.file,
                     part.sparse->geometry().size, part.size);
       }
+      if (part.sparse->header().of_server && (wanted == Access::kReadWrite || wanted == Access::kCommit)) {
+        return fail("open '{}': the extent '{}' is an ESXi snapshot's (COWD), which can only be read; convert it",
+                    name(), line.file);
+      }
     } else if (line.type == ExtentType::kFlat) {
       part.store = TRY(opener.open_store(line.file, wanted));
       const uint64_t there = TRY(part.store->size());
@@ -237,11 +241,14 @@ std::string last_part(const std::string& path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-// The image of which the store is one extent, by the name that such files have.
-Result<std::unique_ptr<Image>> open_by_extent(std::unique_ptr<Store> store, Access access, const ImageOpener& opener) {
+// The image of which the store is one extent, by the name that such files have. is_extent: it begins like one.
+Result<std::unique_ptr<Image>> open_by_extent(std::unique_ptr<Store> store, Access access, const ImageOpener& opener,
+                                              bool is_extent) {
   const std::string file = last_part(store->name()), descriptor_file = descriptor_of_extent(file);
   if (descriptor_file.empty())
-    return fail("open '{}': no VMDK image: it begins neither with a descriptor nor as a sparse extent", store->name());
+    return fail("open '{}': {}", store->name(),
+                is_extent ? "an extent of a VMDK image; name the image's descriptor"
+                          : "no VMDK image: it begins neither with a descriptor nor as a sparse extent");
   // The image locks the file again.
   store.reset();
   auto descriptor_store = TRY(opener.open_store(descriptor_file, access));
@@ -258,7 +265,7 @@ Result<std::unique_ptr<Image>> open_by_extent(std::unique_ptr<Store> store, Acce
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener) {
   // What a flat extent begins with is its guest's and says nothing.
-  if (is_flat_extent(last_part(store->name()))) return open_by_extent(std::move(store), access, opener);
+  if (is_flat_extent(last_part(store->name()))) return open_by_extent(std::move(store), access, opener, true);
   const uint64_t file_size = TRY(store->size());
   std::vector<uint8_t> bytes(std::min<uint64_t>(file_size, kSector));
   TRY(store->read_all(0, bytes));
@@ -268,9 +275,9 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
     Descriptor descriptor = TRY(parse_descriptor(text_of(bytes), store->name()));
     return VmdkImage::open(std::move(store), 0, std::move(descriptor), nullptr, access, opener);
   }
-  if (!is_sparse_header(bytes)) return open_by_extent(std::move(store), access, opener);
+  if (!is_sparse_header(bytes)) return open_by_extent(std::move(store), access, opener, false);
   const SparseHeader header = TRY(parse_sparse_header(bytes, store->name(), 0, file_size));
-  if (header.descriptor_at == 0) return open_by_extent(std::move(store), access, opener);
+  if (header.descriptor_at == 0) return open_by_extent(std::move(store), access, opener, true);
   bytes.resize(header.descriptor_size * kSector);
   TRY(store->read_all(header.descriptor_at * kSector, bytes));
   Descriptor descriptor = TRY(parse_descriptor(text_of(bytes), store->name()));

@@ -1,6 +1,8 @@
 #include "block/format/vmdk/vmdk_image.h"
 
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -240,6 +242,135 @@ TEST(VmdkSparse, ChangesItsIdWithTheFirstWriteOfAnOpening) {
   EXPECT_NE(text_in(file).find("CID=" + (*try_open(file))->info().identity), std::string::npos);
 }
 
+// ---- Snapshots of ESXi ----
+
+// An extent whose grains are single sectors: those that are named are filled with a byte each.
+std::vector<uint8_t> server_extent(uint32_t sectors, const std::map<uint32_t, uint8_t>& grains) {
+  constexpr uint32_t kTableSectors = kServerTableEntries * 4 / kSector;
+  const uint32_t tables = (sectors + kServerTableEntries - 1) / kServerTableEntries, directory = 4;
+  uint32_t end = directory + (tables * 4 + 511) / 512;
+  std::vector<uint8_t> bytes(uint64_t{end} * kSector);
+  const uint32_t fields[] = {0x44574F43, 1, 3, sectors, 1, directory, tables, 0};
+  std::memcpy(bytes.data(), fields, sizeof fields);
+  for (const auto& [grain, fill] : grains) {
+    const uint64_t entry = directory * kSector + grain / kServerTableEntries * 4;
+    if (load<uint32_t>(&bytes[entry]) == 0) {
+      store(&bytes[entry], end);
+      end += kTableSectors;
+      bytes.resize(end * kSector);
+    }
+    store(&bytes[load<uint32_t>(&bytes[entry]) * kSector + grain % kServerTableEntries * 4], end++);
+    bytes.resize(end * kSector, fill);
+  }
+  return bytes;
+}
+
+class ServerSnapshot : public Folder {
+ protected:
+  ServerSnapshot() {
+    put("vm.vmdk", describe("0000aaaa", "ffffffff", "vmfs", "VMFS \"vm-flat.vmdk\"", ""));
+    put("vm-flat.vmdk", std::string(kSectors * kSector, 'f'));
+    put("vm-000001.vmdk", describe("0000bbbb", "0000aaaa", "vmfsSparse", "VMFSSPARSE \"vm-000001-delta.vmdk\"",
+                                   "parentFileNameHint=\"vm.vmdk\"\n"));
+    put_extent(server_extent(kSectors, {{0, 1}, {1, 2}, {5000, 3}, {kSectors - 1, 4}}));
+  }
+  static std::string describe(const char* id, const char* parent, const char* type, const char* extent,
+                              const char* hint) {
+    return fmt::format("# Disk DescriptorFile\nversion=1\nCID={}\nparentCID={}\ncreateType=\"{}\"\n{}RW {} {}\n", id,
+                       parent, type, hint, kSectors, extent);
+  }
+  void put(const std::string& name, const std::string& text) const { std::ofstream(path_ / name) << text; }
+  void put_extent(const std::vector<uint8_t>& bytes) const {
+    put("vm-000001-delta.vmdk", std::string(bytes.begin(), bytes.end()));
+  }
+  std::string error(Access access = Access::kReadOnly) {
+    const auto image = open("vm-000001.vmdk", access);
+    return image ? "" : image.error().message;
+  }
+  static constexpr uint32_t kSectors = 12000;
+};
+
+TEST_F(ServerSnapshot, IsReadThroughToWhatItStandsOn) {
+  for (const char* const name : {"vm-000001.vmdk", "vm-000001-delta.vmdk"}) {
+    const auto image = open(name, Access::kReadOnly);
+    ASSERT_TRUE(image) << image.error().message;
+    EXPECT_TRUE((*image)->geometry().read_only);
+    EXPECT_EQ((*image)->geometry().size, kSectors * kSector);
+    std::vector<uint8_t> data(kSectors * kSector);
+    ASSERT_EQ((*image)->read(0, data), Status::kOk);
+    const std::map<uint32_t, uint8_t> here = {{0, 1}, {1, 2}, {5000, 3}, {kSectors - 1, 4}};
+    for (uint32_t sector = 0; sector < kSectors; ++sector) {
+      const uint8_t expected = here.contains(sector) ? here.at(sector) : 'f';
+      ASSERT_EQ(data[sector * kSector], expected) << sector;
+      ASSERT_EQ(data[sector * kSector + 511], expected) << sector;
+    }
+    const Extent first = (*image)->map(0).value(), second = (*image)->map(2 * kSector).value();
+    EXPECT_EQ(first.size, 2 * kSector);
+    EXPECT_EQ(first.kind, ExtentKind::kData);
+    EXPECT_EQ(second.size, 4998 * kSector);
+    EXPECT_EQ(second.kind, ExtentKind::kAbsent);
+    const auto report = (*image)->check(Repair::kNone).value();
+    EXPECT_EQ(report.errors + report.leaks, 0u);
+  }
+}
+
+TEST_F(ServerSnapshot, IsNotWritten) {
+  EXPECT_NE(
+      error(Access::kReadWrite).find("'vm-000001-delta.vmdk' is an ESXi snapshot's (COWD), which can only be read"),
+      std::string::npos)
+      << error(Access::kReadWrite);
+}
+
+TEST_F(ServerSnapshot, NamesWhatMakesNoSense) {
+  struct Wrong {
+    size_t field;
+    uint32_t value;
+    const char* message;
+  };
+  const Wrong all[] = {{1, 3, "version 3 of COWD at byte 4"},
+                       {4, 3, "grain of 3 sectors at byte 16"},
+                       {5, 1 << 20, "grain directory at sector 0x100000 (byte 20) lies outside the file"},
+                       {5, 0, "grain directory at sector 0x0 (byte 20)"},
+                       {6, 2, "a grain directory of 2 entries at byte 24, 12000 sectors need 3"},
+                       {3, 11999, "has 6143488 bytes, its descriptor says 6144000"}};
+  const std::vector<uint8_t> good = server_extent(kSectors, {{0, 1}, {5000, 3}});
+  for (const Wrong& wrong : all) {
+    std::vector<uint8_t> bytes = good;
+    store(&bytes[wrong.field * 4], wrong.value);
+    put_extent(bytes);
+    EXPECT_NE(error().find(wrong.message), std::string::npos) << error();
+  }
+  // Tables and grains outside the file are errors of what is read, and found.
+  for (const uint32_t at : {4 * 512u, 5 * 512u}) {
+    std::vector<uint8_t> bytes = good;
+    store(&bytes[at], 0x7FFFFFFFu);
+    put_extent(bytes);
+    const auto image = open("vm-000001.vmdk", Access::kReadOnly).value();
+    std::vector<uint8_t> data(512);
+    EXPECT_EQ(image->read(0, data), Status::kIoError);
+    const auto report = image->check(Repair::kNone);
+    EXPECT_TRUE(!report || report->errors == 1);
+  }
+  put("other.vmdk", std::string(good.begin(), good.end()));
+  const auto image = open("other.vmdk", Access::kReadOnly);
+  ASSERT_FALSE(image);
+  EXPECT_NE(image.error().message.find("an extent of a VMDK image; name the image's descriptor"), std::string::npos);
+}
+
+// However many directory entries name one table.
+TEST_F(ServerSnapshot, ACheckEndsWhereTablesLieInOneAnother) {
+  std::vector<uint8_t> bytes = server_extent(kSectors, {{0, 1}});
+  store(&bytes[12], 1u << 28);
+  store(&bytes[24], 1u << 16);
+  bytes.resize(4 * 512 + (4u << 16));
+  const auto table = load<uint32_t>(&bytes[4 * 512]);
+  for (size_t at = 4 * 512; at < bytes.size(); at += 4) store(&bytes[at], table);
+  put_extent(bytes);
+  const auto report = open("vm-000001.vmdk", Access::kReadOnly).value()->check(Repair::kNone);
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().message.find("tables lie in one another"), std::string::npos);
+}
+
 TEST(VmdkDescriptor, IsReadAsProductsWriteIt) {
   const auto found = parse_descriptor(
       "# Disk DescriptorFile\r\nversion=1\r\nencoding=\"windows-1252\"\r\nCID=fffffffe\r\nparentCID=ffffffff\r\n"
@@ -277,6 +408,7 @@ TEST(VmdkDescriptor, IsFoundByTheNameOfAnExtent) {
   EXPECT_EQ(descriptor_of_extent("disk-s001.vmdk"), "disk.vmdk");
   EXPECT_EQ(descriptor_of_extent("my-disk-f1024.vmdk"), "my-disk.vmdk");
   EXPECT_EQ(descriptor_of_extent("disk-flat.vmdk"), "disk.vmdk");
+  EXPECT_EQ(descriptor_of_extent("disk-000001-delta.vmdk"), "disk-000001.vmdk");
   EXPECT_EQ(descriptor_of_extent("disk.vmdk"), "");
   EXPECT_EQ(descriptor_of_extent("disk-system.vmdk"), "");
   EXPECT_EQ(descriptor_of_extent("-flat.vmdk"), "");
