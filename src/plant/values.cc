@@ -54,28 +54,6 @@ Result<bool> parse_flag(std::string_view text) {
   return fail("allowed: true or false");
 }
 
-Result<uint64_t> parse_duration_ns(std::string_view text) {
-  const auto found = with_unit(text, {{"us", 1'000}, {"ms", 1'000'000}, {"s", 1'000'000'000}, {"m", 60'000'000'000}},
-                               3'600'000'000'000);
-  if (!found) return fail("allowed: a whole number and us, ms, s or m, at most an hour");
-  return *found;
-}
-
-Result<uint32_t> parse_share(std::string_view text) {
-  constexpr std::string_view kAllowed = "allowed: 0% to 100%, with at most four decimals";
-  if (!text.ends_with('%')) return fail("{}", kAllowed);
-  text.remove_suffix(1);
-  const size_t dot = text.find('.');
-  const std::string_view decimals = dot == std::string_view::npos ? std::string_view("0") : text.substr(dot + 1);
-  const auto whole = whole_number(text.substr(0, dot));
-  auto part = whole_number(decimals);
-  if (!whole || !part || decimals.size() > 4 || *whole > 100) return fail("{}", kAllowed);
-  for (size_t digits = decimals.size(); digits < 4; ++digits) *part *= 10;
-  const uint64_t share = *whole * 10'000 + *part;
-  if (share > net::fault::FaultConfig::kAlways) return fail("{}", kAllowed);
-  return static_cast<uint32_t>(share);
-}
-
 Result<uint64_t> parse_bit_rate(std::string_view text) {
   const auto found =
       with_unit(text, {{"", 1}, {"K", 1'000}, {"M", 1'000'000}, {"G", 1'000'000'000}}, 1'000'000'000'000);

@@ -1,4 +1,4 @@
-// Spellings of single values in plant.yaml. Each error says what is allowed.
+// Spellings of single values in plant.yaml, beside those of support/units.h. Each error says what is allowed.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "support/result.h"
+#include "support/units.h"
 
 namespace bulkhead::plant {
 
@@ -13,10 +14,6 @@ Result<uint64_t> parse_number(std::string_view text, uint64_t least, uint64_t mo
 // "7" or "1-9".
 Result<std::pair<uint64_t, uint64_t>> parse_range(std::string_view text, uint64_t least, uint64_t most);
 Result<bool> parse_flag(std::string_view text);
-// "250ms", "10us", "2s", "5m": at most an hour. In nanoseconds.
-Result<uint64_t> parse_duration_ns(std::string_view text);
-// "0.1%": in millionths, exactly.
-Result<uint32_t> parse_share(std::string_view text);
 // "10M": bits a second, powers of 1000. In bytes a second.
 Result<uint64_t> parse_bit_rate(std::string_view text);
 // "64M": bytes, powers of 1024.

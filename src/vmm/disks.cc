@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <chrono>
 
+#include "block/filter/fault_disk.h"
 #include "block/filter/write_through_disk.h"
 #include "block/format/disk_opener.h"
 #include "block/format/image.h"
 #include "block/format/image_disk.h"
 #include "block/store/file/file_store.h"
 #include "device/ahci/controller.h"
+#include "support/log.h"
+#include "vmm/config/disk_faults.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -32,10 +35,10 @@ Result<std::string> format_of(const DiskConfig& disk) {
 
 Result<std::unique_ptr<Disks>> Disks::open(const VmConfig& config, const block::ErrorPolicyDisk::Listener& on_pause) {
   std::unique_ptr<Disks> disks(new Disks());
-  const bool limited = std::ranges::any_of(config.disks, [](const Setting<DiskConfig>& disk) {
-    return disk.value.limits.any() || !disk.value.group.empty();
+  const bool takes_time = std::ranges::any_of(config.disks, [](const Setting<DiskConfig>& disk) {
+    return disk.value.limits.any() || !disk.value.group.empty() || disk.value.faults.takes_time();
   });
-  if (limited) {
+  if (takes_time) {
     disks->clock_ = std::make_unique<HostClock>(HostClock::Source::kMonotonic);
     disks->clock_->resume();
     for (const auto& group : config.disk_groups) {
@@ -88,6 +91,10 @@ Result<Disks::One> Disks::open_one(const DiskConfig& disk, unsigned thread_count
     auto live = std::make_unique<block::LiveDisk>(block::Storage{disk.path, format, std::move(storage)});
     one.live = live.get();
     opened = std::move(live);
+  }
+  if (disk.faults.any()) {
+    log::warning("disk '{}': FAULTS ARE ON, on purpose: {}", disk.path, describe(disk.faults));
+    opened = std::make_unique<block::FaultDisk>(std::move(opened), disk.path, disk.faults, clock_.get());
   }
   if (disk.cache == DiskCache::kWritethrough || disk.cache == DiskCache::kDirectsync) {
     opened = std::make_unique<block::WriteThroughDisk>(std::move(opened));

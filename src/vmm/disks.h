@@ -44,8 +44,8 @@ class Disks {
   };
   Result<One> open_one(const DiskConfig& disk, unsigned thread_count, const block::ErrorPolicyDisk::Listener& on_pause);
 
-  // Of the limits. It goes on while the machine is paused, so that what waits is answered and the machine comes to
-  // rest.
+  // Of limits and delays. It goes on while the machine is paused, so that what waits is answered and the machine comes
+  // to rest.
   std::unique_ptr<HostClock> clock_;
   std::map<std::string, std::shared_ptr<block::ThrottleGroup>> groups_;
   std::vector<One> disks_;

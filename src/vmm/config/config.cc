@@ -66,7 +66,7 @@ Result<> apply(const Key& key, VmConfig& config, const std::string& value, const
   return {};
 }
 
-Result<> check_throttles(const VmConfig& config) {
+Result<> check_disk_settings(const VmConfig& config) {
   std::set<std::string_view> names;
   for (const auto& group : config.disk_groups) {
     if (!names.insert(group.value.name).second) return fail("{}: named twice", group.label(group.value.name));
@@ -79,6 +79,10 @@ Result<> check_throttles(const VmConfig& config) {
     TRY_IN(disk.label(value.path), check_limits(value.limits));
     if (config.deterministic.value && (value.limits.any() || !value.group.empty())) {
       return fail("{}: limits: the disks of a deterministic run answer at once", disk.label(value.path));
+    }
+    if (config.deterministic.value && value.faults.takes_time()) {
+      return fail("{}: fault: the disks of a deterministic run answer at once, without a delay",
+                  disk.label(value.path));
     }
   }
   return {};
@@ -151,7 +155,7 @@ Result<> check_config(const VmConfig& config) {
     if (block::nbd::is_uri(disk.value.path)) continue;
     TRY(check_file(disk, disk.value.path, disk.value.read_only ? R_OK : R_OK | W_OK));
   }
-  TRY(check_throttles(config));
+  TRY(check_disk_settings(config));
   TRY(check_deterministic(config));
   return check_stdio_once(config);
 }

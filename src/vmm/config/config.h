@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "block/filter/error_policy_disk.h"
+#include "block/filter/fault_disk.h"
 #include "console/backends.h"
 #include "machine/board/disk_wires.h"
 #include "support/result.h"
@@ -56,6 +57,7 @@ struct DiskConfig {
   std::string serial;            // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
   block::ThrottleLimits limits;  // of this disk alone
   std::string group;             // whose limits it shares with others; empty: none
+  block::DiskFaults faults;      // what goes wrong on purpose
 };
 
 struct ModuleConfig {  // a Multiboot module: "FILE" or "FILE COMMAND LINE"

@@ -99,6 +99,10 @@ TEST(Config, FlagsReplaceWhatTheFileGave) {
   EXPECT_EQ(config.disks[1].value.secret, "key");
   EXPECT_EQ(set_list(config, "spec.disks", {"file=d,encrypt="}, "--disk").error().message,
             "--disk 'file=d,encrypt=': encrypt=: names no file with a secret");
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=d,fault=seed:7;torn:0.1%,ro"}, "--disk"));
+  EXPECT_EQ(config.disks[1].value.faults, (block::DiskFaults{.seed = 7, .torn = 1000}));
+  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,fault=torn:2"}, "--disk").error().message,
+            "--disk 'file=d,fault=torn:2': fault=torn:2: torn:2: allowed: 0% to 100%, with at most four decimals");
   ASSERT_TRUE(set_list(config, "spec.disks", {"d"}, "--disk"));
   EXPECT_EQ(set_list(config, "spec.disks", {"file=d,ro,ro"}, "--disk").error().message,
             "--disk 'file=d,ro,ro': read-only stands twice");
@@ -142,7 +146,7 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, file, fixed-buffers, "
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, fault, file, fixed-buffers, "
        "format, group, "
        "iops, iops-burst, on-error, queues, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
@@ -331,6 +335,17 @@ TEST(Nic, IsReadFromItsWords) {
                             "nat,speed=10"}) {
     EXPECT_FALSE(parse_nic(wrong)) << wrong;
   }
+}
+
+TEST(Config, ADelayOnPurposeHasNoPlaceInADeterministicRun) {
+  VmConfig config;
+  ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
+  ASSERT_TRUE(set_value(config, "spec.deterministic", "true", "--deterministic"));
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=/dev/null,fault=jitter:1ms"}, "--disk"));
+  EXPECT_EQ(check_config(config).error().message,
+            "--disk '/dev/null': fault: the disks of a deterministic run answer at once, without a delay");
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=/dev/null,fault=torn:1%"}, "--disk"));
+  EXPECT_TRUE(check_config(config));
 }
 
 TEST(Nic, HasABoundAndNoPlaceInADeterministicRun) {

@@ -9,6 +9,7 @@
 #include "block/store/nbd/uri.h"
 #include "cpu/model.h"
 #include "memory/guest_memory.h"
+#include "vmm/config/disk_faults.h"
 #include "vmm/config/values.h"
 
 namespace bulkhead::vmm {
@@ -337,6 +338,8 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
     }
   } else if (is_limit(name)) {
     TRY(set_limit(disk.limits, name, value));
+  } else if (name == "fault") {
+    disk.faults = TRY(parse_disk_faults(value));
   } else if (name == "group") {
     disk.group = TRY(parse_group_name(value));
   } else {
