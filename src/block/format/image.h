@@ -114,6 +114,8 @@ class Image {
   [[nodiscard]] virtual uint64_t compression_unit() const { return 0; }
   // Whether what nobody has written in a new image reads as zeroes.
   [[nodiscard]] virtual bool starts_as_zeroes() const { return true; }
+  // Bytes of the host's storage that its own files take; none when nobody knows.
+  [[nodiscard]] virtual std::optional<uint64_t> allocated() { return std::nullopt; }
   // In what order data must come; when ascending, in whole units of compression by write_compressed(), from one thread.
   [[nodiscard]] virtual FillOrder fill_order() const { return FillOrder::kAny; }
 };
@@ -165,6 +167,9 @@ class ImageOpener {
   bool opens_backing_ = true;
 };
 
+// Of what takes long: bytes that are done, of so many.
+using Progress = std::function<void(uint64_t done, uint64_t all)>;
+
 struct CreateOptions {
   uint64_t size = 0;
   std::string backing_name, backing_format, backing_identity;
@@ -173,6 +178,7 @@ struct CreateOptions {
   // The store's name in its folder, and a way to more files there, for formats that need several.
   std::string file_name;
   std::function<Result<std::unique_ptr<Store>>(const std::string& name)> create_beside;
+  Progress progress;  // where the image is thick; may be null
 };
 
 struct Format {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "block/request.h"
@@ -52,6 +53,11 @@ class Store {
   [[nodiscard]] virtual Status truncate(uint64_t size) = 0;
   // Whether what nobody has written reads as zeroes: not where the store was there before, as on a block device.
   [[nodiscard]] virtual bool starts_as_zeroes() const { return true; }
+  // Storage for the range, which need not be written, so that a write there does not find it full; what was there
+  // stays, and beyond the end the store grows. kUnsupported when it cannot.
+  [[nodiscard]] virtual Status reserve(uint64_t, uint64_t) { return Status::kUnsupported; }
+  // Bytes of the host's storage that it takes; none when nobody knows.
+  [[nodiscard]] virtual std::optional<uint64_t> allocated() { return std::nullopt; }
   // The run that begins at offset, which lies below size().
   [[nodiscard]] virtual StoreExtent extent(uint64_t offset) = 0;
 

@@ -152,4 +152,16 @@ Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool sh
   return Copy(from, to, mode).run(show_progress);
 }
 
+block::Progress show_thick_progress(bool show) {
+  if (!show) return nullptr;
+  using std::chrono::steady_clock;
+  return [told = steady_clock::time_point()](uint64_t done, uint64_t all) mutable {
+    const auto now = steady_clock::now();
+    if (done != all && now - told < std::chrono::milliseconds(200)) return;
+    told = now;
+    fmt::print(stderr, "\rtaking storage {:5.1f} % ", static_cast<double>(done) * 100 / static_cast<double>(all));
+    if (done == all) std::fputc('\n', stderr);
+  };
+}
+
 }  // namespace bulkhead::cli

@@ -10,4 +10,7 @@ enum class CopyMode : uint8_t { kPlain, kCompressed };
 // With progress, rate and time left on standard error when asked.
 Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress);
 
+// For a new image that is thick: how far it is, on standard error when asked.
+[[nodiscard]] block::Progress show_thick_progress(bool show);
+
 }  // namespace bulkhead::cli

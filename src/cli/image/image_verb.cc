@@ -96,7 +96,7 @@ void ImageVerb::add_options(CLI::App& options) {
   create->add_option("SIZE", size_, "Bytes, or with K, M, G, T; by default the backing file's");
   create->add_option("-b,--backing", backing_, "The file whose contents show through, named relative to FILE");
   create->add_option("-F,--backing-format", backing_format_, "Its format");
-  create->add_option("--set", settings_, "KEY=VALUE of the format, as cluster_size=65536");
+  create->add_option("--set", settings_, "KEY=VALUE of the format, as cluster_size=65536 or preallocation=falloc");
   const auto output = [&](CLI::App* verb) {
     verb->add_option("-o,--output", output_, "text or json")->check(CLI::IsMember({"text", "json"}));
   };
@@ -228,7 +228,10 @@ Result<std::map<std::string, std::string>> parse_settings(const std::vector<std:
 }  // namespace
 
 Result<int> ImageVerb::create() {
-  block::CreateOptions options{.backing_name = backing_, .settings = TRY(parse_settings(settings_)), .key = TRY(key())};
+  block::CreateOptions options{.backing_name = backing_,
+                               .settings = TRY(parse_settings(settings_)),
+                               .key = TRY(key()),
+                               .progress = show_thick_progress(::isatty(STDERR_FILENO) != 0)};
   if (!backing_.empty()) {
     if (backing_format_.empty()) return fail("create '{}': state the backing file's format", file_);
     options.backing_format = backing_format_;
@@ -249,6 +252,9 @@ Result<int> ImageVerb::create() {
 Result<int> ImageVerb::info() {
   const auto image = TRY(open_locked(block::Access::kReadOnly));
   block::ImageInfo info = image->info();
+  if (const auto allocated = image->allocated(); allocated) {
+    info.details.insert(info.details.begin(), {"allocated_bytes", std::to_string(*allocated)});
+  }
   info.details.insert(info.details.begin(), {"virtual_size", std::to_string(info.virtual_size)});
   info.details.insert(info.details.begin(), {"format", info.format});
   if (!info.backing_name.empty()) {
@@ -320,10 +326,17 @@ Result<int> ImageVerb::convert() {
     return convert_to_server(*from);
   }
   const std::string format = TRY(format_of_new(second_, second_format_));
+  auto settings = TRY(parse_settings(settings_));
+  if (compress_ && settings.contains("preallocation") && settings["preallocation"] != "off") {
+    return fail("convert '{}' to '{}': what is compressed has no place beforehand; leave preallocation out", file_,
+                second_);
+  }
   block::NewFiles files;
-  TRY(block::create_files(
-      files, second_, format,
-      {.size = from->geometry().size, .settings = TRY(parse_settings(settings_)), .key = target_key}));
+  TRY(block::create_files(files, second_, format,
+                          {.size = from->geometry().size,
+                           .settings = std::move(settings),
+                           .key = target_key,
+                           .progress = show_thick_progress(!quiet_ && ::isatty(STDERR_FILENO) != 0)}));
   const auto copy = [&]() -> Result<> {
     // What must be on the disk at the end is not made to pass through the host's cache first.
     const auto cache = no_sync_ ? block::HostCache::kTrusted : block::HostCache::kBypassedIfPossible;

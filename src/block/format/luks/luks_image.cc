@@ -5,6 +5,7 @@
 #include "block/encrypt/cipher_store.h"
 #include "block/format/luks/volume_key.h"
 #include "block/format/raw/raw_image.h"
+#include "block/format/thick.h"
 #include "support/random.h"
 
 namespace bulkhead::block::luks {
@@ -43,6 +44,7 @@ class LuksImage final : public Image {
                     {"uuid", header_.uuid}};
     return info;
   }
+  [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
   [[nodiscard]] Status read(uint64_t offset, MutableByteSpan bytes) override {
     return data_ ? data_->read(offset, bytes) : Status::kUnsupported;
   }
@@ -153,6 +155,7 @@ Result<> create(Store& store, const CreateOptions& options) {
   if (!options.key) return fail("create '{}': luks needs a secret", store.name());
   if (!options.backing_name.empty()) return fail("a luks image cannot have a backing file");
   const auto version = static_cast<uint32_t>(TRY(settings.number("version", 2, 1, 2)));
+  const Preallocation preallocation = TRY(take_preallocation(settings));
   const NewVolume made = TRY(make_volume(store, 0, version, options.key->passphrase(), settings));
   const Header& header = made.header;
   const uint64_t size = align_up(options.size, 512);
@@ -160,6 +163,7 @@ Result<> create(Store& store, const CreateOptions& options) {
   if (store.truncate(header.payload_offset + size) != Status::kOk) {
     return fail("resize '{}' to {} bytes", store.name(), header.payload_offset + size);
   }
+  TRY(make_thick(store, header.payload_offset, size, preallocation, options.progress));
   // The header last: without it, there is nothing.
   TRY(store.flush_all());
   std::vector<uint8_t> salts(128);

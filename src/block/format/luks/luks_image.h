@@ -7,7 +7,7 @@
 namespace bulkhead::block::luks {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
-// Settings: version (1, 2), and those of make_volume() (volume_key.h).
+// Settings: version (1, 2), preallocation, and those of make_volume() (volume_key.h).
 Result<> create(Store& store, const CreateOptions& options);
 
 }  // namespace bulkhead::block::luks

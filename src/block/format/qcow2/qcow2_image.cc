@@ -5,6 +5,8 @@
 
 #include "block/format/big_endian.h"
 #include "block/format/luks/volume_key.h"
+#include "block/format/qcow2/refcount_field.h"
+#include "block/format/thick.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
@@ -57,6 +59,35 @@ Result<Header> header_of(const CreateOptions& options, Settings& settings, const
   return header;
 }
 
+// Refcount blocks of so many bytes in all: the first clusters are used once each, the others are free.
+Result<> write_counts(Store& store, uint64_t at, uint64_t size, uint64_t used, uint32_t order) {
+  constexpr uint64_t kPiece = uint64_t{1} << 20;
+  for (uint64_t done = 0; done < size;) {
+    std::vector<uint8_t> counts(std::min(size - done, kPiece));
+    const uint64_t first = done * 8 >> order, count = uint64_t{counts.size()} * 8 >> order;
+    for (uint64_t i = 0; i < count && first + i < used; ++i) set_count(counts, i, order, 1);
+    TRY(store.write_all(at + done, counts));
+    done += counts.size();
+  }
+  return {};
+}
+
+// All of the disk's clusters one behind the other.
+Result<> write_full_tables(Store& store, const Header& header, uint64_t l2_start, uint64_t data_start,
+                           uint64_t data_clusters) {
+  const uint64_t cluster = header.cluster_size();
+  std::vector<uint8_t> l1(uint64_t{header.l1_size} * 8), l2(cluster);
+  for (uint64_t i = 0, data = 0; i < header.l1_size; ++i) {
+    store64(&l1[i * 8], (l2_start + i * cluster) | kCopied);
+    std::ranges::fill(l2, uint8_t{0});
+    for (uint64_t entry = 0; entry < header.l2_entries() && data < data_clusters; ++entry, ++data) {
+      store64(&l2[entry * 8], (data_start + data * cluster) | kCopied);
+    }
+    TRY(store.write_all(l2_start + i * cluster, l2));
+  }
+  return store.write_all(header.l1_offset, l1);
+}
+
 }  // namespace
 
 namespace {
@@ -70,17 +101,26 @@ Result<> create_data_file(const Header& header, const CreateOptions& options) {
 
 }  // namespace
 
-// Header, refcount table, refcount blocks, L1 table, encryption header: in this order from the start of the file.
+// Header, refcount table, refcount blocks, L1 table, encryption header: in this order from the start of the file; L2
+// tables and data behind them where there is a place for everything from the beginning.
 Result<> create(Store& store, const CreateOptions& options) {
   std::map<std::string, std::string> words = options.settings;
   const auto data_name = words.extract("data_file");
   Settings settings("qcow2", std::move(words));
   Header header = TRY(header_of(options, settings, data_name ? data_name.mapped() : ""));
+  const Preallocation preallocation = TRY(take_preallocation(settings, true));
+  const bool full = preallocation != Preallocation::kOff;
+  const bool is_plain = !header.extended() && data_name.empty();
+  if (!options.backing_name.empty() || options.key || !is_plain) {
+    TRY(refuse_preallocation(preallocation,
+                             "without a backing file, encryption, a data file and extended L2 entries"));
+  }
   const uint64_t cluster = header.cluster_size(), l2_reach = cluster * header.l2_entries();
   const uint64_t l1_size = std::max<uint64_t>(1, header.size / l2_reach + (header.size % l2_reach != 0));
   if (l1_size * 8 > kMaxL1Bytes) return fail("size {}: too large for clusters of {} bytes", header.size, cluster);
   const uint64_t l1_clusters = align_up(l1_size * 8, cluster) / cluster;
-  const uint64_t behind_counts = l1_clusters + header.crypto_length / cluster;
+  const uint64_t data_clusters = full ? align_up(header.size, cluster) / cluster : 0, l2_clusters = full ? l1_size : 0;
+  const uint64_t behind_counts = l1_clusters + header.crypto_length / cluster + l2_clusters + data_clusters;
   uint64_t table = 1, blocks = 1;
   for (;;) {
     const uint64_t all = 1 + table + blocks + behind_counts, a_block = header.refcounts_a_block();
@@ -89,6 +129,9 @@ Result<> create(Store& store, const CreateOptions& options) {
     if (blocks_needed <= blocks && table_needed <= table) break;
     blocks = std::max(blocks, blocks_needed);
     table = std::max(table, table_needed);
+  }
+  if (table * cluster > kMaxRefcountTableBytes) {
+    return fail("size {}: too large for clusters of {} bytes", header.size, cluster);
   }
   header.l1_size = static_cast<uint32_t>(l1_size);
   header.refcount_table_offset = cluster;
@@ -104,17 +147,12 @@ Result<> create(Store& store, const CreateOptions& options) {
   std::vector<uint8_t> entries(table * cluster);
   for (uint64_t i = 0; i < blocks; ++i) store64(&entries[i * 8], (1 + table + i) * cluster);
   TRY(store.write_all(cluster, entries));
-  // Every cluster so far is used once: the same bit pattern for each count.
-  std::vector<uint8_t> counts(blocks * cluster);
-  const uint32_t bits = 1u << header.refcount_order;
-  for (uint64_t i = 0; i < used; ++i) {
-    if (bits < 8) {
-      counts[i * bits / 8] |= static_cast<uint8_t>(1u << (i * bits % 8));
-    } else {
-      counts[(i + 1) * (bits / 8) - 1] = 1;
-    }
+  TRY(write_counts(store, (1 + table) * cluster, blocks * cluster, used, header.refcount_order));
+  if (full) {
+    const uint64_t data_start = (used - data_clusters) * cluster;
+    TRY(write_full_tables(store, header, data_start - l2_clusters * cluster, data_start, data_clusters));
+    TRY(make_thick(store, data_start, data_clusters * cluster, preallocation, options.progress));
   }
-  TRY(store.write_all((1 + table) * cluster, counts));
   TRY(store.flush_all());
   TRY(store.write_all(0, first));
   return store.flush_all();

@@ -30,7 +30,8 @@ namespace bulkhead::block::qcow2 {
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
 // Settings: version (2, 3), cluster_size (512 to 2097152), refcount_bits (1 to 64), compression (zlib, zstd),
 // extended_l2 (on, off), data_file (a name beside the image), data_file_raw (on, off), lazy_refcounts (on, off: said of
-// the image, while writes here keep to their order); with a key, those of luks::make_volume() too.
+// the image, while writes here keep to their order), preallocation (thick.h; of plain images); with a key, those of
+// luks::make_volume() too.
 Result<> create(Store& store, const CreateOptions& options);
 
 // The LUKS1 header of a new image, where its own header says.
@@ -72,6 +73,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Result<Extent> map(uint64_t offset) override;
+  [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Status write_compressed(uint64_t offset, ByteSpan bytes) override;

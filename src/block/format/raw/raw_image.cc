@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "block/format/thick.h"
+
 namespace bulkhead::block::raw {
 namespace {
 
@@ -27,6 +29,7 @@ class RawImage final : public Image {
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override { return window_.discard(offset, size); }
   [[nodiscard]] Status flush() override { return window_.flush(); }
   [[nodiscard]] bool starts_as_zeroes() const override { return store_->starts_as_zeroes(); }
+  [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
   [[nodiscard]] Result<Extent> map(uint64_t offset) override { return window_.map(offset); }
   [[nodiscard]] Result<CheckReport> check(Repair) override {
     return fail("check '{}': a raw image has nothing that could be checked", store_->name());
@@ -81,9 +84,13 @@ Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access,
 }
 
 Result<> create(Store& store, const CreateOptions& options) {
-  if (!options.settings.empty()) return fail("option '{}': unknown to raw", options.settings.begin()->first);
+  Settings settings("raw", options.settings);
+  const Preallocation preallocation = TRY(take_preallocation(settings));
+  TRY(settings.finish());
   if (!options.backing_name.empty()) return fail("a raw image cannot have a backing file");
   if (store.truncate(options.size) != Status::kOk) return fail("resize '{}' to {} bytes", store.name(), options.size);
+  if (preallocation == Preallocation::kOff) return {};
+  TRY(make_thick(store, 0, options.size, preallocation, options.progress));
   return store.flush_all();
 }
 

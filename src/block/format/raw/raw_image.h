@@ -6,6 +6,7 @@
 namespace bulkhead::block::raw {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
+// Settings: preallocation (thick.h).
 Result<> create(Store& store, const CreateOptions& options);
 
 // The bytes of a store from `start` on as a disk. The store outlives it.

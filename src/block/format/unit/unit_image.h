@@ -34,6 +34,7 @@ class UnitImage : public Image {
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Result<Extent> map(uint64_t offset) override;
+  [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
 
   // What shows through where this image holds nothing; offset: of this image's first byte in it.
   void show_through(Image* backing, uint64_t offset) {

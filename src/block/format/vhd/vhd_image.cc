@@ -5,7 +5,7 @@
 #include <chrono>
 
 #include "block/format/raw/raw_image.h"
-#include "block/format/settings.h"
+#include "block/format/thick.h"
 #include "block/format/utf16.h"
 #include "block/format/vhd/dynamic_image.h"
 
@@ -40,6 +40,7 @@ class FixedImage final : public Image {
   }
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override { return window_.discard(offset, size); }
   [[nodiscard]] Status flush() override { return window_.flush(); }
+  [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
   [[nodiscard]] Result<Extent> map(uint64_t offset) override { return window_.map(offset); }
   // Its footer was checked when it was opened, and there is nothing else.
   [[nodiscard]] Result<CheckReport> check(Repair) override { return CheckReport{}; }
@@ -66,11 +67,12 @@ class FixedImage final : public Image {
   raw::Window window_;
 };
 
-Result<> create_fixed(Store& store, Footer footer) {
+Result<> create_fixed(Store& store, Footer footer, Preallocation preallocation, const Progress& progress) {
   footer.type = DiskType::kFixed;
   if (store.truncate(footer.current_size) != Status::kOk) {
     return fail("resize '{}' to {} bytes", store.name(), footer.current_size);
   }
+  TRY(make_thick(store, 0, footer.current_size, preallocation, progress));
   TRY(store.write_all(footer.current_size, make_footer(footer)));
   return store.flush_all();
 }
@@ -112,14 +114,16 @@ Result<> create(Store& store, const CreateOptions& options) {
   const std::string subformat = TRY(settings.word("subformat", "dynamic", {"dynamic", "fixed"}));
   const uint64_t block =
       TRY(settings.power_of_two("block_size", kDefaultBlockBytes, kLeastBlockBytes, kMostBlockBytes));
+  const Preallocation preallocation = TRY(take_preallocation(settings));
   TRY(settings.finish());
+  if (subformat != "fixed") TRY(refuse_preallocation(preallocation, "of a fixed VHD image (subformat=fixed)"));
   if (options.size > kLargestDisk) return fail("size {}: the largest VHD disk is {}", options.size, kLargestDisk);
   Footer footer{.timestamp = seconds_since_2000(), .id = random_guid(GuidOrder::kAsWritten)};
   footer.original_size = footer.current_size = align_up(options.size, kSector);
   set_geometry(footer);
   if (subformat == "fixed") {
     if (!options.backing_name.empty()) return fail("a fixed VHD image cannot have a backing file");
-    return create_fixed(store, std::move(footer));
+    return create_fixed(store, std::move(footer), preallocation, options.progress);
   }
   footer.type = options.backing_name.empty() ? DiskType::kDynamic : DiskType::kDifferencing;
   footer.header_offset = kSector;

@@ -1,6 +1,6 @@
 // New VHDX images: identifier, headers and region tables in the first MiB, then log, metadata, table, and the blocks of
 // a fixed one.
-#include "block/format/settings.h"
+#include "block/format/thick.h"
 #include "block/format/vhdx/vhdx_image.h"
 
 namespace bulkhead::block::vhdx {
@@ -25,7 +25,7 @@ Result<> write_full_table(Store& store, const Metadata& metadata, const Regions&
   return {};
 }
 
-Result<Metadata> metadata_of(const CreateOptions& options) {
+Result<Metadata> metadata_of(const CreateOptions& options, Preallocation& preallocation) {
   Settings settings("vhdx", options.settings);
   const bool has_parent = !options.backing_name.empty();
   Metadata metadata{.has_parent = has_parent, .disk_id = random_guid(GuidOrder::kMicrosoft)};
@@ -35,7 +35,9 @@ Result<Metadata> metadata_of(const CreateOptions& options) {
       TRY(settings.power_of_two("block_size", has_parent ? kDifferencingBlock : kDynamicBlock, kMiB, kMostBlockBytes)));
   const std::string sector = TRY(settings.word("logical_sector_size", "512", {"512", "4096"}));
   metadata.logical_sector = sector == "512" ? 512 : 4096;
+  preallocation = TRY(take_preallocation(settings));
   TRY(settings.finish());
+  if (subformat != "fixed") TRY(refuse_preallocation(preallocation, "of a fixed VHDX image (subformat=fixed)"));
   metadata.disk_bytes = align_up(options.size, metadata.logical_sector);
   if (metadata.disk_bytes > kLargestDisk) {
     return fail("size {}: the largest VHDX disk is {}", options.size, kLargestDisk);
@@ -53,7 +55,8 @@ Result<Metadata> metadata_of(const CreateOptions& options) {
 }  // namespace
 
 Result<> create(Store& store, const CreateOptions& options) {
-  const Metadata metadata = TRY(metadata_of(options));
+  Preallocation preallocation = Preallocation::kOff;
+  const Metadata metadata = TRY(metadata_of(options, preallocation));
   const uint64_t table_bytes = std::max(kMiB, align_up(metadata.entry_count() * 8, kMiB));
   const Regions regions{.table = {kMiB + kLogBytes + kMetadataBytes, table_bytes},
                         .metadata = {kMiB + kLogBytes, kMetadataBytes}};
@@ -63,6 +66,7 @@ Result<> create(Store& store, const CreateOptions& options) {
   const uint64_t blocks = metadata.leaves_blocks_allocated ? metadata.block_count() * metadata.block_bytes : 0;
   if (store.truncate(start + blocks) != Status::kOk)
     return fail("resize '{}' to {} bytes", store.name(), start + blocks);
+  TRY(make_thick(store, start, blocks, preallocation, options.progress));
   if (metadata.leaves_blocks_allocated) TRY(write_full_table(store, metadata, regions, start));
   TRY(store.write_all(regions.metadata.offset, TRY(make_metadata(metadata))));
   for (const uint64_t at : kRegionTableAt) TRY(store.write_all(at, make_region_table(regions)));

@@ -9,7 +9,8 @@
 namespace bulkhead::block::vhdx {
 
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
-// Settings: subformat (fixed, dynamic; with a backing file it is differencing), block_size, logical_sector_size.
+// Settings: subformat (fixed, dynamic; with a backing file it is differencing), block_size, logical_sector_size,
+// preallocation (of fixed ones).
 Result<> create(Store& store, const CreateOptions& options);
 
 class VhdxImage final : public UnitImage {

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "block/format/settings.h"
+#include "block/format/thick.h"
 #include "block/format/vmdk/stream_writer.h"
 #include "block/format/vmdk/vmdk_image.h"
 #include "support/random.h"
@@ -72,7 +72,8 @@ Result<> add_parent(Descriptor& descriptor, const CreateOptions& options) {
   return {};
 }
 
-Result<> create_extents(Descriptor& descriptor, const CreateOptions& options, uint64_t sectors, uint64_t most) {
+Result<> create_extents(Descriptor& descriptor, const CreateOptions& options, uint64_t sectors, uint64_t most,
+                        Preallocation preallocation) {
   const bool flat = descriptor.type.ends_with("Flat"), split = descriptor.type.starts_with("two");
   if (!options.create_beside) return fail("{} needs files of its own beside the first", descriptor.type);
   const std::string& name = options.file_name;
@@ -87,6 +88,11 @@ Result<> create_extents(Descriptor& descriptor, const CreateOptions& options, ui
       if (store->truncate(line.sectors * kSector) != Status::kOk) {
         return fail("resize '{}' to {} bytes", store->name(), line.sectors * kSector);
       }
+      // Progress is that of all extents together.
+      const auto tell = [&](uint64_t part, uint64_t) {
+        if (options.progress) options.progress(done * kSector + part, sectors * kSector);
+      };
+      TRY(make_thick(*store, 0, line.sectors * kSector, preallocation, tell));
       TRY(store->flush_all());
     } else {
       TRY(write_sparse(*store, line.sectors, ""));
@@ -107,7 +113,11 @@ Result<> create(Store& store, const CreateOptions& options) {
       {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"}));
   descriptor.adapter = TRY(settings.word("adapter", "lsilogic", {"lsilogic", "ide", "buslogic"}));
   const uint64_t split = TRY(settings.number("extent_size", kSplitBytes, kLeastSplitBytes, kSplitBytes));
+  const Preallocation preallocation = TRY(take_preallocation(settings));
   TRY(settings.finish());
+  if (!descriptor.type.ends_with("Flat")) {
+    TRY(refuse_preallocation(preallocation, "of a flat VMDK image (subformat=monolithicFlat or twoGbMaxExtentFlat)"));
+  }
   const uint64_t sectors = align_up(options.size, kSector) / kSector;
   if (sectors > kLargestDiskSectors) {
     return fail("size {}: the largest VMDK disk is {}", options.size, kLargestDiskSectors * kSector);
@@ -122,7 +132,8 @@ Result<> create(Store& store, const CreateOptions& options) {
     const std::string file = options.file_name.empty() ? "disk.vmdk" : options.file_name;
     descriptor.extents.push_back({.sectors = sectors, .type = ExtentType::kSparse, .file = file});
   } else {
-    TRY(create_extents(descriptor, options, sectors, align_down(split, kOurGrainSectors * kSector) / kSector));
+    TRY(create_extents(descriptor, options, sectors, align_down(split, kOurGrainSectors * kSector) / kSector,
+                       preallocation));
   }
   const std::string text = make_descriptor(descriptor);
   if (options.file_name.find_first_of("\"\n") != std::string::npos) return fail("file name with a quote");

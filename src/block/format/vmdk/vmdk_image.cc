@@ -103,6 +103,17 @@ ImageInfo VmdkImage::info() const {
   return info;
 }
 
+std::optional<uint64_t> VmdkImage::allocated() {
+  std::optional<uint64_t> all = descriptor_store_ ? descriptor_store_->allocated() : 0;
+  for (const Part& part : parts_) {
+    if (!part.sparse && !part.store) continue;
+    const std::optional<uint64_t> one = part.sparse ? part.sparse->allocated() : part.store->allocated();
+    if (!all || !one) return std::nullopt;
+    *all += *one;
+  }
+  return all;
+}
+
 template <typename Call>
 Status VmdkImage::each_part(uint64_t offset, uint64_t size, Call call) {
   uint64_t done = 0;

@@ -12,7 +12,8 @@ namespace bulkhead::block::vmdk {
 // Takes any one of the image's files.
 Result<std::unique_ptr<Image>> open(std::unique_ptr<Store> store, Access access, const ImageOpener& opener);
 // Settings: subformat (monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized),
-// adapter (lsilogic, ide, buslogic), extent_size (bytes, of the twoGb ones).
+// adapter (lsilogic, ide, buslogic), extent_size (bytes, of the twoGb ones), preallocation (of
+// the flat ones).
 Result<> create(Store& store, const CreateOptions& options);
 
 class VmdkImage final : public Image {
@@ -30,6 +31,7 @@ class VmdkImage final : public Image {
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Result<Extent> map(uint64_t offset) override;
+  [[nodiscard]] std::optional<uint64_t> allocated() override;
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Image* backing() override { return parent_.get(); }

@@ -145,6 +145,22 @@ Status PlainFile::truncate(uint64_t size) {
   return error == 0 ? Status::kOk : failed("truncate", size, error);
 }
 
+Status PlainFile::reserve(uint64_t offset, uint64_t size) {
+  if (size == 0) return Status::kOk;
+  int result = 0;
+  do {
+    result = ::fallocate(file_.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return Status::kOk;
+  return errno == EOPNOTSUPP || errno == ENOSYS || errno == ENODEV ? Status::kUnsupported : status_of(errno);
+}
+
+std::optional<uint64_t> PlainFile::allocated() {
+  struct stat status{};
+  if (::fstat(file_.get(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+  return static_cast<uint64_t>(status.st_blocks) * 512;
+}
+
 StoreExtent PlainFile::extent(uint64_t offset) {
   const uint64_t end = size().value_or(offset);
   const auto from = static_cast<off_t>(offset);

@@ -33,6 +33,8 @@ class PlainFile final : public Store {
   [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status truncate(uint64_t size) override;
   [[nodiscard]] bool starts_as_zeroes() const override { return !is_device_; }
+  [[nodiscard]] Status reserve(uint64_t offset, uint64_t size) override;
+  [[nodiscard]] std::optional<uint64_t> allocated() override;
   [[nodiscard]] StoreExtent extent(uint64_t offset) override;
 
  private:

@@ -40,6 +40,11 @@ class MemoryStore final : public Store {
     bytes_.resize(size);
     return Status::kOk;
   }
+  [[nodiscard]] Status reserve(uint64_t offset, uint64_t size) override {
+    if (!range_fits(offset, size, limit_)) return Status::kNoSpace;
+    if (offset + size > bytes_.size()) bytes_.resize(offset + size);
+    return Status::kOk;
+  }
   [[nodiscard]] StoreExtent extent(uint64_t offset) override { return {.size = bytes_.size() - offset}; }
 
  private:
