@@ -205,8 +205,8 @@ Result<> Vm::make_machine() {
     const DiskConfig& disk = config_.disks[i].value;
     const uint32_t queue_count = disk.queue_count != 0 ? disk.queue_count : config_.cpus.value;
     wires.disks.push_back({(*disks_)[i], disk.serial.empty() ? fmt::format("disk{}", i) : disk.serial, disk.bus,
-                           disk.medium,
-                           static_cast<uint16_t>(std::min<uint32_t>(queue_count, DiskConfig::kMostQueues))});
+                           disk.medium, static_cast<uint16_t>(std::min<uint32_t>(queue_count, DiskConfig::kMostQueues)),
+                           disk.controller});
   }
   for (size_t i = 0; i < links_.size(); ++i) {
     const NicConfig& nic = config_.nics[i].value;

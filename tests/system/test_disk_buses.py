@@ -41,6 +41,27 @@ def check_host_side(folder, image, format_, label, written):
     assert sha256(found) == written
 
 
+def test_two_disks_are_the_namespaces_of_one_nvme_controller(tmp_path):
+    arguments, digests, images = [], {}, {}
+    for format_ in ["raw", "qcow2"]:
+        label = f"shared-{format_}"
+        raw, digests[label] = make_ext4(tmp_path, label, 16)
+        image = tmp_path / f"{label}.image"
+        subprocess.run([BULKHEAD, "image", "convert", raw, image, "-O", format_], check=True, capture_output=True)
+        images[label] = (image, format_)
+        arguments += ["--disk", f"file={image},format={format_},bus=nvme,controller=pool"]
+    words = f"console=ttyS0 panic=-1 task=disks disks.labels={','.join(images)}"
+    folder = GUESTS / "amd64"
+    vm = run(["run", "--engine", "soft", "--memory", "512M", "--kernel", folder / "vmlinuz", "--initrd", folder / "disks-initrd",
+              "--cmdline", words, *arguments], timeout=600)
+    assert vm.status == 0 and "DISKS DONE" in vm.output, vm.describe()
+    assert vm.field("complaints") == "0", vm.describe()
+    assert {vm.field(f"{label} device") for label in images} == {"nvme0n1", "nvme0n2"}, vm.describe()
+    for label, (image, format_) in images.items():
+        assert vm.field(f"{label} from host") == digests[label], vm.describe()
+        check_host_side(tmp_path, image, format_, label, vm.field(f"{label} read back"))
+
+
 @pytest.mark.parametrize("bus", BUSES)
 def test_a_guest_uses_disks_of_every_format(tmp_path, bus):
     arguments, digests, images = [], {}, {}

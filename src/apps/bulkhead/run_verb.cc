@@ -43,7 +43,7 @@ constexpr ValueFlag kValueFlags[] = {
     {"--boot-protocol", "spec.boot.protocol", false, "NAME", "Boot", "auto, linux64, linux32, pvh or multiboot (auto)"},
     {"--disk", "spec.disks", true, "FILE[,ro]|file=FILE,...", "Devices",
      "Disk image, with bus=nvme or bus=sata, format=qcow2, readonly, serial=, cache=, encrypt=, on-error=, queues=, "
-     "iops=, bps=, group=, fault=; raw by default"},
+     "iops=, bps=, group=, fault=, controller=; raw by default"},
     {"--disk-group", "spec.disk-groups", true, "NAME,iops=N,bps=SIZE", "Devices", "Limits that its disks share"},
     {"--cdrom", "spec.cdroms", true, "FILE.iso", "Devices", "A CD or DVD image in a drive on SATA"},
     {"--nic", "spec.nics", true, "WHERE", "Devices",

@@ -130,19 +130,24 @@ Controller::Status Controller::identify(const Entry& entry) {
   switch (static_cast<uint8_t>(entry.dword10)) {
     case kIdentifyController:
       return answer(entry, as_bytes(controller_data()));
-    case kIdentifyNamespace:
-      // All of them together have the same block size.
-      if (entry.namespace_id != 1 && entry.namespace_id != kAllNamespaces) return Status::kInvalidNamespace;
-      return answer(entry, as_bytes(namespace_data()));
+    case kIdentifyNamespace: {
+      // What all of them have in common is told where there is one: without namespace management it need not be.
+      const bool common = entry.namespace_id == kAllNamespaces && namespaces_.size() == 1;
+      const Namespace* const space = find_namespace(common ? 1 : entry.namespace_id);
+      return space == nullptr ? Status::kInvalidNamespace : answer(entry, as_bytes(namespace_data(*space)));
+    }
     case kIdentifyActiveNamespaces: {
       if (entry.namespace_id >= kAllNamespaces - 1) return Status::kInvalidNamespace;
       std::array<uint32_t, kIdentifySize / 4> list{};
-      if (entry.namespace_id == 0) list[0] = 1;
+      // Those behind the one that is named, in ascending order; there are fewer than fit.
+      size_t at = 0;
+      for (uint32_t id = entry.namespace_id + 1; id <= namespaces_.size(); ++id) list[at++] = id;
       return answer(entry, as_bytes(list));
     }
-    case kIdentifyDescriptors:
-      if (entry.namespace_id != 1) return Status::kInvalidNamespace;
-      return answer(entry, namespace_descriptors());
+    case kIdentifyDescriptors: {
+      const Namespace* const space = find_namespace(entry.namespace_id);
+      return space == nullptr ? Status::kInvalidNamespace : answer(entry, namespace_descriptors(*space));
+    }
     default:
       return Status::kInvalidField;
   }
@@ -152,7 +157,9 @@ Controller::Status Controller::get_log_page(const Entry& entry) {
   const auto id = static_cast<uint8_t>(entry.dword10);
   const uint64_t count = ((entry.dword10 >> 16) | uint64_t{entry.dword11 & 0xFFFF} << 16) + 1;
   const uint64_t offset = entry.dword12 | uint64_t{entry.dword13} << 32;
-  if (entry.namespace_id != 0 && entry.namespace_id != 1 && entry.namespace_id != kAllNamespaces) {
+  // Every page is the controller's.
+  if (entry.namespace_id != 0 && entry.namespace_id != kAllNamespaces &&
+      find_namespace(entry.namespace_id) == nullptr) {
     return Status::kInvalidNamespace;
   }
   if (count * 4 > kMaximumTransfer || offset % 4 != 0) return Status::kInvalidField;
@@ -167,7 +174,8 @@ Controller::Status Controller::get_log_page(const Entry& entry) {
     tell_events();
   }
   if (status == Status::kSuccess && id == kLogChangedNamespaces && (entry.dword10 & kLogRetainEvent) == 0) {
-    notices_masked_ = namespace_changed_ = false;
+    notices_masked_ = false;
+    changed_namespaces_ = 0;
     tell_events();
   }
   return status;

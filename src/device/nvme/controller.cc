@@ -22,16 +22,21 @@ constexpr uint64_t kCapabilityValue = (Controller::kMaximumQueueSize - 1) | kCap
 
 }  // namespace
 
-Result<std::unique_ptr<Controller>> Controller::create(Naming naming, block::Disk& disk, memory::GuestMemory& memory,
-                                                       MessageSink& messages, std::unique_ptr<Worker> worker) {
-  std::unique_ptr<Controller> controller(new Controller(std::move(naming), disk, memory, messages, std::move(worker)));
+Result<std::unique_ptr<Controller>> Controller::create(Naming naming, std::vector<Namespace> namespaces,
+                                                       memory::GuestMemory& memory, MessageSink& messages,
+                                                       std::unique_ptr<Worker> worker) {
+  if (namespaces.empty() || namespaces.size() > kMaximumNamespaces) {
+    return fail("{}: {} namespaces; allowed: 1 to {}", naming.name, namespaces.size(), kMaximumNamespaces);
+  }
+  std::unique_ptr<Controller> controller(
+      new Controller(std::move(naming), std::move(namespaces), memory, messages, std::move(worker)));
   TRY_IN(controller->naming_.name, controller->connect_worker());
   return controller;
 }
 
 // The identity under which guests know a virtual controller; drivers go by the class.
-Controller::Controller(Naming naming, block::Disk& disk, memory::GuestMemory& memory, MessageSink& messages,
-                       std::unique_ptr<Worker> worker)
+Controller::Controller(Naming naming, std::vector<Namespace> namespaces, memory::GuestMemory& memory,
+                       MessageSink& messages, std::unique_ptr<Worker> worker)
     : Function({.vendor_id = 0x1B36,
                 .device_id = 0x0010,
                 .revision = 1,
@@ -40,7 +45,7 @@ Controller::Controller(Naming naming, block::Disk& disk, memory::GuestMemory& me
                 .subsystem_id = 0x1100,
                 .interrupt_pin = 1}),
       naming_(std::move(naming)),
-      disk_(disk),
+      namespaces_(std::move(namespaces)),
       memory_(memory),
       worker_(std::move(worker)) {
   add_memory_bar(kBar, kBarSize, pci::BarKind::kMemory64, false, *this);

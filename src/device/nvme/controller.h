@@ -1,6 +1,6 @@
-// An NVMe controller with one namespace (NVM Express 1.4): registers, doorbells, the admin and I/O queues, MSI-X or the
-// interrupt pin. Registers answer on the vCPU's thread; rings and commands live on the worker. What a driver breaks is
-// answered with a status, an asynchronous event or CSTS.CFS; it never ends the process.
+// An NVMe controller with one namespace or several (NVM Express 1.4): registers, doorbells, the admin and I/O queues,
+// MSI-X or the interrupt pin. Registers answer on the vCPU's thread; rings and commands live on the worker. What a
+// driver breaks is answered with a status, an asynchronous event or CSTS.CFS; it never ends the process.
 //
 //   disabled -- CC.EN=1 --> ready -- CC.EN=0 --> draining -- nothing in flight --> disabled
 //       \-- bad admin queues --> failed (CSTS.CFS) -- CC.EN=0 --^
@@ -34,7 +34,13 @@ using virtio::Worker;
 struct Naming {
   std::string name;                // in the machine and in saved state: "nvme0"
   std::string serial;              // at most 20 bytes
-  std::array<uint8_t, 16> uuid{};  // the namespace's; the subsystem's name is made of it
+  std::array<uint8_t, 16> uuid{};  // the subsystem's name is made of it
+};
+
+// A disk behind the controller. The first one has the identifier (NSID) 1.
+struct Namespace {
+  block::Disk& disk;  // outlives the controller
+  std::array<uint8_t, 16> uuid{};
 };
 
 class Controller final : public Device, public ThreadedWork, public pci::Function, public Mmio {
@@ -51,6 +57,7 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   // Commands at the disk at one time, and commands of one queue before the others have their turn.
   static constexpr uint32_t kMaximumInFlight = 256;
   static constexpr uint32_t kBudget = 64;
+  static constexpr size_t kMaximumNamespaces = 64;
   // MDTS, as a power of two of 4096 bytes and in bytes.
   static constexpr uint8_t kTransferShift = 8;
   static constexpr uint64_t kMaximumTransfer = 4096ull << kTransferShift;
@@ -60,14 +67,15 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   // Blocks that one discard of the disk takes at most; longer ranges go piece by piece.
   static constexpr uint64_t kDiscardPiece = 1ull << 30;
 
-  // The disk outlives the controller.
-  static Result<std::unique_ptr<Controller>> create(Naming naming, block::Disk& disk, memory::GuestMemory& memory,
-                                                    MessageSink& messages, std::unique_ptr<Worker> worker);
+  // Fails without a namespace, and with too many.
+  static Result<std::unique_ptr<Controller>> create(Naming naming, std::vector<Namespace> namespaces,
+                                                    memory::GuestMemory& memory, MessageSink& messages,
+                                                    std::unique_ptr<Worker> worker);
   // Waits for what is in flight.
   ~Controller() override;
 
   // From any thread: the driver is told, where it wants to know (5.2).
-  void disk_grew();
+  void disk_grew(size_t index);  // of the namespaces, from 0
 
   // Device
   [[nodiscard]] std::string_view name() const override { return naming_.name; }
@@ -138,6 +146,7 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
     };
     std::vector<Range> ranges;
     size_t next_range = 0;
+    size_t next_flush = 0;  // of a flush of all namespaces: the one that is flushed next
   };
   struct Finished {
     uint32_t slot;
@@ -146,9 +155,16 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   };
   static constexpr uint32_t kShutdownSlot = kMaximumInFlight;
 
-  Controller(Naming naming, block::Disk& disk, memory::GuestMemory& memory, MessageSink& messages,
+  Controller(Naming naming, std::vector<Namespace> namespaces, memory::GuestMemory& memory, MessageSink& messages,
              std::unique_ptr<Worker> worker);
   Result<> connect_worker();
+  // Null when there is none of this identifier, as for the one that stands for all.
+  [[nodiscard]] const Namespace* find_namespace(uint32_t id) const {
+    return id != 0 && id <= namespaces_.size() ? &namespaces_[id - 1] : nullptr;
+  }
+  // Of a command whose identifier has been checked.
+  [[nodiscard]] block::Disk& disk_of(const Entry& entry) const { return find_namespace(entry.namespace_id)->disk; }
+  [[nodiscard]] static bool is_flush_of_all(const Entry& entry);
 
   // Registers: controller.cc
   [[nodiscard]] uint32_t read_register(uint64_t offset);
@@ -168,10 +184,11 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   void finish_reset_when_idle();
   void forget_driver();
   void shut_down();
+  void flush_for_shutdown();
   void set_status(uint32_t clear, uint32_t set);
   void process_queues();
   [[nodiscard]] bool process_queue(uint16_t id);
-  void post(uint16_t queue, uint16_t command_id, Status status, uint32_t result);
+  void post(uint16_t queue, uint16_t command_id, Status status, uint32_t result, uint32_t namespace_id = 0);
   void place(CompletionQueue& queue, const spec::nvme::CompletionEntry& entry);
   void place_waiting();
   void send_interrupts();
@@ -200,8 +217,8 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
 
   // What it says of itself: identify.cc
   [[nodiscard]] spec::nvme::ControllerData controller_data() const;
-  [[nodiscard]] spec::nvme::NamespaceData namespace_data() const;
-  [[nodiscard]] std::vector<uint8_t> namespace_descriptors() const;
+  [[nodiscard]] static spec::nvme::NamespaceData namespace_data(const Namespace& space);
+  [[nodiscard]] static std::vector<uint8_t> namespace_descriptors(const Namespace& space);
   [[nodiscard]] std::vector<uint8_t> log_page(uint8_t id) const;
 
   // I/O commands: io.cc
@@ -212,6 +229,7 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   [[nodiscard]] Status begin_deallocation(uint32_t slot, const Entry& entry);
   [[nodiscard]] Status block_range(const Entry& entry, uint64_t& offset, uint64_t& size) const;
   [[nodiscard]] bool submit_next_range(uint32_t slot);
+  [[nodiscard]] bool submit_next_flush(uint32_t slot);
   [[nodiscard]] block::Request::Completion completion(uint32_t slot);
   void advance(uint32_t slot, block::Status status);
   void give_back(uint32_t slot, Status status);
@@ -223,7 +241,7 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   Result<> restore_features(const StateReader& reader);
 
   const Naming naming_;
-  block::Disk& disk_;
+  const std::vector<Namespace> namespaces_;
   memory::GuestMemory& memory_;
   log::RateLimit fault_limit_;
   bool connected_ = false;  // create() went through and the worker runs
@@ -248,12 +266,13 @@ class Controller final : public Device, public ThreadedWork, public pci::Functio
   std::deque<uint32_t> events_;          // not yet told; one of each kind
   bool error_events_masked_ = false;     // until the error log is read
   bool notices_masked_ = false;          // until the log of changed namespaces is read
-  bool namespace_changed_ = false;       // since that
+  uint64_t changed_namespaces_ = 0;      // since that, a bit each
   std::deque<spec::nvme::ErrorLogEntry> error_log_;
   std::vector<Command> commands_;
   std::vector<uint32_t> free_slots_;
   std::vector<uint32_t> waiting_;  // slots to begin anew when the machine goes on; no disk knows of them
   uint32_t in_flight_ = 0;
+  size_t next_shutdown_flush_ = 0;  // the namespace that a shutdown flushes next
 
   // Each is used by those after it, until they have ended.
   std::unique_ptr<EventFd> control_event_;

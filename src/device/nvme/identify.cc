@@ -55,7 +55,7 @@ ControllerData Controller::controller_data() const {
   data.critical_temperature = 273 + 80;
   data.submission_entry_size = kSubmissionEntryShift << 4 | kSubmissionEntryShift;
   data.completion_entry_size = kCompletionEntryShift << 4 | kCompletionEntryShift;
-  data.namespace_count = 1;
+  data.namespace_count = static_cast<uint32_t>(namespaces_.size());
   data.optional_commands = kOptionalDatasetManagement | kOptionalWriteZeroes;
   data.volatile_write_cache = kWriteCachePresent | kFlushOfAllNamespaces;
   data.power[0].maximum_power = 1000;
@@ -68,8 +68,8 @@ ControllerData Controller::controller_data() const {
   return data;
 }
 
-NamespaceData Controller::namespace_data() const {
-  const block::Geometry& geometry = disk_.geometry();
+NamespaceData Controller::namespace_data(const Namespace& space) {
+  const block::Geometry& geometry = space.disk.geometry();
   NamespaceData data{};
   data.size = geometry.size / geometry.sector_size;
   data.capacity = data.size;
@@ -86,11 +86,11 @@ NamespaceData Controller::namespace_data() const {
   return data;
 }
 
-std::vector<uint8_t> Controller::namespace_descriptors() const {
+std::vector<uint8_t> Controller::namespace_descriptors(const Namespace& space) {
   std::vector<uint8_t> data(kIdentifySize);
   data[0] = kDescriptorUuid;
-  data[1] = static_cast<uint8_t>(naming_.uuid.size());
-  std::ranges::copy(naming_.uuid, data.begin() + 4);
+  data[1] = static_cast<uint8_t>(space.uuid.size());
+  std::ranges::copy(space.uuid, data.begin() + 4);
   return data;
 }
 
@@ -108,7 +108,10 @@ std::vector<uint8_t> Controller::log_page(uint8_t id) const {
     }
     case kLogSmart: {
       SmartLog log{};
-      log.critical_warning = disk_.geometry().read_only ? kWarningReadOnly : 0;
+      // All of the media.
+      const bool read_only =
+          std::ranges::all_of(namespaces_, [](const Namespace& space) { return space.disk.geometry().read_only; });
+      log.critical_warning = read_only ? kWarningReadOnly : 0;
       log.temperature = kTemperature;
       log.spare_percent = 100;
       log.spare_threshold_percent = 10;
@@ -129,7 +132,9 @@ std::vector<uint8_t> Controller::log_page(uint8_t id) const {
     }
     case kLogChangedNamespaces: {
       std::array<uint32_t, kIdentifySize / 4> list{};
-      if (namespace_changed_) list[0] = 1;
+      for (uint32_t i = 0, at = 0; i < namespaces_.size(); ++i) {
+        if ((changed_namespaces_ >> i & 1) != 0) list[at++] = i + 1;
+      }
       const ByteSpan bytes = as_bytes(list);
       return {bytes.begin(), bytes.end()};
     }

@@ -35,15 +35,17 @@ Status to_nvme(block::Status status, NvmOpcode opcode) {
 
 }  // namespace
 
+bool Controller::is_flush_of_all(const Entry& entry) {
+  return static_cast<NvmOpcode>(entry.opcode) == NvmOpcode::kFlush && entry.namespace_id == kAllNamespaces;
+}
+
 void Controller::execute_io(uint16_t queue, const Entry& entry) {
-  const auto opcode = static_cast<NvmOpcode>(entry.opcode);
-  const bool all = opcode == NvmOpcode::kFlush && entry.namespace_id == kAllNamespaces;
-  if (entry.namespace_id != 1 && !all) {
-    post(queue, entry.command_id, Status::kInvalidNamespace, 0);
+  if (find_namespace(entry.namespace_id) == nullptr && !is_flush_of_all(entry)) {
+    post(queue, entry.command_id, Status::kInvalidNamespace, 0, entry.namespace_id);
     return;
   }
   if ((entry.flags & (kFusedMask | kTransferMask)) != 0) {
-    post(queue, entry.command_id, Status::kInvalidField, 0);
+    post(queue, entry.command_id, Status::kInvalidField, 0, entry.namespace_id);
     return;
   }
   CHECK(!free_slots_.empty(), "a command is taken when there is a slot");
@@ -66,12 +68,17 @@ void Controller::begin(uint32_t slot) {
   command.flush_wanted = false;
   command.ranges.clear();
   command.next_range = 0;
+  command.next_flush = 0;
   ++in_flight_;
 
   Status status = Status::kSuccess;
   switch (command.opcode) {
     case NvmOpcode::kFlush:
-      disk_.submit(block::Request::flush(completion(slot)));
+      if (is_flush_of_all(entry)) {
+        (void)submit_next_flush(slot);
+      } else {
+        disk_of(entry).submit(block::Request::flush(completion(slot)));
+      }
       break;
     case NvmOpcode::kRead:
     case NvmOpcode::kWrite:
@@ -92,7 +99,7 @@ void Controller::begin(uint32_t slot) {
 
 // In bytes, checked against the disk.
 Controller::Status Controller::block_range(const Entry& entry, uint64_t& offset, uint64_t& size) const {
-  const block::Geometry& geometry = disk_.geometry();
+  const block::Geometry& geometry = disk_of(entry).geometry();
   const uint64_t first = entry.dword10 | uint64_t{entry.dword11} << 32;
   const uint64_t count = (entry.dword12 & 0xFFFF) + 1;
   if (!range_fits(first, count, geometry.size / geometry.sector_size)) return Status::kLbaOutOfRange;
@@ -108,19 +115,20 @@ Controller::Status Controller::begin_transfer(uint32_t slot, const Entry& entry)
   uint64_t size = 0;
   if (const Status status = block_range(entry, offset, size); status != Status::kSuccess) return status;
   if (size > kMaximumTransfer) return Status::kInvalidField;
-  if (!reads && disk_.geometry().read_only) return Status::kNamespaceWriteProtected;
+  block::Disk& disk = disk_of(entry);
+  if (!reads && disk.geometry().read_only) return Status::kNamespaceWriteProtected;
   const Status status = collect_pages(memory_, page_size_, entry.prp1, entry.prp2, size, command.buffer);
   if (status != Status::kSuccess) return status;
   if (reads) {
     command.transferred = size;
     ++counters_.reads;
     counters_.bytes_read += size;
-    disk_.submit(block::Request::read(offset, command.buffer.bytes(0, size), completion(slot)));
+    disk.submit(block::Request::read(offset, command.buffer.bytes(0, size), completion(slot)));
   } else {
     command.flush_wanted = (entry.dword12 & kForceUnitAccess) != 0 || features_.write_cache == 0;
     ++counters_.writes;
     counters_.bytes_written += size;
-    disk_.submit(block::Request::write(offset, command.buffer.bytes(0, size), completion(slot)));
+    disk.submit(block::Request::write(offset, command.buffer.bytes(0, size), completion(slot)));
   }
   return Status::kSuccess;
 }
@@ -129,16 +137,17 @@ Controller::Status Controller::begin_write_zeroes(uint32_t slot, const Entry& en
   uint64_t offset = 0;
   uint64_t size = 0;
   if (const Status status = block_range(entry, offset, size); status != Status::kSuccess) return status;
-  if (disk_.geometry().read_only) return Status::kNamespaceWriteProtected;
+  block::Disk& disk = disk_of(entry);
+  if (disk.geometry().read_only) return Status::kNamespaceWriteProtected;
   commands_[slot].flush_wanted = (entry.dword12 & kForceUnitAccess) != 0 || features_.write_cache == 0;
   const auto unmap = (entry.dword12 & kDeallocate) != 0 ? block::Unmap::kYes : block::Unmap::kNo;
-  disk_.submit(block::Request::write_zeroes(offset, size, unmap, completion(slot)));
+  disk.submit(block::Request::write_zeroes(offset, size, unmap, completion(slot)));
   return Status::kSuccess;
 }
 
 Controller::Status Controller::begin_deallocation(uint32_t slot, const Entry& entry) {
   Command& command = commands_[slot];
-  const block::Geometry& geometry = disk_.geometry();
+  const block::Geometry& geometry = disk_of(entry).geometry();
   const uint32_t count = (entry.dword10 & 0xFF) + 1;
   std::vector<DatasetRange> ranges(count);
   const uint64_t size = count * sizeof(DatasetRange);
@@ -172,7 +181,15 @@ bool Controller::submit_next_range(uint32_t slot) {
   const Command::Range piece{range.offset, std::min(range.size, kDiscardPiece)};
   range = {range.offset + piece.size, range.size - piece.size};
   if (range.size == 0) ++command.next_range;
-  disk_.submit(block::Request::discard(piece.offset, piece.size, completion(slot)));
+  disk_of(command.entry).submit(block::Request::discard(piece.offset, piece.size, completion(slot)));
+  return true;
+}
+
+// Of a flush of all namespaces; false when none is left, and for every other command.
+bool Controller::submit_next_flush(uint32_t slot) {
+  Command& command = commands_[slot];
+  if (!is_flush_of_all(command.entry) || command.next_flush == namespaces_.size()) return false;
+  namespaces_[command.next_flush++].disk.submit(block::Request::flush(completion(slot)));
   return true;
 }
 
@@ -197,9 +214,9 @@ void Controller::advance(uint32_t slot, block::Status status) {
   }
   const Status answer = to_nvme(status, command.opcode);
   if (answer == Status::kSuccess && phase_ == Phase::kReady) {
-    if (submit_next_range(slot)) return;
+    if (submit_next_range(slot) || submit_next_flush(slot)) return;
     if (std::exchange(command.flush_wanted, false)) {
-      disk_.submit(block::Request::flush(completion(slot)));
+      disk_of(command.entry).submit(block::Request::flush(completion(slot)));
       return;
     }
   }
@@ -214,7 +231,7 @@ void Controller::give_back(uint32_t slot, Status status) {
   command.buffer.clear();
   free_slots_.push_back(slot);
   --in_flight_;
-  if (phase_ == Phase::kReady) post(command.queue, command.entry.command_id, status, 0);
+  if (phase_ == Phase::kReady) post(command.queue, command.entry.command_id, status, 0, command.entry.namespace_id);
 }
 
 }  // namespace bulkhead::device::nvme

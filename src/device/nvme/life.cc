@@ -94,7 +94,7 @@ void Controller::forget_driver() {
   events_.clear();
   error_events_masked_ = false;
   notices_masked_ = false;
-  namespace_changed_ = false;
+  changed_namespaces_ = 0;
   page_size_ = 4096;
 }
 
@@ -122,8 +122,14 @@ void Controller::shut_down() {
     set_status(kStatusShutdownMask, kStatusShutdownComplete);
     return;
   }
+  next_shutdown_flush_ = 0;
   ++in_flight_;
-  disk_.submit(block::Request::flush([this](block::Status status) {
+  flush_for_shutdown();
+}
+
+// One namespace after the other.
+void Controller::flush_for_shutdown() {
+  namespaces_[next_shutdown_flush_++].disk.submit(block::Request::flush([this](block::Status status) {
     {
       const LockGuard lock(mutex_);
       finished_.push_back({kShutdownSlot, 0, status});
@@ -243,7 +249,7 @@ bool Controller::process_queue(uint16_t id) {
   return false;
 }
 
-void Controller::post(uint16_t queue_id, uint16_t command_id, Status status, uint32_t result) {
+void Controller::post(uint16_t queue_id, uint16_t command_id, Status status, uint32_t result, uint32_t namespace_id) {
   SubmissionQueue& queue = submission_[queue_id];
   if (!queue.exists()) return;
   --queue.in_flight;
@@ -264,7 +270,7 @@ void Controller::post(uint16_t queue_id, uint16_t command_id, Status status, uin
                            .command_id = command_id,
                            .status = static_cast<uint16_t>(field << 1),
                            .parameter = 0xFFFF,
-                           .namespace_id = 1});
+                           .namespace_id = namespace_id});
   }
   CompletionQueue& target = completion_[queue.completion_id];
   const CompletionEntry entry{.result = result,
@@ -360,16 +366,16 @@ void Controller::tell_events() {
   }
 }
 
-void Controller::disk_grew() {
-  worker_->run_and_wait([this] {
-    namespace_changed_ = phase_ == Phase::kReady;
+void Controller::disk_grew(size_t index) {
+  worker_->run_and_wait([this, index] {
+    if (phase_ == Phase::kReady) changed_namespaces_ |= uint64_t{1} << index;
     if (!paused_) tell_of_growth();
   });
 }
 
 void Controller::tell_of_growth() {
   const bool wanted = (features_.async_events & kNamespaceNotices) != 0;
-  if (!namespace_changed_ || notices_masked_ || !wanted) return;
+  if (changed_namespaces_ == 0 || notices_masked_ || !wanted) return;
   report_event(kEventNamespaceChanged);
   send_interrupts();
 }
@@ -384,6 +390,11 @@ void Controller::on_wake() {
   }
   for (const Finished& part : finished) {
     if (part.slot == kShutdownSlot) {
+      if (part.status != block::Status::kRetry && phase_ == Phase::kReady &&
+          next_shutdown_flush_ < namespaces_.size()) {
+        flush_for_shutdown();
+        continue;
+      }
       --in_flight_;
       if (part.status == block::Status::kRetry) {
         // Once more when the machine goes on.

@@ -27,10 +27,11 @@ struct Machine {
   explicit Machine(memory::GuestMemory& guest_memory) : memory(guest_memory) {
     auto made = std::make_unique<ManualWorker>();
     worker = made.get();
-    device = Controller::create({"nvme0", "fuzz", {}}, disk, memory, sink, std::move(made)).value();
+    device =
+        Controller::create({"nvme0", "fuzz", {}}, {{disk, {1}}, {second, {2}}}, memory, sink, std::move(made)).value();
     driver = std::make_unique<NvmeDriver>(*device, memory);
   }
-  ~Machine() { disk.complete_all(); }
+  ~Machine() { complete_all(); }
 
   // Admin and I/O queues, so that an input need not discover how.
   void bring_up() {
@@ -52,10 +53,14 @@ struct Machine {
     driver->ring(0);
     worker->run(4);
   }
+  void complete_all() {
+    disk.complete_all();
+    second.complete_all();
+  }
   void save_and_restore() {
     // A pause may begin the flush of a shutdown, and waits for it.
-    const bool held = std::exchange(disk.hold, false);
-    disk.complete_all();
+    const bool held = std::exchange(disk.hold, false), second_held = std::exchange(second.hold, false);
+    complete_all();
     device->pause();
     StateWriter writer;
     device->save_state(writer);
@@ -64,10 +69,11 @@ struct Machine {
     CHECK(reader && restored, "a controller restores what it saved");
     device->resume();
     disk.hold = held;
+    second.hold = second_held;
   }
 
   memory::GuestMemory& memory;
-  virtio::MemoryDisk disk{1 << 17};
+  virtio::MemoryDisk disk{1 << 17}, second{1 << 16, true};
   NoSink sink;
   ManualWorker* worker = nullptr;
   std::unique_ptr<Controller> device;
@@ -76,14 +82,15 @@ struct Machine {
 
 void add_command(Machine& machine, FuzzInput& input) {
   const uint64_t shape = input.take(1);
-  const spec::nvme::SubmissionEntry entry{.opcode = static_cast<uint8_t>(input.take(1)),
-                                          .flags = (shape & 0x80) != 0 ? uint8_t{0x41} : uint8_t{0},
-                                          .namespace_id = (shape & 0x40) != 0 ? UINT32_MAX : 1,
-                                          .prp1 = input.take(3),
-                                          .prp2 = input.take(3),
-                                          .dword10 = static_cast<uint32_t>(input.take(4)),
-                                          .dword11 = static_cast<uint32_t>(input.take(2)),
-                                          .dword12 = static_cast<uint32_t>(input.take(2))};
+  const spec::nvme::SubmissionEntry entry{
+      .opcode = static_cast<uint8_t>(input.take(1)),
+      .flags = (shape & 0x80) != 0 ? uint8_t{0x41} : uint8_t{0},
+      .namespace_id = (shape & 0x40) != 0 ? UINT32_MAX : static_cast<uint32_t>(1 + (shape >> 3) % 4),
+      .prp1 = input.take(3),
+      .prp2 = input.take(3),
+      .dword10 = static_cast<uint32_t>(input.take(4)),
+      .dword11 = static_cast<uint32_t>(input.take(2)),
+      .dword12 = static_cast<uint32_t>(input.take(2))};
   const auto queue = static_cast<uint16_t>(shape % 3);
   machine.driver->add(queue, entry);
   machine.driver->ring(queue);
@@ -133,6 +140,9 @@ void step(Machine& machine, FuzzInput& input) {
       machine.disk.hold = (operation & 0x80) != 0;
       machine.disk.forced = width == 5 ? block::Status::kRetry : block::Status::kOk;
       if (!machine.disk.held.empty()) machine.disk.complete(width % machine.disk.held.size());
+      machine.second.hold = (operation & 0x40) != 0;
+      machine.second.forced = width == 6 ? block::Status::kRetry : block::Status::kOk;
+      if (!machine.second.held.empty()) machine.second.complete(width % machine.second.held.size());
       break;
     case 10:
       machine.save_and_restore();
@@ -149,7 +159,8 @@ void step(Machine& machine, FuzzInput& input) {
 
 void check_reset(Machine& machine) {
   machine.disk.hold = false;
-  machine.disk.complete_all();
+  machine.second.hold = false;
+  machine.complete_all();
   machine.device->reset();
   CHECK(machine.driver->status() == 0, "a reset controller is not ready");
   CHECK(machine.device->mappings().empty(), "a reset controller decodes nothing");

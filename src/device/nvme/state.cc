@@ -63,7 +63,10 @@ void Controller::save_on_worker(StateWriter& writer) const {
         .put("admin_completion_base", registers_.admin_completion_base);
   }
   // The page size in use is the one of the moment when the controller was enabled.
-  writer.put("disk_size", disk_.geometry().size).put("phase", phase_).put("page_size", page_size_);
+  for (size_t i = 0; i < namespaces_.size(); ++i) {
+    writer.put(fmt::format("namespace{}_size", i + 1), namespaces_[i].disk.geometry().size);
+  }
+  writer.put("namespace_count", namespaces_.size()).put("phase", phase_).put("page_size", page_size_);
   for (uint16_t id = 0; id < kQueueCount; ++id) {
     if (const SubmissionQueue& queue = submission_[id]; queue.exists()) {
       writer.child(fmt::format("submission{}", id))
@@ -87,7 +90,7 @@ void Controller::save_on_worker(StateWriter& writer) const {
   }
   writer.put_object("features", features_).put_object("counters", counters_);
   writer.put("error_events_masked", error_events_masked_);
-  writer.put("notices_masked", notices_masked_).put("namespace_changed", namespace_changed_);
+  writer.put("notices_masked", notices_masked_).put("changed_namespaces", changed_namespaces_);
   std::vector<SavedCommand> waiting;
   for (const uint32_t slot : waiting_) waiting.push_back({commands_[slot].queue, {}, commands_[slot].entry});
   put_list(writer, "waiting", waiting);
@@ -118,8 +121,14 @@ Result<> Controller::restore_state(const StateReader& reader) {
 }
 
 Result<> Controller::restore_on_worker(const StateReader& reader) {
-  if (const uint64_t size = TRY(reader.get("disk_size")); size != disk_.geometry().size) {
-    return fail("{}: the disk had {} bytes, this one has {}", reader.path(), size, disk_.geometry().size);
+  if (const uint64_t count = TRY(reader.get("namespace_count")); count != namespaces_.size()) {
+    return fail("{}: saved with {} namespaces, not {}", reader.path(), count, namespaces_.size());
+  }
+  for (size_t i = 0; i < namespaces_.size(); ++i) {
+    const uint64_t size = TRY(reader.get(fmt::format("namespace{}_size", i + 1)));
+    if (const uint64_t here = namespaces_[i].disk.geometry().size; size != here) {
+      return fail("{}: the disk of namespace {} had {} bytes, this one has {}", reader.path(), i + 1, size, here);
+    }
   }
   Registers registers;
   registers.interrupt_mask = static_cast<uint32_t>(TRY(reader.get("interrupt_mask", UINT32_MAX)));
@@ -147,6 +156,9 @@ Result<> Controller::restore_on_worker(const StateReader& reader) {
     for (const SavedCommand& saved : TRY(get_list<std::vector<SavedCommand>>(reader, "waiting", kMaximumInFlight))) {
       if (saved.queue == 0 || saved.queue >= kQueueCount || !submission_[saved.queue].exists()) {
         return fail("{}: a command of queue {}", reader.path(), saved.queue);
+      }
+      if (find_namespace(saved.entry.namespace_id) == nullptr && !is_flush_of_all(saved.entry)) {
+        return fail("{}: a command of namespace {:#x}", reader.path(), saved.entry.namespace_id);
       }
       const uint32_t slot = free_slots_.back();
       free_slots_.pop_back();
@@ -218,7 +230,10 @@ Result<> Controller::restore_features(const StateReader& reader) {
   }
   error_events_masked_ = TRY(reader.get_flag("error_events_masked"));
   notices_masked_ = TRY(reader.get_flag("notices_masked"));
-  namespace_changed_ = TRY(reader.get_flag("namespace_changed"));
+  changed_namespaces_ = TRY(reader.get("changed_namespaces"));
+  if (changed_namespaces_ >> namespaces_.size() != 0) {
+    return fail("{}: changed_namespaces {:#x}, there are {}", reader.path(), changed_namespaces_, namespaces_.size());
+  }
   event_requests_ = TRY(get_list<std::deque<uint16_t>>(reader, "event_requests", kAsyncEventLimit));
   events_ = TRY(get_list<std::deque<uint32_t>>(reader, "events", 3));
   // What waits for an event counts as taken and not answered.

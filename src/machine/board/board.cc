@@ -133,20 +133,38 @@ Result<> Machine::Board::add_disk(size_t index) {
       disk_grew[index] = [raw = model.get()] { raw->disk_grew(); };
       return add_virtio(std::move(model));
     }
-    case DiskBus::kNvme: {
-      std::string name = fmt::format("nvme{}", index);
-      auto worker = TRY(make_worker(name));
-      auto controller =
-          TRY(device::nvme::Controller::create({name, disk.serial, disk_uuid(config.uuid, index)}, disk.disk,
-                                               wires.memory, interrupts.messages(), std::move(worker)));
-      TRY(pci.add(*controller, std::move(name)));
-      disk_grew[index] = [raw = controller.get()] { raw->disk_grew(); };
-      nvme_controllers.push_back(std::move(controller));
-      return {};
-    }
+    case DiskBus::kNvme:
+      return add_nvme_controller(index);
     case DiskBus::kSata:
       return {};  // all of them together, afterwards
   }
+  return {};
+}
+
+// With the first of the disks that share it, which gives it its name and its serial number; they are its namespaces in
+// their order.
+Result<> Machine::Board::add_nvme_controller(size_t index) {
+  const DiskWires& first = wires.disks[index];
+  std::vector<device::nvme::Namespace> namespaces;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < wires.disks.size(); ++i) {
+    const DiskWires& disk = wires.disks[i];
+    const bool shares = !first.controller.empty() && disk.bus == DiskBus::kNvme && disk.controller == first.controller;
+    if (i != index && !shares) continue;
+    if (i < index) return {};
+    places.push_back(i);
+    namespaces.push_back({disk.disk, disk_uuid(config.uuid, i)});
+  }
+  std::string name = fmt::format("nvme{}", index);
+  auto worker = TRY(make_worker(name));
+  auto controller =
+      TRY(device::nvme::Controller::create({name, first.serial, disk_uuid(config.uuid, index)}, std::move(namespaces),
+                                           wires.memory, interrupts.messages(), std::move(worker)));
+  TRY(pci.add(*controller, std::move(name)));
+  for (size_t i = 0; i < places.size(); ++i) {
+    disk_grew[places[i]] = [raw = controller.get(), i] { raw->disk_grew(i); };
+  }
+  nvme_controllers.push_back(std::move(controller));
   return {};
 }
 

@@ -71,6 +71,7 @@ struct Machine::Board {
 
  private:
   Result<> add_disk(size_t index);
+  Result<> add_nvme_controller(size_t index);
   Result<> add_sata_drives();
   Result<> add_nic(size_t index);
   Result<> add_virtio(std::unique_ptr<device::virtio::Model> model);

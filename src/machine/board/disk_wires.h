@@ -10,7 +10,7 @@ namespace bulkhead::machine {
 
 enum class DiskBus : uint8_t {
   kVirtio,  // a virtio-block device of its own
-  kNvme,    // an NVMe controller of its own
+  kNvme,    // an NVMe controller of its own, or a namespace of one that it shares
   kSata,    // a port of the AHCI adapter
 };
 
@@ -22,6 +22,7 @@ struct DiskWires {
   DiskBus bus = DiskBus::kVirtio;
   DiskMedium medium = DiskMedium::kFixed;
   uint16_t queue_count = 1;  // of a virtio disk: 1 to BlockModel::kMaximumQueues
+  std::string controller;    // of NVMe: disks that name the same one share it; empty: one of its own
 };
 
 }  // namespace bulkhead::machine

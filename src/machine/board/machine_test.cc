@@ -193,6 +193,17 @@ TEST(Machine, RefusesMoreProcessorsThanThereCanBeAndMoreDisksThanSlots) {
   EXPECT_THAT(Machine::create(config, wires).error().message, HasSubstr("all 32 slots are taken"));
 }
 
+TEST(Machine, NvmeDisksThatNameOneControllerShareItsSlot) {
+  Pc pc;
+  Wires wires{.memory = *pc.memory, .clock = pc.clock, .random = pc.random, .power = pc.power};
+  MachineConfig config;
+  for (int i = 0; i < 40; ++i) {
+    wires.disks.push_back({pc.disk, "d", DiskBus::kNvme, DiskMedium::kFixed, i % 2 == 0 ? "even" : "odd"});
+  }
+  const auto machine = Machine::create(config, wires);
+  EXPECT_TRUE(machine) << machine.error().message;
+}
+
 TEST(Machine, SerialPortDebugConsoleAndPostCodeAnswerAtTheirPorts) {
   Pc pc;
   ASSERT_TRUE(pc.start());

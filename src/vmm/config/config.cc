@@ -77,6 +77,9 @@ Result<> check_disk_settings(const VmConfig& config) {
       return fail("{}: no disk group '{}'", disk.label(value.path), value.group);
     }
     TRY_IN(disk.label(value.path), check_limits(value.limits));
+    if (!value.controller.empty() && value.bus != machine::DiskBus::kNvme) {
+      return fail("{}: controller={}: only with bus=nvme", disk.label(value.path), value.controller);
+    }
     if (config.deterministic.value && (value.limits.any() || !value.group.empty())) {
       return fail("{}: limits: the disks of a deterministic run answer at once", disk.label(value.path));
     }

@@ -53,6 +53,7 @@ struct DiskConfig {
   machine::DiskBus bus = machine::DiskBus::kVirtio;
   machine::DiskMedium medium = machine::DiskMedium::kFixed;
   uint16_t queue_count = 0;  // of a virtio disk, at most kMostQueues; 0: as many as there are vCPUs
+  std::string controller;    // of NVMe disks: those that name the same one are its namespaces; empty: one of its own
   bool read_only = false;
   std::string serial;            // what the guest reads as the disk's serial number, at most 20 bytes; empty: "diskN"
   block::ThrottleLimits limits;  // of this disk alone

@@ -146,7 +146,8 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "vm.yaml:5: spec.serial[1] 'tcp:1': not a serial back end; allowed: stdio, pty, null, file:PATH or "
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
-       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, encrypt, fault, file, fixed-buffers, "
+       "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, controller, encrypt, fault, "
+       "file, fixed-buffers, "
        "format, group, "
        "iops, iops-burst, on-error, queues, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
@@ -335,6 +336,19 @@ TEST(Nic, IsReadFromItsWords) {
                             "nat,speed=10"}) {
     EXPECT_FALSE(parse_nic(wrong)) << wrong;
   }
+}
+
+TEST(Config, OnlyNvmeDisksShareAController) {
+  VmConfig config;
+  ASSERT_TRUE(set_value(config, "spec.boot.kernel", "/dev/null", "--kernel"));
+  ASSERT_TRUE(set_list(config, "spec.disks",
+                       {"file=/dev/null,bus=nvme,controller=a", "file=/dev/null,bus=nvme,controller=a"}, "--disk"));
+  EXPECT_EQ(config.disks[1].value.controller, "a");
+  EXPECT_TRUE(check_config(config));
+  ASSERT_TRUE(set_list(config, "spec.disks", {"file=/dev/null,controller=a"}, "--disk"));
+  EXPECT_EQ(check_config(config).error().message, "--disk '/dev/null': controller=a: only with bus=nvme");
+  EXPECT_EQ(set_list(config, "spec.disks", {"file=d,controller=a/b"}, "--disk").error().message,
+            "--disk 'file=d,controller=a/b': controller=a/b: allowed: 1 to 32 letters, digits, '-' and '_'");
 }
 
 TEST(Config, ADelayOnPurposeHasNoPlaceInADeterministicRun) {

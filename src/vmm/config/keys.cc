@@ -338,6 +338,8 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
     }
   } else if (is_limit(name)) {
     TRY(set_limit(disk.limits, name, value));
+  } else if (name == "controller") {
+    disk.controller = TRY(parse_group_name(value));
   } else if (name == "fault") {
     disk.faults = TRY(parse_disk_faults(value));
   } else if (name == "group") {

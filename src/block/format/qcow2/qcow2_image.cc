@@ -112,8 +112,7 @@ Result<> create(Store& store, const CreateOptions& options) {
   const bool full = preallocation != Preallocation::kOff;
   const bool is_plain = !header.extended() && data_name.empty();
   if (!options.backing_name.empty() || options.key || !is_plain) {
-    TRY(refuse_preallocation(preallocation,
-                             "without a backing file, encryption, a data file and extended L2 entries"));
+    TRY(refuse_preallocation(preallocation, "without a backing file, encryption, a data file and extended L2 entries"));
   }
   const uint64_t cluster = header.cluster_size(), l2_reach = cluster * header.l2_entries();
   const uint64_t l1_size = std::max<uint64_t>(1, header.size / l2_reach + (header.size % l2_reach != 0));
