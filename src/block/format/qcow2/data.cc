@@ -27,6 +27,8 @@ bool inflate_cluster(ByteSpan from, MutableByteSpan to) {
 bool unpack_zstd(ByteSpan from, MutableByteSpan to) {
   ZSTD_DCtx* const context = ::ZSTD_createDCtx();
   if (context == nullptr) return false;
+  // A frame may ask for a window of its own choice, and gets what every decoder has to offer (RFC 8878, 3.1.1.1.2).
+  (void)::ZSTD_DCtx_setParameter(context, ZSTD_d_windowLogMax, 23);
   ZSTD_inBuffer in{from.data(), from.size(), 0};
   ZSTD_outBuffer out{to.data(), to.size(), 0};
   size_t result = 1;

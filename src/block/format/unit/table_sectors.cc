@@ -3,7 +3,7 @@
 namespace bulkhead::block {
 
 void TableSectors::make_room() {
-  if (sectors_.size() < kMostSectors) return;
+  if (sectors_.size() < most_sectors_) return;
   for (auto i = recent_.rbegin(); i != recent_.rend(); ++i) {
     const auto found = sectors_.find(*i);
     if (found->second.pins != 0) continue;

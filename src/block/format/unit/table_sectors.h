@@ -23,6 +23,8 @@ class TableSectors {
   };
 
   explicit TableSectors(Store& store) : store_(store) {}
+  // What is kept at most from now on, instead of kMostSectors; what has changed may be more for a while.
+  void keep_at_most(size_t sectors) { most_sectors_ = sectors; }
 
   // The byte at an offset of the store and what follows it in its sector; good until the next call.
   Outcome<uint8_t*> look(uint64_t offset);
@@ -31,7 +33,7 @@ class TableSectors {
   void add(uint64_t offset, uint64_t size, uint8_t value);
 
   // Whether so much has changed that it should be written before more does.
-  [[nodiscard]] bool crowded() const { return changed_.size() >= kMostSectors / 2; }
+  [[nodiscard]] bool crowded() const { return changed_.size() >= most_sectors_ / 2; }
   // What has changed since the last call, as it is now.
   [[nodiscard]] std::vector<Run> take();
   // What take() gave was written, or was not and has to be given again.
@@ -48,6 +50,7 @@ class TableSectors {
   void pin(uint64_t at);
 
   Store& store_;
+  size_t most_sectors_ = kMostSectors;
   std::list<uint64_t> recent_;  // most recently used first
   std::unordered_map<uint64_t, Sector> sectors_;
   std::map<uint64_t, Sector*> changed_;

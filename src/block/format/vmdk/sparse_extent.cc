@@ -170,9 +170,9 @@ Outcome<> SparseExtent::write_tables(const std::vector<TableSectors::Run>& runs)
   return UnitImage::write_tables(runs);
 }
 
-Outcome<> SparseExtent::read_special(const Unit& unit, uint64_t guest, MutableByteSpan bytes) {
-  std::vector<uint8_t> grain(unit_size_);
-  uint64_t packed_at = unit.place;
+Outcome<std::shared_ptr<const std::vector<uint8_t>>> SparseExtent::unpack(uint64_t place, uint64_t guest) {
+  auto grain = std::make_shared<std::vector<uint8_t>>(unit_size_);
+  uint64_t packed_at = place;
   uint64_t packed_size = 2 * unit_size_ + kSector;
   if ((header_.flags & kHasMarkers) != 0) {
     std::vector<uint8_t> marker(kMarkerBytes);
@@ -180,7 +180,9 @@ Outcome<> SparseExtent::read_special(const Unit& unit, uint64_t guest, MutableBy
     const auto sector = load<uint64_t>(marker.data());
     packed_size = std::min<uint64_t>(packed_size, load<uint32_t>(&marker[8]));
     packed_at += kMarkerBytes;
-    if (sector != guest / unit_size_ * header_.grain) return corrupt("marker of another grain", unit.place, sector);
+    if (sector != guest / unit_size_ * header_.grain) {
+      return std::unexpected(corrupt("marker of another grain", place, sector).error());
+    }
   }
   std::vector<uint8_t> packed(packed_size);
   TRY(done(store_->read(packed_at, packed)));
@@ -188,17 +190,37 @@ Outcome<> SparseExtent::read_special(const Unit& unit, uint64_t guest, MutableBy
   if (::inflateInit(&stream) != Z_OK) return std::unexpected(Status::kIoError);
   stream.next_in = packed.data();
   stream.avail_in = static_cast<uInt>(packed.size());
-  stream.next_out = grain.data();
-  stream.avail_out = static_cast<uInt>(grain.size());
+  stream.next_out = grain->data();
+  stream.avail_out = static_cast<uInt>(grain->size());
   const int result = ::inflate(&stream, Z_FINISH);
-  const uint64_t unpacked = grain.size() - stream.avail_out;
+  const uint64_t unpacked = grain->size() - stream.avail_out;
   ::inflateEnd(&stream);
+  if (result != Z_STREAM_END) return std::unexpected(corrupt("compressed grain", place, unpacked).error());
+  grain->resize(unpacked);
+  return grain;
+}
+
+Outcome<> SparseExtent::read_special(const Unit& unit, uint64_t guest, MutableByteSpan bytes) {
+  std::shared_ptr<const std::vector<uint8_t>> grain;
+  {
+    const LockGuard lock(unpacked_mutex_);
+    if (unpacked_at_ == unit.place) grain = unpacked_;
+  }
+  if (!grain) {
+    grain = TRY(unpack(unit.place, guest));
+    const LockGuard lock(unpacked_mutex_);
+    unpacked_at_ = unit.place;
+    unpacked_ = grain;
+  }
   const uint64_t within = guest % unit_size_;
-  // The disk's last grain may be shorter than the others.
-  if (result != Z_STREAM_END || within + bytes.size() > unpacked)
-    return corrupt("compressed grain", unit.place, unpacked);
-  std::memcpy(bytes.data(), &grain[within], bytes.size());
+  if (within + bytes.size() > grain->size()) return corrupt("compressed grain", unit.place, grain->size());
+  std::memcpy(bytes.data(), grain->data() + within, bytes.size());
   return {};
+}
+
+void SparseExtent::keep_tables_within(uint64_t bytes) {
+  const LockGuard lock(mutex_);
+  tables_.keep_at_most(bytes / TableSectors::kSector);
 }
 
 }  // namespace bulkhead::block::vmdk

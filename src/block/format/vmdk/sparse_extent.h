@@ -19,6 +19,8 @@ class SparseExtent final : public UnitImage {
   // For the descriptor that may stand inside.
   [[nodiscard]] Store& file() { return *store_; }
   [[nodiscard]] bool has_grains();
+  // What it may keep of its tables in memory, where it is one extent of many.
+  void keep_tables_within(uint64_t bytes);
 
   [[nodiscard]] ImageInfo info() const override { return {}; }
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
@@ -34,6 +36,8 @@ class SparseExtent final : public UnitImage {
   Outcome<> link_zero(uint64_t unit) override REQUIRES(mutex_);
   Outcome<> begin_writing() override REQUIRES(mutex_);
   [[nodiscard]] bool may_be_data(uint64_t place) const override REQUIRES(mutex_);
+  // The bytes of a compressed grain, of which the disk's last one may have fewer than others.
+  Outcome<std::shared_ptr<const std::vector<uint8_t>>> unpack(uint64_t place, uint64_t guest);
   Outcome<> read_special(const Unit& unit, uint64_t guest, MutableByteSpan bytes) override;
   Outcome<> write_tables(const std::vector<TableSectors::Run>& runs) override;
 
@@ -46,6 +50,10 @@ class SparseExtent final : public UnitImage {
   Result<> check_server(CheckReport& report) REQUIRES(mutex_);
 
   SparseHeader header_;
+  // The grain that was unpacked last: a reader of small pieces comes back for the rest.
+  Mutex unpacked_mutex_;
+  uint64_t unpacked_at_ GUARDED_BY(unpacked_mutex_) = 0;  // its place in the file; 0: none
+  std::shared_ptr<const std::vector<uint8_t>> unpacked_ GUARDED_BY(unpacked_mutex_);
   uint64_t end_ GUARDED_BY(mutex_);       // of what is in use, in bytes
   uint64_t file_end_ GUARDED_BY(mutex_);  // how long the file is known to be
 };

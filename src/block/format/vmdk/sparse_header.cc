@@ -8,6 +8,8 @@ namespace {
 
 constexpr uint32_t kMagic = 0x564D444B, kServerMagic = 0x44574F43;
 constexpr uint64_t kMostGrainSectors = (uint64_t{64} << 20) / kSector;
+// A compressed grain is unpacked whole for each piece of it; the specification knows those of 64 KiB only.
+constexpr uint64_t kMostCompressedGrainSectors = (uint64_t{2} << 20) / kSector;
 constexpr std::array<uint8_t, 4> kLineEnds{'\n', ' ', '\r', '\n'};
 
 bool inside(uint64_t sector, uint64_t bytes, uint64_t file_size) {
@@ -15,10 +17,10 @@ bool inside(uint64_t sector, uint64_t bytes, uint64_t file_size) {
 }
 
 // byte: where in the file its size stands.
-Result<> check_grain(const SparseHeader& header, const std::string& name, uint64_t byte) {
-  if (std::has_single_bit(header.grain) && header.grain <= kMostGrainSectors) return {};
+Result<> check_grain(const SparseHeader& header, const std::string& name, uint64_t byte, uint64_t most_sectors) {
+  if (std::has_single_bit(header.grain) && header.grain <= most_sectors) return {};
   return fail("open '{}': grain of {} sectors at byte {}, allowed are powers of two up to {}", name, header.grain, byte,
-              kMostGrainSectors);
+              most_sectors);
 }
 
 Result<> check_places(const SparseHeader& header, const std::string& name, uint64_t offset, uint64_t file_size) {
@@ -50,7 +52,7 @@ Result<SparseHeader> parse_server_header(ByteSpan bytes, const std::string& name
   const auto entries = load<uint32_t>(&bytes[24]);
   // Version 3 is of Workstation 3, with other tables.
   if (header.version != 1) return fail("open '{}': version {} of COWD at byte 4", name, header.version);
-  TRY(check_grain(header, name, 16));
+  TRY(check_grain(header, name, 16, kMostGrainSectors));
   if (entries < header.table_count()) {
     return fail("open '{}': a grain directory of {} entries at byte 24, {} sectors need {}", name, entries,
                 header.capacity, header.table_count());
@@ -93,7 +95,8 @@ Result<SparseHeader> parse_sparse_header(ByteSpan bytes, const std::string& name
   if (header.capacity > kLargestDiskSectors) {
     return fail("open '{}': capacity of {} sectors at byte {}", name, header.capacity, offset + 12);
   }
-  TRY(check_grain(header, name, offset + 20));
+  const bool compressed = (header.flags & kCompressed) != 0;
+  TRY(check_grain(header, name, offset + 20, compressed ? kMostCompressedGrainSectors : kMostGrainSectors));
   if (!std::has_single_bit(header.table_entries) || header.table_entries > 4096) {
     return fail("open '{}': grain tables of {} entries at byte {}", name, header.table_entries, offset + 44);
   }

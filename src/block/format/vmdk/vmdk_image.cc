@@ -66,6 +66,11 @@ Result<> VmdkImage::open_parts(std::unique_ptr<SparseExtent> only, Access access
     parts_.push_back(std::move(part));
   }
   geometry_.size = start;
+  if (parts_.size() > 1) {
+    for (Part& part : parts_) {
+      if (part.sparse) part.sparse->keep_tables_within(kMetadataLimit / parts_.size());
+    }
+  }
   if (std::ranges::all_of(parts_, &Part::read_only)) geometry_.read_only = true;
   return {};
 }

@@ -227,6 +227,16 @@ TEST(VmdkSparse, NamesThePlaceOfWhatMakesNoSense) {
   EXPECT_NE(with(77, 1).find("at byte 77"), std::string::npos);
 }
 
+TEST(VmdkSparse, ACompressedGrainIsSmallEnoughToBeUnpackedForEachPiece) {
+  MemoryStore file = made(4 * kMiB);
+  for (const auto& [at, value] : {std::pair(10, 1), std::pair(77, 1), std::pair(20, 0), std::pair(21, 0x20)}) {
+    file.bytes()[static_cast<size_t>(at)] = static_cast<uint8_t>(value);
+  }
+  EXPECT_NE(error_of(file).find("grain of 8192 sectors at byte 20, allowed are powers of two up to 4096"),
+            std::string::npos)
+      << error_of(file);
+}
+
 TEST(VmdkSparse, ChangesItsIdWithTheFirstWriteOfAnOpening) {
   MemoryStore file = made(4 * kMiB);
   const std::string before = (*try_open(file))->info().identity;
