@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "block/store/file/plain_file.h"
@@ -32,17 +33,20 @@ Result<> create_files(NewFiles& files, const std::string& path, const std::strin
   return {};
 }
 
-Result<> clear_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options) {
+Result<> check_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options) {
   if (format != "raw") return fail("'{}': on a server, the format is raw", uri);
   if (!options.backing_name.empty()) return fail("a raw image cannot have a backing file");
   if (options.key) return fail("'{}': an encrypted disk is not copied to one that lies open", uri);
   const auto image = TRY(open_image(uri, format, Access::kReadWrite));
   const uint64_t size = image->geometry().size;
   if (size != options.size) return fail("'{}' has {} bytes, not {}", uri, size, options.size);
-  if (const Status status = image->write_zeroes(0, size, Unmap::kYes); status != Status::kOk) {
-    return fail("write zeroes to '{}': {}", uri, to_string(status));
-  }
   return {};
+}
+
+Result<uint64_t> free_bytes_beside(const std::string& path) {
+  struct statvfs status{};
+  if (::statvfs(folder_of(path).c_str(), &status) != 0) return fail_errno(errno, "free space beside '{}'", path);
+  return uint64_t{status.f_bavail} * status.f_frsize;
 }
 
 Result<> sync_folder_of(const std::string& path) {

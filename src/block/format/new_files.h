@@ -24,8 +24,11 @@ class NewFiles {
 
 // An empty image of a format at path, with the files beside it that the format needs.
 Result<> create_files(NewFiles& files, const std::string& path, const std::string& format, CreateOptions options);
-// The same of a disk that a server keeps, which is raw and as large: what it holds is lost.
-Result<> clear_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options);
+// Whether a disk that a server keeps, which is raw, can take the place of a new image: it is as large. What it holds is
+// left alone.
+Result<> check_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options);
+// In its folder's file system, for who is not root.
+Result<uint64_t> free_bytes_beside(const std::string& path);
 // That a file was made or renamed in this folder outlasts a power cut.
 Result<> sync_folder_of(const std::string& path);
 // The folder that names inside an image are relative to; without a slash at its end.

@@ -13,6 +13,10 @@ constexpr uint64_t kGrain = 65536;
 constexpr std::chrono::milliseconds kPatience{100};
 constexpr std::string_view kPrefix = "backup ";  // a bitmap's name: that, format, and path
 
+bool is_zero(ByteSpan bytes) {
+  return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
 }  // namespace
 
 BackupState::BackupState(LiveDisk& disk) : disk_(disk) {
@@ -103,6 +107,7 @@ BackupJob::BackupJob(LiveDisk& disk, std::unique_ptr<DiskFiles> files, BackupSta
       to_copy_(disk.geometry().size),
       in_storage_(disk.geometry().size),
       since_(std::make_unique<ChangedBlocks>(disk.geometry().size)),
+      set_aside_(disk.geometry().size),
       piece_(std::max(piece_bytes, to_copy_.block_size())),
       aside_piece_(to_copy_.block_size()) {}
 
@@ -119,7 +124,9 @@ Result<> BackupJob::make_target(DiskFiles& files) {
     const JobTarget& last = state_.last_;
     options.backing_name = TRY(name_from(target_.path, last.path));
     options.backing_format = last.format;
-    options.backing_identity = TRY(files.open_image(last.path, last.format))->info().identity;
+    // An image may have named it, and whoever made the image: no link is followed, and nothing is written.
+    options.backing_identity =
+        TRY(files.open_backing_of(target_.path, options.backing_name, last.format))->info().identity;
   }
   return files.create(target_.path, target_.format, options);
 }
@@ -128,7 +135,7 @@ Result<std::string> BackupJob::work() {
   // What it made and does not keep is gone when this returns.
   const auto files = std::move(files_);
   auto result = back_up(*files);
-  aside_.reset();
+  aside_ = {};
   return result;
 }
 
@@ -185,7 +192,7 @@ Result<bool> BackupJob::copy(Image& to) {
     TRY(fetch(run->offset, piece));
     for (uint64_t at = 0; at < run->size; at += kGrain) {
       const ByteSpan grain = piece.subspan(at, std::min(kGrain, run->size - at));
-      const bool zero = grain[0] == 0 && std::memcmp(grain.data(), grain.data() + 1, grain.size() - 1) == 0;
+      const bool zero = is_zero(grain);
       if (zero && what_ == What::kAll && to.starts_as_zeroes()) continue;
       TRY(check_status(
           zero ? to.write_zeroes(run->offset + at, grain.size(), Unmap::kYes) : to.write(run->offset + at, grain),
@@ -204,14 +211,24 @@ Result<> BackupJob::fetch(uint64_t offset, MutableByteSpan bytes) {
       if (aside_error_) return std::unexpected(*aside_error_);
     }
     const uint64_t block = in_storage_.block_size();
+    enum class Place { kStorage, kAside, kNowhere };
+    const auto place_of = [&](uint64_t at) {
+      if (in_storage_.any(offset + at, 1)) return Place::kStorage;
+      return set_aside_.any(offset + at, 1) ? Place::kAside : Place::kNowhere;
+    };
     for (uint64_t at = 0; at < bytes.size();) {
-      const bool still = in_storage_.any(offset + at, 1);
+      const Place place = place_of(at);
       uint64_t end = at + block;
-      while (end < bytes.size() && in_storage_.any(offset + end, 1) == still) end += block;
+      while (end < bytes.size() && place_of(end) == place) end += block;
       const MutableByteSpan part = bytes.subspan(at, std::min<uint64_t>(end, bytes.size()) - at);
-      const Status status =
-          still ? read_now(*disk_.storage().opened.disk, offset + at, part) : aside_->read(offset + at, part);
-      TRY(check_status(status, still ? "read" : "read what was set aside", offset + at));
+      if (place == Place::kNowhere) std::ranges::fill(part, uint8_t{0});
+      if (place == Place::kStorage) {
+        TRY(check_status(read_now(*disk_.storage().opened.disk, offset + at, part), "read", offset + at));
+      }
+      if (place == Place::kAside) {
+        TRY(check_status(aside_.store->read(offset + at, part), "read what was set aside", offset + at));
+        if (aside_.store->punch(offset + at, part.size()) == Status::kOk) aside_bytes_ -= part.size();
+      }
       at = end;
     }
     in_storage_.remove(offset, bytes.size());
@@ -239,16 +256,45 @@ void BackupJob::set_aside_what_is_written() {
   }
 }
 
+Result<uint64_t> BackupJob::zeroes_at(uint64_t offset) {
+  Image* const image = disk_.storage().opened.image;
+  if (image == nullptr) return 0;
+  const Extent extent = TRY(image->map(offset));
+  const bool zero =
+      extent.kind == ExtentKind::kZero || (extent.kind == ExtentKind::kAbsent && image->backing() == nullptr);
+  return zero ? extent.size : 0;
+}
+
+Result<> BackupJob::set_aside_block(uint64_t offset, MutableByteSpan bytes) {
+  TRY(check_status(read_now(*disk_.storage().opened.disk, offset, bytes), "read", offset));
+  if (is_zero(bytes)) return {};
+  if (aside_bytes_ + bytes.size() > aside_.most_bytes) {
+    return fail("set aside at byte {}: the guest overwrites too much, {} bytes at most may be kept beside '{}'", offset,
+                aside_.most_bytes, disk_.storage().path);
+  }
+  aside_bytes_ += bytes.size();
+  TRY(check_status(aside_.store->write(offset, bytes), "set aside", offset));
+  set_aside_.add(offset, bytes.size());
+  return {};
+}
+
 Result<> BackupJob::set_aside(uint64_t offset, uint64_t size) {
   const Turn turn(*this);
-  for (uint64_t at = offset; in_storage_.any(at, offset + size - at);) {
-    const auto block = in_storage_.find(align_down(at, in_storage_.block_size()), 1);
-    const MutableByteSpan bytes = MutableByteSpan(aside_piece_).first(block->size);
-    TRY(check_status(read_now(*disk_.storage().opened.disk, block->offset, bytes), "read", block->offset));
-    TRY(check_status(aside_->write(block->offset, bytes), "set aside", block->offset));
-    in_storage_.remove(block->offset, block->size);
-    at = block->offset + block->size;
-    if (at >= offset + size) break;
+  const uint64_t block_size = in_storage_.block_size();
+  for (uint64_t at = align_down(offset, block_size); at < offset + size;) {
+    if (!in_storage_.any(at, 1)) {
+      at += block_size;
+      continue;
+    }
+    const auto block = in_storage_.find(at, 1);
+    uint64_t done = align_down(TRY(zeroes_at(at)), block_size);
+    if (done == 0) {
+      TRY(set_aside_block(at, MutableByteSpan(aside_piece_).first(block->size)));
+      done = block->size;
+    }
+    done = std::min(done, align_up(offset + size, block_size) - at);
+    in_storage_.remove(at, done);
+    at += done;
   }
   return {};
 }

@@ -1,7 +1,8 @@
 // Copies a disk as it was at one moment to a new file, while a guest goes on writing to it. What the guest is about to
 // overwrite is first set aside in a local file, so that the guest never waits for the target: a write waits at most
-// until the old data has been read and set aside. After a first backup the next ones can be of what has changed since:
-// they stand on the one before as their backing file.
+// until the old data has been read and set aside, and a discard is left out. What is zero needs no place there, and
+// what needs too much of it ends the backup, not the guest. After a first backup the next ones can be of what has
+// changed since: they stand on the one before as their backing file.
 #pragma once
 
 #include <optional>
@@ -44,6 +45,9 @@ class BackupJob final : public Job {
   Result<> fetch(uint64_t offset, MutableByteSpan bytes);
   void set_aside_what_is_written();
   Result<> set_aside(uint64_t offset, uint64_t size);
+  Result<> set_aside_block(uint64_t offset, MutableByteSpan bytes);
+  // How many bytes from there on certainly read as zeroes, by what the storage's image says.
+  Result<uint64_t> zeroes_at(uint64_t offset);
 
   // Old data is moved by one thread at a time.
   class Turn;
@@ -57,7 +61,9 @@ class BackupJob final : public Job {
   ChangedBlocks to_copy_;
   ChangedBlocks in_storage_;              // whose old contents are nowhere else
   std::unique_ptr<ChangedBlocks> since_;  // what is written from the moment on
-  std::unique_ptr<Store> aside_;
+  Scratch aside_;
+  ChangedBlocks set_aside_;  // what lies there; old contents that are neither there nor in the storage are zeroes
+  uint64_t aside_bytes_ = 0;
   std::vector<uint8_t> piece_, aside_piece_;
 
   Mutex mutex_;

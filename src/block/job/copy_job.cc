@@ -8,6 +8,8 @@
 namespace bulkhead::block {
 namespace {
 
+constexpr uint64_t kZeroPiece = uint64_t{64} << 20;
+
 bool is_zero(ByteSpan bytes) {
   return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
@@ -58,19 +60,27 @@ Result<bool> CopyJob::copy_once(Image& to, Skip skip) {
   const bool chained = image != nullptr && image->backing() != nullptr;
   // Of a place that reads as noise, nothing may be left out.
   const bool fresh = skip == Skip::kZeroes && to.starts_as_zeroes();
+  const bool noise = skip == Skip::kZeroes && !fresh;
   for (uint64_t offset = 0; offset < size;) {
     const Extent extent = image != nullptr ? TRY(image->map(offset)) : Extent{size, ExtentKind::kData};
     const uint64_t end = std::min(size, offset + extent.size);
-    const bool skipped = skip == Skip::kBacking ? extent.kind == ExtentKind::kAbsent
-                                                : fresh && (extent.kind == ExtentKind::kZero ||
-                                                            (extent.kind == ExtentKind::kAbsent && !chained));
+    const bool zero = extent.kind == ExtentKind::kZero || (extent.kind == ExtentKind::kAbsent && !chained);
+    const bool skipped = skip == Skip::kBacking ? extent.kind == ExtentKind::kAbsent : fresh && zero;
+    const bool cleared = noise && zero;
     while (offset < end) {
-      const uint64_t part =
-          skipped ? end - offset : std::min(steps_.piece_bytes - offset % steps_.piece_bytes, end - offset);
-      if (!skipped) TRY(copy_piece(to, offset, part, fresh ? Fresh::kYes : Fresh::kNo));
+      uint64_t part = std::min(steps_.piece_bytes - offset % steps_.piece_bytes, end - offset);
+      if (skipped) {
+        part = end - offset;
+      } else if (cleared) {
+        part = std::min(kZeroPiece, end - offset);
+        TRY(check_status(to.write_zeroes(offset, part, Unmap::kYes), "write the target", offset));
+      } else {
+        TRY(copy_piece(to, offset, part, fresh ? Fresh::kYes : Fresh::kNo));
+      }
       offset += part;
-      if (skipped) add_done(part);
-      if (!go_on(skipped ? 0 : part)) return false;
+      const bool counts = !skipped && !cleared;
+      if (!counts) add_done(part);
+      if (!go_on(counts ? part : 0)) return false;
     }
   }
   return true;
@@ -86,32 +96,49 @@ Result<bool> CopyJob::copy_pass(Image& to) {
   }
 }
 
-// A guest that writes faster than we copy waits now and then, each time longer, until all is copied before it goes on.
-Result<bool> CopyJob::copy_held(Image& to) {
-  for (std::chrono::milliseconds patience{100};; patience *= 2) {
-    const auto fence = disk_.fence_all();
-    const auto end = std::chrono::steady_clock::now() + patience;
-    while (std::chrono::steady_clock::now() < end) {
-      const auto run = changes_.take(0, steps_.piece_bytes);
-      if (!run) return true;
-      TRY(copy_piece(to, run->offset, run->size, Fresh::kNo));
-      add_done(run->size);
+// A guest that writes faster than we copy is slowed down: its requests wait for a slice of time, and then as much of
+// its writes goes on as is half of what was copied meanwhile.
+Result<bool> CopyJob::copy_held(Image& to, Fence& fence) {
+  say("the guest writes faster than the target takes it; its writes are slowed down until all is copied");
+  // Most of what is not safe there yet is made so before the guest waits.
+  TRY(check_status(to.flush(), "flush the target", 0));
+  uint64_t credit = 0;
+  while (go_on(0)) {
+    fence = fence_all();
+    while (!held_up()) {
+      set_total(progress().done_bytes + changes_.bytes());
+      const auto end = std::chrono::steady_clock::now() + kSlice;
+      do {
+        const auto run = changes_.take(0, steps_.piece_bytes);
+        if (!run) return true;
+        TRY(copy_piece(to, run->offset, run->size, Fresh::kNo));
+        add_done(run->size);
+        credit += run->size / 2;
+      } while (std::chrono::steady_clock::now() < end && !held_up());
+      disk_.pass_held(credit, changes_.block_size());
     }
-    if (cancelled()) return false;
+    fence.reset();
   }
+  return false;
 }
 
-Result<bool> CopyJob::catch_up(Image& to) {
-  for (;;) {
+Result<bool> CopyJob::catch_up(Image& to, Fence& fence) {
+  for (bool flushed = false;;) {
     const uint64_t before = changes_.bytes();
-    if (before <= steps_.last_bytes) break;
+    if (before <= steps_.last_bytes) {
+      // Little is left to be flushed, then, while the guest waits.
+      if (flushed) break;
+      TRY(check_status(to.flush(), "flush the target", 0));
+      flushed = true;
+      continue;
+    }
     set_total(progress().done_bytes + before);
     if (!TRY(copy_pass(to))) return false;
-    if (changes_.bytes() > before / 2) return copy_held(to);
+    if (changes_.bytes() > before / 2) return copy_held(to, fence);
   }
-  // Little is left to be flushed, then, while the guest waits.
-  TRY(check_status(to.flush(), "flush the target", 0));
-  return go_on(0);
+  if (!go_on(0)) return false;
+  fence = fence_all();
+  return true;
 }
 
 Result<> CopyJob::copy_rest(Image& to) {

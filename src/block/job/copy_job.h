@@ -3,6 +3,8 @@
 // disk until the job exchanges that.
 #pragma once
 
+#include <chrono>
+
 #include "block/job/job.h"
 #include "block/job/storage_change.h"
 
@@ -24,8 +26,9 @@ class CopyJob : public Job {
   // whose backing file is the target, that is what shows through.
   enum class Skip : uint8_t { kZeroes, kBacking };
   [[nodiscard]] Result<bool> copy_once(Image& to, Skip skip);
-  // Until what is left can be copied while the guest waits.
-  [[nodiscard]] Result<bool> catch_up(Image& to);
+  using Fence = std::unique_ptr<LiveDisk::Fence>;
+  // Until what is left can be copied while the guest waits, which it does from then on.
+  [[nodiscard]] Result<bool> catch_up(Image& to, Fence& fence);
   // The rest, with everything fenced, and a flush of the target.
   [[nodiscard]] Result<> copy_rest(Image& to);
 
@@ -35,10 +38,13 @@ class CopyJob : public Job {
   Result<std::string> work() final;
 
   static constexpr uint64_t kGrain = 65536;
+  // How long the guest waits at a time.
+  static constexpr std::chrono::milliseconds kSlice{100};
 
   [[nodiscard]] Result<> copy_piece(Image& to, uint64_t offset, uint64_t size, Fresh fresh);
   [[nodiscard]] Result<bool> copy_pass(Image& to);
-  [[nodiscard]] Result<bool> copy_held(Image& to);
+  [[nodiscard]] Result<bool> copy_held(Image& to, Fence& fence);
+  [[nodiscard]] Fence fence_all() { return Fence(new LiveDisk::Fence(disk_.fence_all())); }
 
   const CopySteps steps_;
   ChangedBlocks changes_;

@@ -54,6 +54,16 @@ bool Job::cancelled() {
   return cancelled_;
 }
 
+bool Job::held_up() {
+  const LockGuard lock(mutex_);
+  return paused_ || cancelled_;
+}
+
+void Job::say(std::string message) {
+  const LockGuard lock(mutex_);
+  progress_.message = std::move(message);
+}
+
 void Job::add_done(uint64_t bytes) {
   const LockGuard lock(mutex_);
   progress_.done_bytes += bytes;

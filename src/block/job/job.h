@@ -19,7 +19,7 @@ class Job {
   struct Progress {
     State state = State::kRunning;
     uint64_t done_bytes = 0, total_bytes = 0, speed = 0;  // bytes a second at most; 0: as fast as it goes
-    std::string message;                                  // why it failed, or what is now so
+    std::string message;                                  // why it failed, how it goes, or what is now so
   };
 
   explicit Job(std::string kind, uint64_t speed = 0) : kind_(std::move(kind)), speed_(speed) {}
@@ -47,6 +47,10 @@ class Job {
   [[nodiscard]] bool go_on(uint64_t bytes);
   // The same without waiting, where a guest does.
   [[nodiscard]] bool cancelled();
+  // Whether go_on() would wait or say no: where a guest waits, which goes on first.
+  [[nodiscard]] bool held_up();
+  // How it is going, for whoever asks before the end.
+  void say(std::string message);
   void add_done(uint64_t bytes);
   void set_total(uint64_t bytes);
 

@@ -54,6 +54,7 @@ Result<std::string> SnapshotJob::work() {
   CreateOptions options{.size = disk_.geometry().size};
   // Most of what is not safe yet is made so before the guest waits.
   TRY(check_status(flush_now(*disk_.storage().opened.disk), "flush", 0));
+  if (!go_on(0)) return "";
   const auto fence = disk_.fence_all();
   if (cancelled()) return "";
   const Storage& base = disk_.storage();
@@ -79,10 +80,10 @@ Result<std::string> MirrorJob::copy() {
   TRY(files->create(target_.path, target_.format, {.size = disk_.geometry().size}));
   auto to = TRY(files->open_image(target_.path, target_.format));
   TRY(check_same_shape(disk_.geometry(), to->geometry(), target_.path));
-  if (!TRY(copy_once(*to, Skip::kZeroes)) || !TRY(catch_up(*to))) return "";
   // Closed when the guest has gone on.
   Storage old;
-  const auto fence = disk_.fence_all();
+  Fence fence;
+  if (!TRY(copy_once(*to, Skip::kZeroes)) || !TRY(catch_up(*to, fence))) return "";
   if (cancelled()) return "";
   TRY(copy_rest(*to));
   to.reset();
@@ -130,8 +131,8 @@ Result<std::string> CommitJob::copy_to(const JobTarget& base) {
     TRY(to.grow(disk_.geometry().size));
   }
   TRY(check_same_shape(disk_.geometry(), to.geometry(), base.path));
-  if (!TRY(copy_once(to, Skip::kBacking)) || !TRY(catch_up(to))) return "";
-  const auto fence = disk_.fence_all();
+  Fence fence;
+  if (!TRY(copy_once(to, Skip::kBacking)) || !TRY(catch_up(to, fence))) return "";
   if (cancelled()) return "";
   TRY(copy_rest(to));
   const std::string from = disk_.storage().path;

@@ -2,6 +2,7 @@
 // afterwards, and after a power cut at any moment.
 #include "block/job/jobs.h"
 
+#include <atomic>
 #include <cstring>
 #include <future>
 #include <random>
@@ -22,6 +23,13 @@ using Care = RebaseJob::Care;
 constexpr uint64_t kSectors = 1500;
 constexpr unsigned kEndless = 50'000;  // steps of a guest: each job needs a few hundred
 constexpr CopySteps kSmallSteps{.piece_bytes = 65536, .last_bytes = 65536};
+
+template <typename Make>
+Status answer_of(LiveDisk& disk, Make make) {
+  const auto told = std::make_shared<std::promise<Status>>();
+  disk.submit(make([told](Status status) { told->set_value(status); }));
+  return told->get_future().get();
+}
 
 // One that remembers what it was told.
 class Guest {
@@ -78,9 +86,7 @@ class Guest {
 
   template <typename Make>
   void perform(Make make) {
-    const auto told = std::make_shared<std::promise<Status>>();
-    disk_.submit(make([told](Status status) { told->set_value(status); }));
-    ASSERT_EQ(told->get_future().get(), Status::kOk);
+    ASSERT_EQ(answer_of(disk_, std::move(make)), Status::kOk);
   }
 
   void step() {
@@ -469,6 +475,109 @@ TEST_F(Jobs, AGuestDoesNotWaitForTheTargetOfABackup) {
   job.wait();
   EXPECT_EQ(job.progress().state, Job::State::kDone) << job.progress().message;
   expect_kept("/m/base", "raw");
+}
+
+TEST_F(Jobs, AMirrorClearsADiskThatWasThereAsItGoes) {
+  begin("qcow2");
+  folder_.serve("/m/served", kSectors * kSector);
+  {
+    MirrorJob job(*disk_, files(), {"/m/served", "raw"}, 1, kSmallSteps);
+    job.start();
+    while (job.progress().done_bytes == 0 && job.progress().state == Job::State::kRunning) std::this_thread::yield();
+    job.cancel();
+    job.wait();
+    EXPECT_EQ(job.progress().state, Job::State::kCancelled) << job.progress().message;
+  }
+  std::vector<uint8_t> all(kSectors * kSector);
+  ASSERT_EQ(open_in(folder_, "/m/served", "raw", Access::kReadOnly).value()->read(0, all), Status::kOk);
+  EXPECT_EQ(all.back(), 0xEE);
+  expect_done(MirrorJob(*disk_, files(), {"/m/served", "raw"}, kSpeed, kSmallSteps));
+  expect_kept("/m/served", "raw");
+}
+
+TEST_F(Jobs, AMirrorThatSlowsTheGuestDownCanBePaused) {
+  begin("raw");
+  MirrorJob job(*disk_, files(), {"/m/target", "raw"}, kSpeed, {.piece_bytes = 65536, .last_bytes = 0});
+  std::atomic<bool> paused{false};
+  folder_.before_write = [&] {
+    if (paused.load() || job.progress().message.find("slowed down") == std::string::npos) return;
+    paused.store(true);
+    job.pause();
+  };
+  job.start();
+  for (unsigned steps = 0; !paused.load() && steps < kEndless; ++steps) guest_->work(1);
+  guest_->work(50);
+  EXPECT_EQ(job.progress().state, Job::State::kPaused);
+  job.resume();
+  EXPECT_EQ(run_begun(job).state, Job::State::kDone) << job.progress().message;
+  expect_kept("/m/target", "raw");
+}
+
+// A byte a second, until the test says otherwise: nothing of the disk has been copied when the guest writes.
+class SlowBackup {
+ public:
+  SlowBackup(LiveDisk& disk, std::unique_ptr<FolderFiles> files, BackupState& state)
+      : job_(disk, std::move(files), state, {"/m/target", "qcow2"}, BackupJob::What::kAll, 1, 65536) {
+    job_.start();
+    while (job_.progress().total_bytes == 0 && job_.progress().state == Job::State::kRunning) {
+      std::this_thread::yield();
+    }
+  }
+  Job::Progress finish() {
+    job_.set_speed(0);
+    job_.wait();
+    return job_.progress();
+  }
+
+ private:
+  BackupJob job_;
+};
+
+TEST_F(Jobs, WhatIsZeroOrDiscardedNeedsNoPlaceBesideTheDisk) {
+  for (const char* const format : {"raw", "qcow2", "vhdx"}) {
+    SCOPED_TRACE(format);
+    begin_anew(format);
+    folder_.remove("/m/target");
+    const uint64_t half = align_down(kSectors * kSector / 2, 65536), rest = kSectors * kSector - half;
+    ASSERT_EQ(
+        answer_of(*disk_, [&](auto done) { return Request::write_zeroes(0, half, Unmap::kYes, std::move(done)); }),
+        Status::kOk);
+    std::vector<uint8_t> before(kSectors * kSector), after(before.size()), bytes(half, 0x5A);
+    ASSERT_EQ(read_now(*disk_, 0, before), Status::kOk);
+    auto small = files();
+    small->scratch_most = 0;
+    SlowBackup backup(*disk_, std::move(small), *backups_);
+    ASSERT_EQ(answer_of(*disk_, [&](auto done) { return Request::discard(half, rest, std::move(done)); }), Status::kOk);
+    ASSERT_EQ(
+        answer_of(*disk_, [&](auto done) { return Request::write(0, {MutableByteSpan(bytes)}, std::move(done)); }),
+        Status::kOk);
+    const Job::Progress progress = backup.finish();
+    ASSERT_EQ(progress.state, Job::State::kDone) << progress.message;
+    ASSERT_EQ(open_in(folder_, "/m/target", "qcow2", Access::kReadOnly).value()->read(0, after), Status::kOk);
+    EXPECT_TRUE(before == after);
+  }
+}
+
+TEST_F(Jobs, ABackupTakesNoMoreOfTheHostsDiskThanItMay) {
+  begin("raw");
+  auto small = files();
+  small->scratch_most = 65536;
+  SlowBackup backup(*disk_, std::move(small), *backups_);
+  guest_->work(200);
+  const Job::Progress progress = backup.finish();
+  EXPECT_EQ(progress.state, Job::State::kFailed);
+  EXPECT_NE(progress.message.find("65536 bytes at most"), std::string::npos) << progress.message;
+  expect_kept("/m/base", "raw");
+}
+
+TEST_F(Jobs, ABackupOfChangesDoesNotWriteTheOneBefore) {
+  begin("qcow2");
+  BackupJob all(*disk_, files(), *backups_, {"/m/all", "qcow2"}, BackupJob::What::kAll, 0);
+  ASSERT_EQ(run(all).state, Job::State::kDone);
+  auto careful = files();
+  careful->unfillable = "/m/all";
+  BackupJob some(*disk_, std::move(careful), *backups_, {"/m/some", "qcow2"}, BackupJob::What::kChanged, 0);
+  EXPECT_EQ(run(some).state, Job::State::kDone) << some.progress().message;
 }
 
 TEST_F(Jobs, WhatCannotBeSetAsideFailsTheBackupAndNotTheGuest) {

@@ -28,6 +28,7 @@ void LiveDisk::submit(Request request) {
 void LiveDisk::admit(Request request) {
   const UnderWay what{request.offset(), request.size(), request.operation() == Operation::kFlush};
   Place place;
+  bool left_out = false;
   {
     const LockGuard lock(mutex_);
     if (fenced_ && touches(what, fence_offset_, fence_size_)) {
@@ -35,12 +36,16 @@ void LiveDisk::admit(Request request) {
       return;
     }
     if (protected_ != nullptr && changes_data(request.operation()) && protected_->any(what.offset, what.size)) {
-      held_writes_.push_back(std::move(request));
-      write_held_.notify_all();
-      return;
+      left_out = request.operation() == Operation::kDiscard;
+      if (!left_out) {
+        held_writes_.push_back(std::move(request));
+        write_held_.notify_all();
+        return;
+      }
     }
-    place = under_way_.insert(under_way_.end(), what);
+    if (!left_out) place = under_way_.insert(under_way_.end(), what);
   }
+  if (left_out) return request.complete(Status::kOk);
   pass(std::move(request), place);
 }
 
@@ -87,6 +92,34 @@ void LiveDisk::lift() {
     released.swap(held_);
   }
   for (Request& request : released) admit(std::move(request));
+}
+
+void LiveDisk::pass_held(uint64_t& credit_bytes, uint64_t block_size) {
+  std::vector<std::pair<Request, Place>> passed;
+  {
+    const LockGuard lock(mutex_);
+    CHECK(fenced_ && fence_size_ == UINT64_MAX, "requests passed without a fence");
+    std::vector<Request> left;
+    bool may_write = true;
+    for (Request& request : held_) {
+      const UnderWay what{request.offset(), request.size(), request.operation() == Operation::kFlush};
+      if (changes_data(request.operation())) {
+        const uint64_t cost =
+            align_up(request.offset() + request.size(), block_size) - align_down(request.offset(), block_size);
+        may_write = may_write && cost <= credit_bytes;
+        if (may_write) credit_bytes -= cost;
+        if (!may_write) {
+          left.push_back(std::move(request));
+          continue;
+        }
+      }
+      passed.emplace_back(std::move(request), under_way_.insert(under_way_.end(), what));
+    }
+    held_ = std::move(left);
+  }
+  for (auto& [request, place] : passed) pass(std::move(request), place);
+  const LockGuard lock(mutex_);
+  while (!under_way_.empty()) ended_.wait(mutex_);
 }
 
 Storage LiveDisk::exchange(Storage storage) {

@@ -48,6 +48,9 @@ class LiveDisk final : public Disk {
   [[nodiscard]] Fence fence(uint64_t offset, uint64_t size);
   // Flushes too.
   [[nodiscard]] Fence fence_all() { return fence(0, UINT64_MAX); }
+  // With everything fenced: what waits is carried out and over when this returns, but writes only, in their order, as
+  // long as credit_bytes pays for the blocks they touch.
+  void pass_held(uint64_t& credit_bytes, uint64_t block_size);
   // With everything fenced. Without a disk in it, nobody may submit until there is one again.
   Storage exchange(Storage storage);
   // With everything fenced. What is new reads as zeroes; those who watch know of it.
@@ -55,7 +58,8 @@ class LiveDisk final : public Disk {
   // It hears of every write, also of those under way, when it is over and before its maker is told.
   void watch(ChangedBlocks& changes);
   void unwatch(ChangedBlocks& changes);
-  // With everything fenced: writes to these blocks wait until they are no longer among them; null: they all go on.
+  // With everything fenced: writes to these blocks wait until they are no longer among them, and discards, which are
+  // hints, are left out; null: they all go on.
   void protect(ChangedBlocks* blocks);
   // The place of a write that waits for that, and null when none comes in this time.
   std::optional<ChangedBlocks::Run> next_protected(std::chrono::milliseconds patience);

@@ -39,6 +39,47 @@ class LiveDiskTest : public ::testing::Test {
   LiveDisk disk_;
 };
 
+// Answers at once.
+class ReadyDisk final : public Disk {
+ public:
+  explicit ReadyDisk(std::vector<Operation>& done) : done_(done) {}
+  [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
+  void submit(Request request) override {
+    done_.push_back(request.operation());
+    request.complete(Status::kOk);
+  }
+
+ private:
+  std::vector<Operation>& done_;
+  Geometry geometry_{.size = 1 << 20};
+};
+
+TEST(LiveDiskCredit, WritesWaitAtTheFenceUntilTheyArePaidFor) {
+  std::vector<uint8_t> bytes(131072);
+  std::vector<Operation> done;
+  LiveDisk disk({"/a", "raw", {std::make_unique<ReadyDisk>(done)}});
+  const auto write = [&](uint64_t offset, uint64_t size) {
+    disk.submit(Request::write(offset, {MutableByteSpan(bytes).first(size)}, [](Status) {}));
+  };
+  uint64_t credit = 65536;
+  {
+    const auto fence = disk.fence_all();
+    write(0, 4096);
+    write(131072, 65536 + 512);  // two blocks
+    write(0, 512);               // not before that one
+    disk.submit(Request::read(0, {MutableByteSpan(bytes).first(512)}, [](Status) {}));
+    disk.submit(Request::flush([](Status) {}));
+    disk.pass_held(credit, 65536);
+    EXPECT_EQ(done, (std::vector{Operation::kWrite, Operation::kRead, Operation::kFlush}));
+    EXPECT_EQ(credit, 0u);
+    credit = 2 * 65536 + 100;
+    disk.pass_held(credit, 65536);
+    EXPECT_EQ(done.size(), 4u);
+    EXPECT_EQ(credit, 100u);
+  }
+  EXPECT_EQ(done.size(), 5u);
+}
+
 TEST_F(LiveDiskTest, AFenceHoldsWhatTouchesItAndPassesTheRest) {
   {
     const auto fence = disk_.fence(8192, 4096);

@@ -2,6 +2,7 @@
 // middle of them.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -23,7 +24,11 @@ class Folder {
     CrashLog log;
     std::vector<uint64_t> times;
     uint64_t made_at = 0;
+    bool was_there = false;  // before a job fills it, as a server's disk
   };
+
+  // Called before every write to any file.
+  std::function<void()> before_write;
 
   std::unique_ptr<Store> make(const std::string& path) {
     const LockGuard lock(mutex_);
@@ -31,6 +36,12 @@ class Folder {
     file = std::make_shared<File>();
     file->made_at = ++time_;
     return std::make_unique<Recorder>(*this, file);
+  }
+  // As one that a server keeps, of noise.
+  void serve(const std::string& path, uint64_t size) {
+    const auto store = make(path);
+    (void)store->write(0, std::vector<uint8_t>(size, 0xEE));
+    files_[path]->was_there = true;
   }
   Result<std::unique_ptr<Store>> open(const std::string& path) {
     const LockGuard lock(mutex_);
@@ -41,6 +52,11 @@ class Folder {
   bool has(const std::string& path) {
     const LockGuard lock(mutex_);
     return files_.contains(path);
+  }
+  bool was_there(const std::string& path) {
+    const LockGuard lock(mutex_);
+    const auto found = files_.find(path);
+    return found != files_.end() && found->second->was_there;
   }
   void remove(const std::string& path) {
     const LockGuard lock(mutex_);
@@ -81,6 +97,7 @@ class Folder {
       return file_->now.read(offset, bytes);
     }
     [[nodiscard]] Status write(uint64_t offset, ByteSpan bytes) override {
+      if (folder_.before_write) folder_.before_write();
       const LockGuard lock(folder_.mutex_);
       note({Change::Kind::kWrite, offset, bytes.size(), {bytes.begin(), bytes.end()}});
       return file_->now.write(offset, bytes);
@@ -100,6 +117,7 @@ class Folder {
       note({.kind = Change::Kind::kTruncate, .size = size});
       return file_->now.truncate(size);
     }
+    [[nodiscard]] bool starts_as_zeroes() const override { return !file_->was_there; }
     [[nodiscard]] StoreExtent extent(uint64_t offset) override {
       const LockGuard lock(folder_.mutex_);
       return file_->now.extent(offset);
@@ -148,25 +166,31 @@ class FolderFiles final : public DiskFiles {
     return OpenedDisk{std::make_unique<ImageDisk>(std::move(image), 2), behind};
   }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, const std::string& format) override {
+    if (path == unfillable) return fail("open '{}': refused", path);
     return open_in(folder_, path, format, Access::kReadWrite);
   }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_base(const std::string& path, const std::string& format) override {
     return open_in(folder_, path, format, Access::kReadOnly);
   }
+  [[nodiscard]] Result<std::unique_ptr<Image>> open_backing_of(const std::string& path, const std::string& name,
+                                                               const std::string& format) override {
+    return open_in(folder_, path.substr(0, path.rfind('/') + 1) + name, format, Access::kReadOnly);
+  }
   [[nodiscard]] Result<> create(const std::string& path, const std::string& format,
                                 const CreateOptions& options) override {
+    if (folder_.was_there(path)) return {};
     if (folder_.has(path)) return fail("create '{}': exists", path);
     const auto store = folder_.make(path);
     made_.push_back(path);
     return TRY(find_format(format))->create(*store, options);
   }
   void keep() override { made_.clear(); }
-  [[nodiscard]] Result<std::unique_ptr<Store>> open_scratch(const std::string&) override {
-    return std::make_unique<MemoryStore>(std::vector<uint8_t>(), scratch_limit);
+  [[nodiscard]] Result<Scratch> open_scratch(const std::string&) override {
+    return Scratch{std::make_unique<MemoryStore>(std::vector<uint8_t>(), scratch_limit), scratch_most};
   }
 
-  std::string unopenable;
-  uint64_t scratch_limit = uint64_t{64} << 20;
+  std::string unopenable, unfillable;
+  uint64_t scratch_limit = uint64_t{64} << 20, scratch_most = UINT64_MAX;
 
  private:
   Folder& folder_;
