@@ -46,6 +46,9 @@ int run_command_line(int argument_count, char** arguments, const std::vector<std
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
     print_message(error.what());
+    for (const auto& verb : verbs) {
+      if (argument_count > 1 && verb->name() == arguments[1]) return verb->usage_error_status();
+    }
     return kUsageErrorStatus;
   }
   if (version->parsed()) {

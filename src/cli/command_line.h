@@ -13,6 +13,8 @@ class App;
 
 namespace bulkhead::cli {
 
+inline constexpr int kUsageErrorStatus = 2;
+
 class Verb {
  public:
   virtual ~Verb() = default;
@@ -21,9 +23,9 @@ class Verb {
   virtual void add_options(CLI::App& options) = 0;
   // After the options have been read. Gives the exit status.
   virtual int run() = 0;
+  // The exit status when they cannot be read.
+  [[nodiscard]] virtual int usage_error_status() const { return kUsageErrorStatus; }
 };
-
-inline constexpr int kUsageErrorStatus = 2;
 
 int run_command_line(int argument_count, char** arguments, const std::vector<std::unique_ptr<Verb>>& verbs);
 

@@ -17,6 +17,15 @@ class CountVerb final : public Verb {
   int to_ = 7;
 };
 
+class FindVerb final : public Verb {
+ public:
+  [[nodiscard]] std::string name() const override { return "find"; }
+  [[nodiscard]] std::string summary() const override { return "End with 2 where nothing is found"; }
+  void add_options(CLI::App&) override {}
+  int run() override { return 2; }
+  [[nodiscard]] int usage_error_status() const override { return 1; }
+};
+
 struct Ended {
   int status;
   std::string out, errors;
@@ -25,6 +34,7 @@ struct Ended {
 Ended run(std::vector<std::string> words) {
   std::vector<std::unique_ptr<Verb>> verbs;
   verbs.push_back(std::make_unique<CountVerb>());
+  verbs.push_back(std::make_unique<FindVerb>());
   words.insert(words.begin(), "bulkhead");
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
@@ -44,6 +54,11 @@ TEST(CommandLine, SaysInOneLineWhatIsWrong) {
   const Ended unknown = run({"count", "--frobnicate"});
   EXPECT_EQ(unknown.status, kUsageErrorStatus);
   EXPECT_EQ(unknown.errors, "bulkhead: The following argument was not expected: --frobnicate\n");
+}
+
+TEST(CommandLine, AVerbWhoseStatusMeansSomethingElseHasItsOwnForWrongOptions) {
+  EXPECT_EQ(run({"find"}).status, 2);
+  EXPECT_EQ(run({"find", "--frobnicate"}).status, 1);
 }
 
 TEST(CommandLine, HelpNamesVerbsAndOptions) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 
@@ -12,6 +13,7 @@
 #include "block/store/nbd/uri.h"
 #include "cli/disk/stats.h"
 #include "cli/plant/up_verb.h"
+#include "cli/progress_line.h"
 #include "net/server/listen.h"
 #include "plant/model.h"
 
@@ -21,9 +23,12 @@ namespace {
 constexpr int kRefused = 1;
 constexpr useconds_t kBetweenLooks_us = 100'000;
 
+double number_of(const Facts& facts, const char* name) {
+  return std::strtod(facts.at(name).c_str(), nullptr);
+}
+
 unsigned percent(const Facts& facts) {
-  const double done = std::strtod(facts.at("done").c_str(), nullptr);
-  const double total = std::strtod(facts.at("total").c_str(), nullptr);
+  const double done = number_of(facts, "done"), total = number_of(facts, "total");
   return total <= 0 ? 0 : static_cast<unsigned>(std::min(done / total, 1.0) * 100);
 }
 
@@ -150,11 +155,20 @@ Result<int> DiskVerb::list_stats() {
 
 Result<int> DiskVerb::wait_for_end() {
   const bool shows = !quiet_ && ::isatty(STDERR_FILENO) != 0;
+  const auto start = std::chrono::steady_clock::now();
+  double done_before = -1;
   for (;;) {
     const auto facts = facts_of(TRY(ask(fmt::format("disk {} status", disk_))));
     if (!facts.contains("job")) return fail("the machine knows of no job");
     const std::string& state = facts.at("state");
-    if (shows) std::fprintf(stderr, "\r%s %u%% ", state.c_str(), state == "done" ? 100 : percent(facts));
+    if (shows) {
+      const double done = number_of(facts, "done"),
+                   total = state == "done" ? done : std::max(number_of(facts, "total"), 1.0);
+      if (done_before < 0) done_before = done;
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const double rate = state == "running" && seconds > 0 ? (done - done_before) / seconds : 0;
+      fmt::print(stderr, "\r\x1b[K{} {} ", state, progress_text(done, total, rate));
+    }
     if (state != "running" && state != "paused") {
       if (shows) std::fputc('\n', stderr);
       if (state != "done") {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "cli/progress_line.h"
 #include "support/os/mutex.h"
 
 namespace bulkhead::cli {
@@ -20,7 +21,7 @@ class Bench {
         lanes_(static_cast<unsigned>(std::min(plan.depth, plan.count))),
         memory_(static_cast<uint8_t*>(std::aligned_alloc(4096, align_up(plan.size, 4096) * lanes_)), &std::free) {}
 
-  Result<double> run() {
+  Result<double> run(bool quiet) {
     if (!memory_) return fail("bench: no memory for {} buffers of {} bytes", lanes_, plan_.size);
     std::fill_n(memory_.get(), align_up(plan_.size, 4096) * lanes_, uint8_t{0xA5});
     {
@@ -29,8 +30,12 @@ class Bench {
     }
     const auto start = std::chrono::steady_clock::now();
     for (unsigned lane = 0; lane < lanes_; ++lane) next(lane);
+    ProgressLine progress(plan_.count * plan_.size, quiet);
     const LockGuard lock(mutex_);
-    while (running_ != 0) ended_.wait(mutex_);
+    while (running_ != 0) {
+      (void)ended_.wait_for(mutex_, std::chrono::milliseconds(200));
+      progress.set(std::min(begun_.load(std::memory_order_relaxed), plan_.count) * plan_.size);
+    }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (status_ != block::Status::kOk) {
       return fail("{} of {} bytes at byte {}: {}", to_string(plan_.operation), plan_.size, failed_at_,
@@ -82,14 +87,14 @@ class Bench {
 
 }  // namespace
 
-Result<double> bench_disk(block::Disk& disk, const BenchPlan& plan) {
+Result<double> bench_disk(block::Disk& disk, const BenchPlan& plan, bool quiet) {
   const uint32_t sector = disk.geometry().sector_size;
   if (plan.size == 0 || plan.size % sector != 0 || plan.size > disk.geometry().size) {
     return fail("bench: requests of {} bytes; allowed: whole sectors of {} up to {}", plan.size, sector,
                 disk.geometry().size);
   }
   if (plan.step % plan.size != 0) return fail("bench: a step of {} bytes is no multiple of {}", plan.step, plan.size);
-  return Bench(disk, plan).run();
+  return Bench(disk, plan).run(quiet);
 }
 
 }  // namespace bulkhead::cli

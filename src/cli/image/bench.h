@@ -18,6 +18,6 @@ struct BenchPlan {
 };
 
 // Seconds from the first request to the last answer.
-Result<double> bench_disk(block::Disk& disk, const BenchPlan& plan);
+Result<double> bench_disk(block::Disk& disk, const BenchPlan& plan, bool quiet);
 
 }  // namespace bulkhead::cli

@@ -5,6 +5,7 @@
 #include "block/format/bitmaps.h"
 #include "block/format/new_files.h"
 #include "cli/image/image_verb.h"
+#include "cli/progress_line.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -18,13 +19,16 @@ Result<> check_status(block::Status status, std::string_view what, uint64_t offs
 
 // Calls piece(offset, size) for each part of the disk whose kind is wanted.
 template <typename Wanted, typename Piece>
-Result<> each_piece(block::Image& image, Wanted wanted, Piece piece) {
+Result<> each_piece(block::Image& image, bool quiet, Wanted wanted, Piece piece) {
+  ProgressLine progress(image.geometry().size, quiet);
   for (uint64_t offset = 0; offset < image.geometry().size;) {
     const block::Extent extent = TRY(image.map(offset));
     for (uint64_t at = 0; wanted(extent.kind) && at < extent.size; at += kPiece) {
       TRY(piece(offset + at, std::min(kPiece, extent.size - at), extent.kind));
+      progress.set(offset + at);
     }
     offset += extent.size;
+    progress.set(offset);
   }
   return {};
 }
@@ -127,7 +131,7 @@ Result<int> ImageVerb::commit() {
   std::vector<uint8_t> bytes(kPiece);
   uint64_t written = 0;
   TRY(each_piece(
-      *image, [](block::ExtentKind kind) { return kind != block::ExtentKind::kAbsent; },
+      *image, quiet_, [](block::ExtentKind kind) { return kind != block::ExtentKind::kAbsent; },
       [&](uint64_t offset, uint64_t size, block::ExtentKind kind) -> Result<> {
         written += size;
         if (kind == block::ExtentKind::kZero) {
@@ -169,7 +173,7 @@ Result<int> ImageVerb::rebase() {
     }
     return {};
   };
-  TRY(each_piece(*image, [](block::ExtentKind kind) { return kind == block::ExtentKind::kAbsent; }, keep));
+  TRY(each_piece(*image, quiet_, [](block::ExtentKind kind) { return kind == block::ExtentKind::kAbsent; }, keep));
   TRY(check_status(image->flush(), "flush", 0));
   TRY(image->set_backing(backing_, backing_format_));
   if (json()) print(fmt::format("{{\"bytes\": {}}}\n", written));

@@ -7,8 +7,8 @@ namespace bulkhead::cli {
 
 enum class CopyMode : uint8_t { kPlain, kCompressed };
 
-// With progress, rate and time left on standard error when asked.
-Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool show_progress);
+// What reads as zeroes is left out, or written over where the target is not a new one.
+Result<> copy_image(block::Image& from, block::Image& to, CopyMode mode, bool quiet);
 
 // For a new image that is thick: how far it is, on standard error when asked.
 [[nodiscard]] block::Progress show_thick_progress(bool show);

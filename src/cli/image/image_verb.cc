@@ -4,20 +4,30 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 
-#include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include "block/format/disk_opener.h"
 #include "block/format/image_disk.h"
 #include "block/format/new_files.h"
 #include "block/store/nbd/uri.h"
+#include "cli/image/compare.h"
 #include "cli/image/copy.h"
 
 namespace bulkhead::cli {
 namespace {
 
 constexpr int kFailed = 1, kFoundErrors = 2, kFoundLeaks = 3;
+constexpr uint64_t kZeroPiece = uint64_t{64} << 20;
+// What an image says of itself in numbers; everything else is text, digits or not.
+constexpr std::array<std::string_view, 14> kNumbers{"bitmaps",       "block_size",
+                                                    "cluster_size",  "extents",
+                                                    "grain_size",    "key_size",
+                                                    "keyslots",      "snapshots",
+                                                    "version",       "logical_sector_size",
+                                                    "sector_size",   "physical_sector_size",
+                                                    "refcount_bits", "virtual_size"};
 
 // Of a file that is to be made: what the user stated, or else what its name ends in.
 Result<std::string> format_of_new(const std::string& path, const std::string& stated) {
@@ -60,22 +70,6 @@ std::string_view name_of(block::ExtentKind kind) {
 
 }  // namespace
 
-std::string json_text(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < ' ' || byte > '~') {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
@@ -100,6 +94,7 @@ void ImageVerb::add_options(CLI::App& options) {
   const auto output = [&](CLI::App* verb) {
     verb->add_option("-o,--output", output_, "text or json")->check(CLI::IsMember({"text", "json"}));
   };
+  const auto quiet = [&](CLI::App* verb) { verb->add_flag("-q,--quiet", quiet_, "No progress"); };
   output(create);
   output(add("info", "Say what an image is"));
   CLI::App* const check = add("check", "Find what is wrong in an image");
@@ -114,7 +109,7 @@ void ImageVerb::add_options(CLI::App& options) {
   convert->add_flag("-c,--compress", compress_, "Compress the new file's data");
   output(convert);
   convert->add_flag("--no-sync", no_sync_, "Do not wait until the new file is on the disk: a power cut may take it");
-  convert->add_flag("-q,--quiet", quiet_, "No progress");
+  quiet(convert);
   CLI::App* const resize = add("resize", "Make an image's disk larger or smaller");
   resize->add_option("SIZE", size_, "Its new size")->required();
   resize->add_flag("--shrink", shrink_, "Give up what lies behind a smaller size");
@@ -124,6 +119,7 @@ void ImageVerb::add_options(CLI::App& options) {
   compare->add_option("OTHER", second_, "The other image")->required();
   compare->add_option("-F,--other-format", second_format_, "Its format");
   compare->add_option("--other-encrypt", second_secret_, "Its secret")->type_name("SECRET");
+  quiet(compare);
   output(compare);
   CLI::App* const snapshot = add("snapshot", "Keep, list, restore and delete states of a disk inside its image");
   snapshot->add_option("ACTION", action_, "create, list, apply or delete")
@@ -138,12 +134,15 @@ void ImageVerb::add_options(CLI::App& options) {
   bitmap->add_option("NAME", name_, "Of the bitmap");
   bitmap->add_option("-g,--granularity", size_, "Bytes that a bit stands for, or with K, M, G (64K)");
   output(bitmap);
-  output(add("commit", "Write what an image holds into its backing file"));
+  CLI::App* const commit = add("commit", "Write what an image holds into its backing file");
+  quiet(commit);
+  output(commit);
   CLI::App* const rebase = add("rebase", "Put an image on another backing file, or on none");
   rebase->add_option("-b,--backing", backing_, "The new one, named relative to FILE; without it, there is none");
   rebase->add_option("-F,--backing-format", backing_format_, "Its format");
   rebase->add_flag("-u,--unsafe", unsafe_,
                    "Change the name alone: neither file is looked at, and you know that the other one holds the same");
+  quiet(rebase);
   output(rebase);
   CLI::App* const bench = add("bench", "Measure how many requests an image answers; writing destroys its contents");
   bench->add_option("-c,--count", bench_plan_.count, "Requests (75000)")->check(CLI::Range(1, 1000000000));
@@ -153,6 +152,7 @@ void ImageVerb::add_options(CLI::App& options) {
   bench->add_option("-t,--cache", cache_, "writeback, or none: past the host's page cache")
       ->check(CLI::IsMember({"writeback", "none"}));
   bench->add_flag("-w,--write", bench_writes_, "Write instead of reading");
+  quiet(bench);
   output(bench);
   CLI::App* const serve = add("serve", "Serve an image to NBD clients, until SIGTERM or Ctrl-C");
   serve->add_option("--socket", socket_, "Listen at this path, for its owner alone")->type_name("PATH");
@@ -244,6 +244,7 @@ Result<int> ImageVerb::create() {
   if (!size_.empty()) options.size = TRY(parse_size(size_));
   block::NewFiles files;
   TRY(block::create_files(files, file_, TRY(format_of_new(file_, format_)), options));
+  TRY(block::sync_folder_of(file_));
   files.keep();
   if (json()) print(fmt::format("{{\"file\": {}, \"virtual_size\": {}}}\n", json_text(file_), options.size));
   return 0;
@@ -264,10 +265,9 @@ Result<int> ImageVerb::info() {
   if (!other_files_.empty()) info.details.emplace_back("other_files", other_files_);
   std::string text;
   for (const auto& [key, value] : info.details) {
-    const bool number = !value.empty() && std::ranges::all_of(value, [](char c) { return c >= '0' && c <= '9'; });
     if (output_ == "json") {
-      text += fmt::format("{}{}: {}", text.empty() ? "{" : ", ", json_text(key),
-                          number && key != "backing_name" && key != "data_file" ? value : json_text(value));
+      const bool number = std::ranges::find(kNumbers, key) != kNumbers.end();
+      text += fmt::format("{}{}: {}", text.empty() ? "{" : ", ", json_text(key), number ? value : json_text(value));
     } else {
       const std::string shown = json_text(value);
       text += fmt::format("{}: {}\n", key, std::string_view(shown).substr(1, shown.size() - 2));
@@ -282,8 +282,10 @@ Result<int> ImageVerb::check() {
   const block::CheckReport report = TRY(image->check(repair_ ? block::Repair::kAll : block::Repair::kNone));
   if (output_ == "json") {
     const std::string alone = other_files_.empty() ? "" : ", \"other_files\": " + json_text(other_files_);
-    print(fmt::format("{{\"errors\": {}, \"leaks\": {}, \"repaired\": {}{}}}\n", report.errors, report.leaks,
-                      report.repaired, alone));
+    std::string messages;
+    for (const std::string& message : report.messages) messages += (messages.empty() ? "" : ", ") + json_text(message);
+    print(fmt::format("{{\"errors\": {}, \"leaks\": {}, \"repaired\": {}{}, \"messages\": [{}]}}\n", report.errors,
+                      report.leaks, report.repaired, alone, messages));
   } else {
     if (!other_files_.empty()) print(fmt::format("checked alone: {}\n", other_files_));
     for (const std::string& message : report.messages) print(message + "\n");
@@ -293,21 +295,22 @@ Result<int> ImageVerb::check() {
   return report.errors != 0 ? kFoundErrors : kFoundLeaks;
 }
 
-// Onto a disk that a server keeps. What it holds so far is written over, with zeroes where there are holes.
-Result<int> ImageVerb::convert_to_server(block::Image& from) {
-  if (!second_format_.empty() && second_format_ != "raw") return fail("'{}': on a server, the format is raw", second_);
+// Onto a disk that is there already: a server's, or a block device. What it holds so far is written over, with zeroes
+// where there are holes.
+Result<int> ImageVerb::convert_to_disk(block::Image& from) {
+  if (!second_format_.empty() && second_format_ != "raw") return fail("'{}': its format is raw", second_);
   if (compress_ || !settings_.empty()) return fail("'{}': raw has no such settings", second_);
   const uint64_t size = from.geometry().size;
   const auto to = TRY(block::open_image(second_, "raw", block::Access::kReadWrite));
-  if (to->geometry().size < size) {
-    return fail("convert '{}' to '{}': {} bytes do not fit {}", file_, second_, size, to->geometry().size);
-  }
+  const uint64_t there = to->geometry().size;
+  if (there < size) return fail("convert '{}' to '{}': {} bytes do not fit {}", file_, second_, size, there);
   const auto copy = [&]() -> Result<> {
-    if (const auto status = to->write_zeroes(0, to->geometry().size, block::Unmap::kYes);
-        status != block::Status::kOk) {
-      return fail("write zeroes: {}", to_string(status));
+    TRY(copy_image(from, *to, CopyMode::kPlain, quiet_));
+    for (uint64_t offset = size, part = 0; offset < there; offset += part) {
+      part = std::min(kZeroPiece, there - offset);
+      const auto status = to->write_zeroes(offset, part, block::Unmap::kYes);
+      if (status != block::Status::kOk) return fail("write zeroes at {}: {}", offset, to_string(status));
     }
-    TRY(copy_image(from, *to, CopyMode::kPlain, !quiet_ && ::isatty(STDERR_FILENO) != 0));
     if (const auto status = to->flush(); status != block::Status::kOk) return fail("flush: {}", to_string(status));
     return {};
   };
@@ -321,9 +324,10 @@ Result<int> ImageVerb::convert_to_server(block::Image& from) {
 Result<int> ImageVerb::convert() {
   const auto from = TRY(open(file_, format_, block::Access::kReadOnly));
   const auto target_key = TRY(key_in(second_secret_));
-  if (block::nbd::is_uri(second_)) {
-    if (target_key) return fail("'{}': on a server, nothing is encrypted", second_);
-    return convert_to_server(*from);
+  std::error_code error;
+  if (block::nbd::is_uri(second_) || std::filesystem::is_block_file(second_, error)) {
+    if (target_key) return fail("'{}': nothing is encrypted on a disk that is there already", second_);
+    return convert_to_disk(*from);
   }
   const std::string format = TRY(format_of_new(second_, second_format_));
   auto settings = TRY(parse_settings(settings_));
@@ -343,12 +347,12 @@ Result<int> ImageVerb::convert() {
     const auto to = TRY(
         block::open_image(second_, format, block::Access::kFill, block::Access::kReadOnly, cache, {.key = target_key}));
     if (compress_ && to->compression_unit() == 0) return fail("{} cannot compress", format);
-    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain,
-                   !quiet_ && ::isatty(STDERR_FILENO) != 0));
+    TRY(copy_image(*from, *to, compress_ ? CopyMode::kCompressed : CopyMode::kPlain, quiet_));
     if (const auto status = to->flush(); status != block::Status::kOk) {
       return fail("flush: {}", to_string(status));
     }
-    return {};
+    if (no_sync_) return {};
+    return block::sync_folder_of(second_);
   };
   TRY_IN(fmt::format("convert '{}' to '{}'", file_, second_), copy());
   files.keep();
@@ -367,7 +371,7 @@ Result<int> ImageVerb::bench() {
       TRY(block::open_disk(file_, format_, bench_writes_ ? block::Access::kReadWrite : block::Access::kReadOnly,
                            cache_ == "none" ? block::HostCache::kBypassed : block::HostCache::kUsed,
                            block::ImageDisk::kDefaultThreadCount, block::Access::kReadOnly, TRY(key())));
-  const double seconds = TRY_IN(fmt::format("bench '{}'", file_), bench_disk(*opened.disk, bench_plan_));
+  const double seconds = TRY_IN(fmt::format("bench '{}'", file_), bench_disk(*opened.disk, bench_plan_, quiet_));
   const double rate = static_cast<double>(bench_plan_.count) / std::max(seconds, 1e-9);
   print(json() ? fmt::format("{{\"seconds\": {:.6f}, \"requests\": {}, \"requests_a_second\": {:.0f}}}\n", seconds,
                              bench_plan_.count, rate)
@@ -412,19 +416,9 @@ Result<int> ImageVerb::compare() {
                  : fmt::format("sizes differ: {} and {} bytes\n", a->geometry().size, b->geometry().size));
     return kFoundErrors;
   }
-  std::vector<uint8_t> left(1 << 20), right(1 << 20);
-  for (uint64_t offset = 0; offset < a->geometry().size; offset += left.size()) {
-    const uint64_t size = std::min<uint64_t>(left.size(), a->geometry().size - offset);
-    for (const auto& [image, bytes] : {std::pair(a.get(), &left), std::pair(b.get(), &right)}) {
-      if (const auto status = image->read(offset, MutableByteSpan(*bytes).first(size)); status != block::Status::kOk) {
-        return fail("read '{}' at byte {}: {}", image == a.get() ? file_ : second_, offset, to_string(status));
-      }
-    }
-    const auto differ = std::ranges::mismatch(ByteSpan(left).first(size), ByteSpan(right).first(size)).in1;
-    const auto at = static_cast<uint64_t>(differ - ByteSpan(left).first(size).begin());
-    if (at == size) continue;
-    print(json() ? fmt::format("{{\"equal\": false, \"offset\": {}}}\n", offset + at)
-                 : fmt::format("contents differ at byte {}\n", offset + at));
+  if (const auto at = TRY_IN(fmt::format("compare '{}' with '{}'", file_, second_), first_difference(*a, *b, quiet_))) {
+    print(json() ? fmt::format("{{\"equal\": false, \"offset\": {}}}\n", *at)
+                 : fmt::format("contents differ at byte {}\n", *at));
     return kFoundErrors;
   }
   print(json() ? "{\"equal\": true}\n" : "equal\n");

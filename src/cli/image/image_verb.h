@@ -8,6 +8,7 @@
 #include "block/format/image.h"
 #include "cli/command_line.h"
 #include "cli/image/bench.h"
+#include "cli/json_text.h"
 
 namespace bulkhead::cli {
 
@@ -18,6 +19,8 @@ class ImageVerb final : public Verb {
   void add_options(CLI::App& options) override;
   // 0: done; 1: failed; 2: check found errors, or the images differ; 3: check found only leaks.
   int run() override;
+  // 2 has another meaning here.
+  [[nodiscard]] int usage_error_status() const override { return 1; }
 
  private:
   [[nodiscard]] Result<int> dispatch();
@@ -25,7 +28,7 @@ class ImageVerb final : public Verb {
   [[nodiscard]] Result<int> info();
   [[nodiscard]] Result<int> check();
   [[nodiscard]] Result<int> convert();
-  [[nodiscard]] Result<int> convert_to_server(block::Image& from);
+  [[nodiscard]] Result<int> convert_to_disk(block::Image& from);
   [[nodiscard]] Result<int> map();
   [[nodiscard]] Result<int> resize();
   [[nodiscard]] Result<int> compare();
@@ -65,8 +68,6 @@ class ImageVerb final : public Verb {
   bool shrink_ = false, repair_ = false, quiet_ = false, no_sync_ = false, compress_ = false;
 };
 
-// Text as JSON; what is no printable ASCII is escaped byte by byte.
-[[nodiscard]] std::string json_text(std::string_view text);
 void print(const std::string& text);
 // Bytes, or with K, M, G or T behind them.
 [[nodiscard]] Result<uint64_t> parse_size(const std::string& text);

@@ -1,0 +1,98 @@
+#include "cli/image/compare.h"
+
+#include <atomic>
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "block/store/memory/memory_store.h"
+#include "cli/image/chunks.h"
+#include "cli/image/copy.h"
+#include "support/os/mutex.h"
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr uint64_t kSize = 5 * kChunk + 512;
+
+// A raw disk that counts what is read of it.
+class CountedImage final : public block::Image {
+ public:
+  explicit CountedImage(uint64_t size) { geometry_.size = size; }
+  [[nodiscard]] const block::Geometry& geometry() const override { return geometry_; }
+  [[nodiscard]] block::ImageInfo info() const override { return {.format = "raw"}; }
+  [[nodiscard]] block::Status read(uint64_t offset, MutableByteSpan bytes) override {
+    read_ += bytes.size();
+    return store_.read(offset, bytes);
+  }
+  [[nodiscard]] block::Status write(uint64_t offset, ByteSpan bytes) override { return store_.write(offset, bytes); }
+  [[nodiscard]] block::Status write_compressed(uint64_t offset, ByteSpan bytes) override {
+    const LockGuard lock(mutex_);
+    EXPECT_EQ(offset % compression_unit(), 0u);
+    return store_.write(offset, bytes);
+  }
+  [[nodiscard]] uint64_t compression_unit() const override { return 65536; }
+  [[nodiscard]] block::Status write_zeroes(uint64_t, uint64_t, block::Unmap) override {
+    return block::Status::kUnsupported;
+  }
+  [[nodiscard]] block::Status discard(uint64_t, uint64_t) override { return block::Status::kOk; }
+  [[nodiscard]] block::Status flush() override { return block::Status::kOk; }
+  // Data in the named grains of 4096 bytes, and a hole everywhere else.
+  [[nodiscard]] Result<block::Extent> map(uint64_t offset) override {
+    const auto next = data_.lower_bound(offset / 4096);
+    if (next != data_.end() && *next == offset / 4096) {
+      return block::Extent{4096 - offset % 4096, block::ExtentKind::kData};
+    }
+    const uint64_t end = next == data_.end() ? geometry_.size : std::min(geometry_.size, *next * 4096);
+    return block::Extent{end - offset, block::ExtentKind::kAbsent};
+  }
+  [[nodiscard]] Result<block::CheckReport> check(block::Repair) override { return fail("raw"); }
+  [[nodiscard]] Result<> grow(uint64_t) override { return fail("raw"); }
+
+  void put(uint64_t offset, uint8_t value) {
+    data_.insert(offset / 4096);
+    EXPECT_EQ(store_.write(offset, std::vector<uint8_t>{value}), block::Status::kOk);
+  }
+  [[nodiscard]] uint64_t bytes_read() const { return read_; }
+  block::Store& store() { return store_; }
+
+ private:
+  Mutex mutex_;
+  block::Geometry geometry_{};
+  block::MemoryStore store_;
+  std::set<uint64_t> data_;
+  std::atomic<uint64_t> read_{0};
+};
+
+TEST(Compare, FindsTheFirstDifferenceWhicheverThreadMeetsItFirst) {
+  for (const uint64_t at : {uint64_t{0}, kChunk - 1, kChunk, 3 * kChunk + 777, kSize - 1}) {
+    CountedImage a(kSize), b(kSize);
+    a.put(at, 7);
+    a.put(kSize - 1, 9);
+    const auto found = first_difference(a, b, true);
+    ASSERT_TRUE(found) << found.error().message;
+    EXPECT_EQ(*found, at);
+  }
+}
+
+TEST(Compare, WhatIsAHoleInBothIsNotRead) {
+  CountedImage b(uint64_t{1} << 34), c(uint64_t{1} << 34);
+  b.put(12345, 1);
+  c.put(12345, 1);
+  EXPECT_EQ(first_difference(b, c, true).value(), std::nullopt);
+  EXPECT_EQ(b.bytes_read(), 4096u);
+}
+
+TEST(Copy, WhatIsAHoleIsNotReadToBeCompressedAndUnitsComeWhole) {
+  CountedImage from(kSize), to(kSize);
+  for (const uint64_t at : {uint64_t{70000}, 2 * kChunk, 3 * kChunk - 1, kSize - 1}) from.put(at, 5);
+  ASSERT_TRUE(copy_image(from, to, CopyMode::kCompressed, true));
+  EXPECT_LE(from.bytes_read(), 4u * 65536);
+  std::vector<uint8_t> expected(kSize), found(kSize);
+  ASSERT_EQ(from.store().read(0, expected), block::Status::kOk);
+  ASSERT_EQ(to.store().read(0, found), block::Status::kOk);
+  EXPECT_TRUE(expected == found);
+}
+
+}  // namespace
+}  // namespace bulkhead::cli
