@@ -21,13 +21,21 @@ namespace {
 constexpr int kFailed = 1, kFoundErrors = 2, kFoundLeaks = 3;
 constexpr uint64_t kZeroPiece = uint64_t{64} << 20;
 // What an image says of itself in numbers; everything else is text, digits or not.
-constexpr std::array<std::string_view, 14> kNumbers{"bitmaps",       "block_size",
-                                                    "cluster_size",  "extents",
-                                                    "grain_size",    "key_size",
-                                                    "keyslots",      "snapshots",
-                                                    "version",       "logical_sector_size",
-                                                    "sector_size",   "physical_sector_size",
-                                                    "refcount_bits", "virtual_size"};
+constexpr std::array<std::string_view, 15> kNumbers{"allocated_bytes",
+                                                    "bitmaps",
+                                                    "block_size",
+                                                    "cluster_size",
+                                                    "extents",
+                                                    "grain_size",
+                                                    "key_size",
+                                                    "keyslots",
+                                                    "snapshots",
+                                                    "version",
+                                                    "logical_sector_size",
+                                                    "sector_size",
+                                                    "physical_sector_size",
+                                                    "refcount_bits",
+                                                    "virtual_size"};
 
 // Of a file that is to be made: what the user stated, or else what its name ends in.
 Result<std::string> format_of_new(const std::string& path, const std::string& stated) {

@@ -231,7 +231,7 @@ Result<> Controller::restore_features(const StateReader& reader) {
   error_events_masked_ = TRY(reader.get_flag("error_events_masked"));
   notices_masked_ = TRY(reader.get_flag("notices_masked"));
   changed_namespaces_ = TRY(reader.get("changed_namespaces"));
-  if (std::bit_width(changed_namespaces_) > static_cast<int>(namespaces_.size())) {
+  if (static_cast<size_t>(std::bit_width(changed_namespaces_)) > namespaces_.size()) {
     return fail("{}: changed_namespaces {:#x}, there are {}", reader.path(), changed_namespaces_, namespaces_.size());
   }
   event_requests_ = TRY(get_list<std::deque<uint16_t>>(reader, "event_requests", kAsyncEventLimit));

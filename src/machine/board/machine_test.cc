@@ -198,7 +198,7 @@ TEST(Machine, NvmeDisksThatNameOneControllerShareItsSlot) {
   Wires wires{.memory = *pc.memory, .clock = pc.clock, .random = pc.random, .power = pc.power};
   MachineConfig config;
   for (int i = 0; i < 40; ++i) {
-    wires.disks.push_back({pc.disk, "d", DiskBus::kNvme, DiskMedium::kFixed, i % 2 == 0 ? "even" : "odd"});
+    wires.disks.push_back({pc.disk, "d", DiskBus::kNvme, DiskMedium::kFixed, 1, i % 2 == 0 ? "even" : "odd"});
   }
   const auto machine = Machine::create(config, wires);
   EXPECT_TRUE(machine) << machine.error().message;
