@@ -25,6 +25,12 @@ KINDS = {
 EACH_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
+@pytest.fixture(autouse=True)
+def _in_the_folder(tmp_path, monkeypatch):
+    """QEMU looks for a data file in the folder that it is started in, and not beside the image."""
+    monkeypatch.chdir(tmp_path)
+
+
 def options_of(rng, kind, stem):
     settings, smallest = KINDS[kind]
     settings = {key: value.format(stem=stem) for key, value in settings.items()}
@@ -140,7 +146,7 @@ def test_both_say_the_same_of_subclusters(tmp_path, seed):
     change_at_random(rng, image, size)
     both_read_the_same(image)
     theirs = json.loads(qemu("qemu-img", "map", "--output=json", "-f", "qcow2", image))
-    named = {(one["offset"], one["offset"] + one["length"]) for one in theirs if one["depth"] == 0 and one["data"]}
+    named = {(one["start"], one["start"] + one["length"]) for one in theirs if one["depth"] == 0 and one["data"]}
     ours_of = json.loads(ours("map", "-f", "qcow2", "-o", "json", image))
     mine = {(one["offset"], one["offset"] + one["size"]) for one in ours_of if one["kind"] == "data"}
     assert merged(mine) == merged(named)
@@ -170,7 +176,7 @@ def test_compressed_clusters_lie_beside_subclusters(tmp_path, seed):
     assert both_read_the_same(image) == shown
 
 
-@pytest.mark.parametrize("cluster,length", [(65536, 1 << 40), (4096, 1 << 36)])
+@pytest.mark.parametrize("cluster,length", [(65536, 1 << 40)] + ([(4096, 1 << 36)] if SLOW else []))
 def test_a_long_file_is_counted_and_repaired_in_little_memory(tmp_path, cluster, length):
     image = tmp_path / "a.qcow2"
     ours("create", image, "2M", "--set", f"cluster_size={cluster}")
@@ -178,9 +184,10 @@ def test_a_long_file_is_counted_and_repaired_in_little_memory(tmp_path, cluster,
     with open(image, "r+b") as file:
         file.truncate(length + 10 * cluster)
     for words in (("check", "-f", "qcow2"), ("check", "--repair", "-f", "qcow2"), ("snapshot", "-f", "qcow2")):
-        with open(image, "r+b") as file:  # dirty: the refcounts are built anew behind the end of the file
-            file.seek(79)
-            file.write(b"\1" if "--repair" in words else b"\0")
+        if "--repair" in words:  # a cluster that is counted too often, so that all counts are built anew
+            with open(image, "r+b") as file:
+                file.seek(2 * cluster + 2 * 100)
+                file.write(b"\0\2")
         command = [str(BULKHEAD), "image", *words, str(image), *(("create", "then") if words[0] == "snapshot" else ())]
         child = subprocess.Popen(command)
         _, status, usage = os.wait4(child.pid, 0)
@@ -210,4 +217,4 @@ def test_a_data_file_is_named_and_must_be_there(tmp_path):
 def test_a_data_file_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     qemu("qemu-img", "create", "-f", "qcow2", "-o", f"data_file={tmp_path / 'secret'}", tmp_path / "in" / "a.qcow2", "4M")
-    assert "does not lie in the folder" in ours("map", "-f", "qcow2", tmp_path / "in" / "a.qcow2", status=1)
+    assert "leaves the folder" in ours("map", "-f", "qcow2", tmp_path / "in" / "a.qcow2", status=1)

@@ -218,7 +218,6 @@ INSTANTIATE_TEST_SUITE_P(
                       Shape{"Qcow2DataFile", "qcow2", {{"cluster_size", "4096"}, {"data_file", "data"}}},
                       Shape{"Qcow2RawDataFile", "qcow2", {{"data_file", "data"}, {"data_file_raw", "on"}}},
                       Shape{"Qcow2ExtendedL2", "qcow2", {{"cluster_size", "16384"}, {"extended_l2", "on"}}},
-                      Shape{"Qcow2ExtendedL2Wide", "qcow2", {{"extended_l2", "on"}}},
                       Shape{"Qcow2ExtendedL2DataFile",
                             "qcow2",
                             {{"cluster_size", "16384"}, {"extended_l2", "on"}, {"data_file", "data"}}},

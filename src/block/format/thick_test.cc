@@ -156,7 +156,7 @@ TEST(ThickImages, RefuseWhatTheyCannotBe) {
   EXPECT_EQ(error("vmdk", {{"preallocation", "falloc"}}),
             "option preallocation: only of a flat VMDK image (subformat=monolithicFlat or twoGbMaxExtentFlat)");
   EXPECT_EQ(error("qcow2", {{"preallocation", "full"}}, "below.qcow2"),
-            "option preallocation: only without a backing file and without encryption");
+            "option preallocation: only without a backing file, encryption, a data file and extended L2 entries");
 }
 
 TEST(ThickImages, SayWhereThereWasNoRoom) {

@@ -184,7 +184,8 @@ Result<std::vector<uint8_t>> make_header(const Header& header) {
   const size_t format_end = data_end + (format.empty() ? 0 : 8 + align_up(format.size(), 8));
   const size_t name_at = format_end + 8;
   if (header.backing_name.size() > kMaxBackingName || name_at + header.backing_name.size() > bytes.size()) {
-    return fail("names of {} and {} bytes do not fit the header", header.backing_name.size(), header.data_name.size());
+    return fail("backing file name of {} bytes, or data file name of {}, does not fit the header",
+                header.backing_name.size(), header.data_name.size());
   }
   store32(&bytes[0], kMagic);
   store32(&bytes[4], header.version);
