@@ -27,7 +27,8 @@ class LatencyHistogram {
 
  private:
   // Each octave has 8 buckets of the same width, below 8 ns one a nanosecond.
-  static constexpr unsigned kFineBits = 3, kFine = 1 << kFineBits;
+  static constexpr unsigned kFineBits = 3;
+  static constexpr size_t kFine = size_t{1} << kFineBits;
   static constexpr uint64_t kMost_ns = (uint64_t{1} << (kOctaves - 1)) - 1;
   static constexpr size_t bucket_of(uint64_t ns) {
     if (ns < kFine) return ns;
