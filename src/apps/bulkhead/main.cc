@@ -1,4 +1,6 @@
 // The command.
+#include <sys/resource.h>
+
 #include "apps/bulkhead/run_verb.h"
 #include "cli/command_line.h"
 #include "cli/disk/disk_verb.h"
@@ -10,8 +12,21 @@
 #include "cli/plant/up_verb.h"
 #include "vmm/signals.h"
 
+namespace {
+
+// An image may be of more files than a process has at first: a split VMDK of 2 TiB of 1024.
+void allow_all_files() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &files);
+}
+
+}  // namespace
+
 int main(int argument_count, char** arguments) {
   bulkhead::vmm::block_signals();
+  allow_all_files();
   std::vector<std::unique_ptr<bulkhead::cli::Verb>> verbs;
   verbs.push_back(std::make_unique<bulkhead::apps::RunVerb>());
   verbs.push_back(std::make_unique<bulkhead::cli::ImageVerb>());
