@@ -158,7 +158,12 @@ ModbusInspector::Inspected ModbusInspector::on_client(uint32_t sequence, ByteSpa
     case Fit::kNext:
       break;
   }
-  if (refused_) return *refused_;
+  const size_t known = bytes.size() - examined.fresh.size();
+  if (refused_) {
+    Inspected again = *refused_;
+    again.passed = again.outcome == Outcome::kRefused ? known : 0;
+    return again;
+  }
   Inspected result;
   std::vector<uint8_t> waiting = partial_;
   waiting.insert(waiting.end(), examined.fresh.begin(), examined.fresh.end());
@@ -169,16 +174,48 @@ ModbusInspector::Inspected ModbusInspector::on_client(uint32_t sequence, ByteSpa
     result.verdict =
         framed.kind == ModbusFramed::Kind::kMalformed ? ModbusVerdict::kMalformed : judge(policy_, framed.request);
     if (result.verdict != ModbusVerdict::kAllowed) {
-      // Not even what came before it in the same segment: a segment passes whole or not at all.
       refused_ = {.outcome = Outcome::kRefused, .verdict = result.verdict, .request = framed.request};
-      return *refused_;
+      const size_t judged = waiting.size() - rest.size();
+      const size_t allowed = judged > partial_.size() ? judged - partial_.size() : 0;
+      stream_.commit(examined.fresh.first(allowed));
+      Inspected refused = *refused_;
+      refused.allowed_count = result.allowed_count;
+      refused.passed = known + allowed;
+      return refused;
     }
     ++result.allowed_count;
+    ++allowed_count_;
     rest = rest.subspan(framed.size);
   }
   partial_.assign(rest.begin(), rest.end());
   stream_.commit(examined.fresh);
   return result;
+}
+
+bool ModbusAnswers::on_server(uint32_t sequence, ByteSpan bytes) {
+  const auto distance = static_cast<int32_t>(sequence - next_);
+  if (distance > 0) return false;
+  const auto known = static_cast<size_t>(-int64_t{distance});
+  if (known >= bytes.size()) return true;
+  bytes = bytes.subspan(known);
+  next_ += static_cast<uint32_t>(bytes.size());
+  while (!bytes.empty()) {
+    if (header_size_ < kHeaderSize) {
+      const size_t size = std::min(kHeaderSize - header_size_, bytes.size());
+      std::ranges::copy(bytes.first(size), header_.begin() + static_cast<ptrdiff_t>(header_size_));
+      header_size_ += size;
+      bytes = bytes.subspan(size);
+      if (header_size_ < kHeaderSize) return true;
+      body_left_ = load_big16(header_.data() + 4);
+    }
+    const size_t size = std::min(body_left_, bytes.size());
+    body_left_ -= size;
+    bytes = bytes.subspan(size);
+    if (body_left_ != 0) return true;
+    ++count_;
+    header_size_ = 0;
+  }
+  return true;
 }
 
 }  // namespace bulkhead::net::inspect

@@ -64,8 +64,9 @@ struct ModbusFramed {
 // What a server would answer to a request that it does not carry out: exception 1 or 2.
 [[nodiscard]] std::vector<uint8_t> modbus_refusal(const ModbusRequest& request, ModbusVerdict verdict);
 
-// The client's side of one connection. Segments pass only in order and only as long as nothing was refused; the segment
-// that would complete a refused request does not pass, so that no server ever has one whole.
+// The client's side of one connection. Segments pass only in order and only as long as nothing was refused; of the one
+// that completes a refused request only what comes before that request passes, so that no server ever has one whole and
+// none is without an allowed one.
 class ModbusInspector {
  public:
   enum class Outcome : uint8_t {
@@ -79,6 +80,7 @@ class ModbusInspector {
     ModbusVerdict verdict = ModbusVerdict::kAllowed;
     ModbusRequest request;       // that was refused
     unsigned allowed_count = 0;  // requests that this segment completed
+    size_t passed = 0;           // of kRefused: so many bytes from the segment's beginning pass all the same
   };
 
   // The policy outlives the inspector.
@@ -87,12 +89,35 @@ class ModbusInspector {
   Inspected on_client(uint32_t sequence, ByteSpan bytes);
   // What the server acknowledged.
   void on_server(uint32_t acknowledgement) { stream_.acknowledge(acknowledgement); }
+  // The sequence number of the first byte that has not passed.
+  [[nodiscard]] uint32_t next() const { return stream_.next(); }
+  [[nodiscard]] uint64_t allowed_count() const { return allowed_count_; }
 
  private:
   const ModbusPolicy& policy_;
   OrderedStream stream_;
   std::vector<uint8_t> partial_;  // the beginning of a request, less than kModbusLargest
   std::optional<Inspected> refused_;
+  uint64_t allowed_count_ = 0;
+};
+
+// The server's side: where its stream is, and how many answers are in it. It passes in order only. What the answers say
+// is not looked at; a server that frames them wrongly is counted wrongly.
+class ModbusAnswers {
+ public:
+  void begin(uint32_t first_sequence) { next_ = first_sequence; }
+  // False: behind a gap; its sender is to repeat it.
+  [[nodiscard]] bool on_server(uint32_t sequence, ByteSpan bytes);
+  [[nodiscard]] uint32_t next() const { return next_; }
+  [[nodiscard]] uint64_t count() const { return count_; }
+
+ private:
+  static constexpr size_t kHeaderSize = 6;  // up to the length of what follows
+  uint32_t next_ = 0;
+  std::array<uint8_t, kHeaderSize> header_{};
+  size_t header_size_ = 0;
+  size_t body_left_ = 0;
+  uint64_t count_ = 0;
 };
 
 }  // namespace bulkhead::net::inspect

@@ -57,8 +57,10 @@ void run(ByteSpan input) {
     const ByteSpan segment = input.subspan(3, size);
     input = input.subspan(3 + size);
     const auto inspected = inspector.on_client(kFirst + offset, segment);
-    if (inspected.outcome != ModbusInspector::Outcome::kPass) continue;
-    for (Server* server : {&first, &last}) server->take(offset, segment, acknowledged);
+    const bool passes = inspected.outcome == ModbusInspector::Outcome::kPass;
+    CHECK(inspected.passed <= segment.size(), "more passes than came");
+    const ByteSpan passed = passes ? segment : segment.first(inspected.passed);
+    for (Server* server : {&first, &last}) server->take(offset, passed, acknowledged);
   }
   first.check(policy);
   last.check(policy);

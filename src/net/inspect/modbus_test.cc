@@ -114,8 +114,9 @@ struct Path {
     allowed += inspected.allowed_count;
     last = inspected;
     if (inspected.outcome == Outcome::kRefused) refusal = inspected;
-    if (inspected.outcome == Outcome::kPass && offset <= received.size() && offset + bytes.size() > received.size()) {
-      const ByteSpan fresh = bytes.subspan(received.size() - offset);
+    const size_t passed = inspected.outcome == Outcome::kPass ? bytes.size() : inspected.passed;
+    if (offset <= received.size() && offset + passed > received.size()) {
+      const ByteSpan fresh = bytes.first(passed).subspan(received.size() - offset);
       received.insert(received.end(), fresh.begin(), fresh.end());
     }
     return inspected.outcome;
@@ -145,7 +146,9 @@ TEST(ModbusInspector, SaysTheSameHoweverAStreamIsCut) {
       ASSERT_LT(path.received.size(), good.size() + bad.size()) << one << " " << two;
       ASSERT_EQ(path.refusal.verdict, ModbusVerdict::kAddress) << one << " " << two;
       ASSERT_EQ(path.refusal.request.function, 6);
-      // A segment passes whole: at most the one with the refusal in it is missing.
+      // All that is allowed, and of what is refused the segments that do not complete it.
+      const size_t cut = two < good.size() + bad.size() ? two : one < good.size() + bad.size() ? one : 0;
+      ASSERT_EQ(path.received.size(), std::max(good.size(), cut)) << one << " " << two;
       ASSERT_TRUE(std::equal(path.received.begin(), path.received.end(), all.begin()));
     }
   }
@@ -157,6 +160,38 @@ TEST(ModbusInspector, SaysTheSameHoweverAStreamIsCut) {
     ASSERT_EQ(byte_by_byte.send(i, ByteSpan(good).subspan(i, 1)), Outcome::kPass);
   EXPECT_EQ(byte_by_byte.allowed, 3u);
   EXPECT_EQ(byte_by_byte.received, good);
+}
+
+TEST(ModbusInspector, LetsWhatWasAllowedBeRepeatedBesideWhatIsRefused) {
+  const Bytes good = request(1, 3, {100, 10}), all = joined({good, request(1, 6, {10, 1})});
+  Path path;
+  EXPECT_EQ(path.send(0, all), Outcome::kRefused);
+  EXPECT_EQ(path.received, good);
+  EXPECT_EQ(path.inspector.allowed_count(), 1u);
+  EXPECT_EQ(path.inspector.next(), 1000 + good.size());
+  EXPECT_EQ(path.send(0, all), Outcome::kRefused);
+  EXPECT_EQ(path.last.passed, good.size());
+  EXPECT_EQ(path.send(4, ByteSpan(all).subspan(4)), Outcome::kRefused);
+  EXPECT_EQ(path.last.passed, good.size() - 4);
+  EXPECT_EQ(path.send(good.size(), ByteSpan(all).subspan(good.size())), Outcome::kRefused);
+  EXPECT_EQ(path.last.passed, 0u);
+}
+
+TEST(ModbusAnswers, AreCountedHoweverTheyAreCut) {
+  const Bytes one{0, 7, 0, 0, 0, 5, 1, 3, 2, 0, 9}, all = joined({one, one, {0, 8, 0, 0, 0, 3, 1, 0x83, 2}});
+  for (size_t size = 1; size <= all.size(); ++size) {
+    ModbusAnswers answers;
+    answers.begin(UINT32_MAX - 3);
+    for (size_t at = 0; at < all.size(); at += size) {
+      const ByteSpan rest = ByteSpan(all).subspan(at);
+      const auto sequence = static_cast<uint32_t>(UINT32_MAX - 3 + at);
+      EXPECT_FALSE(answers.on_server(sequence + 1, rest));
+      EXPECT_TRUE(answers.on_server(sequence, rest.first(std::min(size, rest.size()))));
+      EXPECT_TRUE(answers.on_server(sequence, rest.first(1)));
+    }
+    EXPECT_EQ(answers.count(), 3u);
+    EXPECT_EQ(answers.next(), static_cast<uint32_t>(UINT32_MAX - 3 + all.size()));
+  }
 }
 
 TEST(ModbusInspector, LetsARepetitionSayOnlyTheSame) {

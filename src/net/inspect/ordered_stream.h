@@ -36,6 +36,8 @@ class OrderedStream {
   void commit(ByteSpan fresh) { outstanding_.insert(outstanding_.end(), fresh.begin(), fresh.end()); }
   // By the receiver. Numbers that it cannot have sent are passed over.
   void acknowledge(uint32_t sequence);
+  // The number of the first byte that has not passed.
+  [[nodiscard]] uint32_t next() const { return static_cast<uint32_t>(acknowledged_ + outstanding_.size()); }
   [[nodiscard]] size_t outstanding() const { return outstanding_.size(); }
 
  private:

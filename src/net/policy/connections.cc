@@ -72,11 +72,7 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
     }
     const State before = connection.state;
     if (!follow_tcp(connection, *headers.tcp, from_start)) return Match::kWrong;
-    if (connection.inspection && connection.state == State::kClosing && before != State::kClosing) {
-      auto& closing = closing_[connection.from];
-      closing.push_back(found->first);
-      if (closing.size() > limits_.inspected_a_port) closing.pop_front();
-    }
+    if (connection.state == State::kClosing && before != State::kClosing) note_closing(*found);
   } else if (headers.icmp) {
     const bool request = headers.icmp->type == 8 || headers.icmp->type == 128;
     if (request != from_start) return Match::kWrong;
@@ -86,9 +82,24 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
   }
   if (!from_start) connection.to = path.from;
   connection.expires_ns = now_ns + lifetime_ns(connection);
+  last_ = &*found;
   last_inspection_ = connection.inspection.get();
   last_from_start_ = from_start;
   return Match::kPart;
+}
+
+void ConnectionTable::note_closing(const Map::value_type& entry) {
+  if (!entry.second.inspection) return;
+  auto& closing = closing_[entry.second.from];
+  closing.push_back(entry.first);
+  if (closing.size() > limits_.inspected_a_port) closing.pop_front();
+}
+
+void ConnectionTable::close_last(uint64_t now_ns) {
+  if (last_->second.state == State::kClosing) return;
+  last_->second.state = State::kClosing;
+  last_->second.expires_ns = now_ns + limits_.closing_ns;
+  note_closing(*last_);
 }
 
 bool ConnectionTable::is_open(const Flow& flow, const Path& path, uint64_t now_ns) const {

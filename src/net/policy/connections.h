@@ -43,7 +43,17 @@ class ConnectionTable {
   struct Inspection {
     inspect::ModbusInspector modbus;
     uint32_t first_sequence = 0;  // of the client's first byte
-    bool reported = false;        // its first refusal
+    inspect::ModbusAnswers answers = {};
+    bool server_ended = false;  // FIN
+    struct Refused {
+      inspect::ModbusVerdict verdict;
+      inspect::ModbusRequest request;
+      uint64_t since_ns;
+    };
+    std::optional<Refused> refused = {};  // the first one
+    uint32_t heard = 0;                   // once refused: up to where the client has spoken without a gap
+    // Where in the server's stream the firewall has ended it, in its name. The server knows of no more.
+    std::optional<uint32_t> end = {};
   };
 
   ConnectionTable(const ConnectionLimits& limits, uint64_t secret) : limits_(limits), connections_(0, Hash{secret}) {}
@@ -62,6 +72,8 @@ class ConnectionTable {
   // Of the packet followed last, until the next call of follow() or open(); nullptr: not inspected.
   [[nodiscard]] Inspection* last_inspection() const { return last_inspection_; }
   [[nodiscard]] bool last_from_start() const { return last_from_start_; }
+  // It is over, though its ends have not said so.
+  void close_last(uint64_t now_ns);
 
   // After the rules changed.
   void clear();
@@ -95,6 +107,7 @@ class ConnectionTable {
   [[nodiscard]] bool is_full(uint16_t port);
   // nullptr: there is one already.
   Connection* add(const Flow& flow, const Path& path, uint32_t rule, State state, uint64_t now_ns);
+  void note_closing(const Map::value_type& entry);
   void erase(Map::iterator position);
   // Ends the oldest inspected connection of a port that both ends have given up; false when there is none.
   [[nodiscard]] bool make_room(uint16_t port);
@@ -107,6 +120,7 @@ class ConnectionTable {
   // Inspected connections of a port that are closing, oldest first; some may be gone already. A client that connects
   // for each question ends more of them than their last seconds leave room for.
   std::unordered_map<uint16_t, std::deque<FlowKey>> closing_;
+  Map::value_type* last_ = nullptr;  // followed last
   Inspection* last_inspection_ = nullptr;
   bool last_from_start_ = false;
   uint64_t swept_ns_ = 0;

@@ -31,48 +31,6 @@ std::optional<Transport> transport_of(const Headers& headers) {
 
 }  // namespace
 
-bool is_pass(Reason reason) {
-  return reason <= Reason::kFragment;
-}
-
-std::string_view to_string(Reason reason) {
-  switch (reason) {
-    case Reason::kWithinZone:
-      return "within a zone";
-    case Reason::kRule:
-      return "named by a conduit";
-    case Reason::kConnection:
-      return "part of a connection";
-    case Reason::kErrorMessage:
-      return "an error message about a connection";
-    case Reason::kNeighbours:
-      return "neighbours of joined zones find each other";
-    case Reason::kFragment:
-      return "a fragment of a packet that passed";
-    case Reason::kNoZone:
-      return "a port without a zone";
-    case Reason::kNoRule:
-      return "no conduit names it";
-    case Reason::kMalformed:
-      return "malformed headers";
-    case Reason::kWrongState:
-      return "not what the connection's state allows";
-    case Reason::kNoStart:
-      return "no connection, and not the beginning of one";
-    case Reason::kFull:
-      return "too many connections";
-    case Reason::kLateFragment:
-      return "a fragment without a first one, or over its bytes";
-    case Reason::kStrangeHeaders:
-      return "IP options, routing headers, or fragments and urgent bytes of an inspected connection";
-    case Reason::kInspection:
-      return "what the connection says is not allowed";
-    case Reason::kRepeat:
-      return "out of order in an inspected connection";
-  }
-  return "";
-}
-
 Firewall::Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t secret)
     : plan_(std::move(plan)), connections_(limits, secret), fragments_(secret), rule_counts_(plan_.rules().size()) {}
 
@@ -89,6 +47,7 @@ void Firewall::remove_port(switching::PortId port) {
   connections_.forget_port(port);
   questions_.forget_port(port);
   fragments_.forget_port(port);
+  refusals_.forget_port(port);
 }
 
 bool Firewall::lets_through(const Passage& passage) {
@@ -104,20 +63,25 @@ Verdict Firewall::judge(const Passage& passage) {
   }
   ++reason_counts_[static_cast<size_t>(verdict.reason)];
   if (verdict.rule && verdict.passes()) ++rule_counts_[*verdict.rule];
-  // What inspection refuses it remembers itself, once a connection. What is for everybody is no attempt at anything,
-  // but a question for an address is the beginning of one.
-  const bool is_attempt = !passage.headers.destination.is_group() || passage.headers.arp;
-  if (!verdict.passes() && is_attempt && verdict.reason != Reason::kInspection && verdict.reason != Reason::kRepeat) {
-    remember({.time_ns = passage.now_ns,
-              .from = passage.from,
-              .to = passage.to,
-              .reason = verdict.reason,
-              .type = passage.headers.type,
-              .flow = passage.headers.arp
-                          ? Flow{.source = passage.headers.arp->sender, .destination = passage.headers.arp->target}
-                          : Flow::of(passage.headers)});
-  }
+  if (!verdict.passes()) note_refusal(passage, verdict.reason);
   return verdict;
+}
+
+// What inspection refuses it notes itself, once a connection. What others get too is no attempt at anything, and is
+// counted; but a question for a card's address may be the beginning of one.
+void Firewall::note_refusal(const Passage& passage, Reason reason) {
+  const Headers& headers = passage.headers;
+  if (reason == Reason::kInspection || reason == Reason::kRepeat || passage.is_flooded) return;
+  const bool is_to_group = headers.destination.is_group();
+  if (is_to_group && !passage.is_asked_for) return;
+  refusals_.add(is_to_group ? RefusalLog::Kind::kQuestion : RefusalLog::Kind::kPacket,
+                {.time_ns = passage.now_ns,
+                 .from = passage.from,
+                 .to = passage.to,
+                 .reason = reason,
+                 .type = headers.type,
+                 .flow = headers.arp ? Flow{.source = headers.arp->sender, .destination = headers.arp->target}
+                                     : Flow::of(headers)});
 }
 
 bool Firewall::inspects(switching::PortId port) const {
@@ -129,12 +93,6 @@ bool Firewall::inspects(switching::PortId port) const {
     }
   }
   return false;
-}
-
-void Firewall::remember(Refusal refusal) {
-  ++refused_count_;
-  if (refusals_.size() == kRememberedRefusals) refusals_.pop_front();
-  refusals_.push_back(std::move(refusal));
 }
 
 Verdict Firewall::judge_between(const Passage& passage, ZoneId from, ZoneId to) {
@@ -185,12 +143,12 @@ Verdict Firewall::judge_flow(const Passage& passage, ZoneId from, ZoneId to) {
                            passage.frame.subspan(headers.transport_payload_offset, headers.transport_payload_size));
     // The quoted packet was sent by whoever gets the error.
     const bool about = quoted && quoted->source == headers.ip->destination &&
-                       connections_.is_open(Flow::of(*quoted), path_of(passage).reversed(), passage.now_ns);
+                       connections_.is_open(Flow::of(*quoted), path_of(passage, from, to).reversed(), passage.now_ns);
     return {.reason = about ? Reason::kErrorMessage : Reason::kNoStart};
   }
   const std::optional<Flow> flow = Flow::of(headers);
   if (!flow) return {.reason = Reason::kNoRule};
-  switch (connections_.follow(*flow, headers, path_of(passage), passage.now_ns)) {
+  switch (connections_.follow(*flow, headers, path_of(passage, from, to), passage.now_ns)) {
     case ConnectionTable::Match::kPart:
       return inspect(passage, {.reason = Reason::kConnection, .rule = connections_.last_rule()});
     case ConnectionTable::Match::kWrong:
@@ -201,12 +159,12 @@ Verdict Firewall::judge_flow(const Passage& passage, ZoneId from, ZoneId to) {
   return {.reason = Reason::kNoRule};
 }
 
-Path Firewall::path_of(const Passage& passage) const {
+Path Firewall::path_of(const Passage& passage, ZoneId from, ZoneId to) {
   return {.vlan = passage.vlan,
           .from = passage.from,
           .to = passage.to,
-          .from_zone = zones_.at(passage.from),
-          .to_zone = zones_.at(passage.to),
+          .from_zone = from,
+          .to_zone = to,
           .is_flooded = passage.is_flooded};
 }
 
@@ -214,7 +172,7 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
   const Headers& headers = passage.headers;
   const auto transport = transport_of(headers);
   if (!transport) return {.reason = Reason::kNoRule};
-  const Path path = path_of(passage);
+  const Path path = path_of(passage, from, to);
   const bool is_to_group = headers.destination.is_group();
   if (headers.udp) {
     if (const auto asked_by = questions_.answer(flow, path, is_to_group, passage.now_ns)) {
@@ -292,62 +250,6 @@ void Firewall::reset_both(const Passage& passage, bool far_end) {
 
 void Firewall::answer(switching::PortId to, uint16_t vlan, std::vector<uint8_t> frame) {
   if (answers_.size() < kWaitingAnswers) answers_.push_back({.to = to, .vlan = vlan, .frame = std::move(frame)});
-}
-
-// ---- What a connection says ----
-
-Verdict Firewall::inspect(const Passage& passage, Verdict verdict) {
-  using Outcome = inspect::ModbusInspector::Outcome;
-  ConnectionTable::Inspection* const inspection = connections_.last_inspection();
-  if (inspection == nullptr) return verdict;
-  const Headers& headers = passage.headers;
-  const frame::Tcp& tcp = *headers.tcp;
-  if (headers.ip->fragment) return {.reason = Reason::kStrangeHeaders};
-  if (!connections_.last_from_start()) {
-    if ((tcp.flags & frame::kTcpAcknowledge) != 0) inspection->modbus.on_server(tcp.acknowledgement);
-    return verdict;
-  }
-  // A receiver may take an urgent byte out of the stream, and then read another one than was looked at.
-  if ((tcp.flags & frame::kTcpUrgent) != 0) return {.reason = Reason::kStrangeHeaders};
-  const ByteSpan payload = passage.frame.subspan(headers.transport_payload_offset, headers.transport_payload_size);
-  if ((tcp.flags & frame::kTcpSyn) != 0) {
-    const bool same = payload.empty() && tcp.sequence + 1 == inspection->first_sequence;
-    return same ? verdict : Verdict{.reason = Reason::kWrongState};
-  }
-  if (payload.empty()) return verdict;
-  const auto inspected = inspection->modbus.on_client(tcp.sequence, payload);
-  if (inspected.outcome == Outcome::kPass) return verdict;
-  if (inspected.outcome == Outcome::kDrop) return {.reason = Reason::kRepeat, .rule = verdict.rule};
-  if (!std::exchange(inspection->reported, true)) refuse_request(passage, inspected, *verdict.rule);
-  return {.reason = Reason::kInspection, .rule = verdict.rule};
-}
-
-void Firewall::refuse_request(const Passage& passage, const inspect::ModbusInspector::Inspected& inspected,
-                              uint32_t rule) {
-  const Headers& headers = passage.headers;
-  remember({.time_ns = passage.now_ns,
-            .from = passage.from,
-            .to = passage.to,
-            .reason = Reason::kInspection,
-            .type = headers.type,
-            .flow = Flow::of(headers),
-            .modbus = inspected.verdict,
-            .request = inspected.request,
-            .rule = rule});
-  if (plan_.rules()[rule].refuse != Refuse::kAnswer) return;
-  const frame::Tcp& tcp = *headers.tcp;
-  // The exception is the server's last word; without a request to answer, it hangs up.
-  if (inspected.verdict == inspect::ModbusVerdict::kMalformed) return reset_both(passage, true);
-  answer(passage.from, passage.vlan,
-         segment_back(headers, passage.frame,
-                      {.sequence = tcp.acknowledgement,
-                       .acknowledgement = end_of(headers),
-                       .flags = frame::kTcpFin | frame::kTcpPush | frame::kTcpAcknowledge,
-                       .payload = inspect::modbus_refusal(inspected.request, inspected.verdict)}));
-  answer(passage.to, passage.vlan,
-         segment_on(headers, {.sequence = tcp.sequence,
-                              .acknowledgement = tcp.acknowledgement,
-                              .flags = frame::kTcpReset | frame::kTcpAcknowledge}));
 }
 
 std::optional<uint32_t> Firewall::find_rule(const Question& question) const {

@@ -8,7 +8,6 @@
 // Sequence numbers are not checked: who is on the path can end a connection early, but not begin one.
 #pragma once
 
-#include <deque>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -19,50 +18,15 @@
 #include "net/policy/fragments.h"
 #include "net/policy/group_questions.h"
 #include "net/policy/plan.h"
+#include "net/policy/refusals.h"
 #include "net/switch/virtual_switch.h"
 
 namespace bulkhead::net::policy {
-
-enum class Reason : uint8_t {
-  kWithinZone,
-  kRule,
-  kConnection,    // part of one that a rule let begin
-  kErrorMessage,  // ICMP about one
-  kNeighbours,    // ARP and neighbour discovery between joined zones
-  kFragment,
-  kNoZone,
-  kNoRule,
-  kMalformed,
-  kWrongState,
-  kNoStart,
-  kFull,
-  kLateFragment,
-  kStrangeHeaders,
-  kInspection,  // what the connection says is not allowed
-  kRepeat,      // an inspected segment out of order: its sender repeats it
-};
-inline constexpr size_t kReasonCount = 16;
-[[nodiscard]] bool is_pass(Reason reason);
-[[nodiscard]] std::string_view to_string(Reason reason);
 
 struct Verdict {
   Reason reason = Reason::kNoRule;
   std::optional<uint32_t> rule;  // of kRule and kConnection
   [[nodiscard]] bool passes() const { return is_pass(reason); }
-};
-
-// A refusal, for the log.
-struct Refusal {
-  uint64_t time_ns = 0;
-  switching::PortId from = 0;
-  switching::PortId to = 0;
-  Reason reason = Reason::kNoRule;
-  uint16_t type = 0;
-  std::optional<Flow> flow;  // of ARP: who asks for whom
-  // Of kInspection.
-  inspect::ModbusVerdict modbus = inspect::ModbusVerdict::kAllowed;
-  inspect::ModbusRequest request;
-  std::optional<uint32_t> rule;
 };
 
 // A frame of the firewall's own: it ends a connection, or is the part of a segment that passes.
@@ -74,7 +38,8 @@ struct Answer {
 
 class Firewall final : public switching::Filter {
  public:
-  static constexpr size_t kRememberedRefusals = 256;
+  // How long a refused request waits for the answers to those before it.
+  static constexpr uint64_t kAnswerPatience_ns = 3'000'000'000;
   static constexpr size_t kWaitingAnswers = 512;
 
   Firewall(CompiledPlan plan, const ConnectionLimits& limits, uint64_t secret);
@@ -113,9 +78,8 @@ class Firewall final : public switching::Filter {
   [[nodiscard]] uint64_t count(Reason reason) const { return reason_counts_[static_cast<size_t>(reason)]; }
   // Those that have not been taken, oldest first; more than kWaitingAnswers are not made.
   [[nodiscard]] std::vector<Answer> take_answers() { return std::exchange(answers_, {}); }
-  [[nodiscard]] uint64_t refused_count() const { return refused_count_; }
-  // The last ones, oldest first.
-  [[nodiscard]] const std::deque<Refusal>& refusals() const { return refusals_; }
+  [[nodiscard]] RefusalLog& refusals() { return refusals_; }
+  [[nodiscard]] const RefusalLog& refusals() const { return refusals_; }
   [[nodiscard]] const ConnectionTable& connections() const { return connections_; }
 
  private:
@@ -126,11 +90,16 @@ class Firewall final : public switching::Filter {
   [[nodiscard]] Verdict go_on(const switching::Passage& passage, const Flow& start, const Path& path, uint32_t rule);
   void reset_both(const switching::Passage& passage, bool far_end);
   void answer(switching::PortId to, uint16_t vlan, std::vector<uint8_t> frame);
-  [[nodiscard]] Path path_of(const switching::Passage& passage) const;
+  [[nodiscard]] static Path path_of(const switching::Passage& passage, ZoneId from, ZoneId to);
   [[nodiscard]] Verdict inspect(const switching::Passage& passage, Verdict verdict);
-  void refuse_request(const switching::Passage& passage, const inspect::ModbusInspector::Inspected& inspected,
-                      uint32_t rule);
-  void remember(Refusal refusal);
+  using Inspection = ConnectionTable::Inspection;
+  [[nodiscard]] Verdict inspect_client(const switching::Passage& passage, Inspection& inspection, Verdict verdict);
+  [[nodiscard]] Verdict inspect_server(const switching::Passage& passage, Inspection& inspection, Verdict verdict);
+  void refuse_request(const switching::Passage& passage, Inspection& inspection,
+                      const inspect::ModbusInspector::Inspected& inspected, uint32_t rule);
+  void end_when_answered(const switching::Passage& passage, Inspection& inspection);
+  void say_last_word(const switching::Passage& passage, Inspection& inspection, bool first);
+  void note_refusal(const switching::Passage& passage, Reason reason);
   [[nodiscard]] std::optional<uint32_t> find_rule(const Question& question) const;
   [[nodiscard]] std::optional<Verdict> judge_link(const switching::Passage& passage, ZoneId from, ZoneId to) const;
 
@@ -142,8 +111,7 @@ class Firewall final : public switching::Filter {
   std::unordered_map<switching::PortId, ZoneId> zones_;
   std::vector<uint64_t> rule_counts_;
   std::array<uint64_t, kReasonCount> reason_counts_{};
-  std::deque<Refusal> refusals_;
-  uint64_t refused_count_ = 0;
+  RefusalLog refusals_;
   std::vector<Answer> answers_;
 };
 

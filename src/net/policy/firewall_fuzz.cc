@@ -14,10 +14,17 @@ void run(ByteSpan input) {
       .address_sets = {},
       .conduits = {
           {.name = "open", .from = "a", .to = "b", .services = {"modbus", "dns", "ping", "udp/1-65535"}},
+          {.name = "inspected",
+           .from = "a",
+           .to = "b",
+           .services = {"tcp/1502"},
+           .modbus = inspect::ModbusPolicy{{{.functions = inspect::modbus_reads()}}},
+           .refuse = Refuse::kAnswer},
           {.name = "diode", .from = "a", .to = "c", .services = {"udp/1-65535"}, .direction = Direction::kOneWay}}};
   Firewall firewall(CompiledPlan::compile(plan).value(), {.connection_count = kConnections, .connections_a_port = 16},
                     3);
   for (uint16_t port = 0; port < 3; ++port) firewall.set_zone(port, port);
+  firewall.pick_up_until(uint64_t{1} << 32);
   uint64_t now = 1;
   while (input.size() >= 4) {
     const auto from = static_cast<switching::PortId>(input[0] % 4);
@@ -33,7 +40,11 @@ void run(ByteSpan input) {
     CHECK(!verdict.passes() || from == to || from != 2, "nothing leaves the far end of a diode");
     CHECK(!verdict.passes() || from != 1 || to != 2, "zones without a conduit are apart");
     CHECK(firewall.connections().size() <= kConnections, "connections are bounded");
-    CHECK(firewall.refusals().size() <= Firewall::kRememberedRefusals, "refusals are bounded");
+    CHECK(firewall.refusals().latest().size() <= 4 * 3 * RefusalLog::kRemembered, "refusals are bounded");
+    (void)firewall.refusals().take_lines();
+    for (const Answer& answer : firewall.take_answers()) {
+      CHECK(frame::read_headers(answer.frame).fault == frame::Fault::kNone, "what the firewall says can be read");
+    }
   }
 }
 

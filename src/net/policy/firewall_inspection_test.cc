@@ -52,7 +52,7 @@ struct World {
                 .vlan = 1,
                 .frame = bytes,
                 .headers = headers,
-                .now_ns = 1})
+                .now_ns = now})
         .reason;
   }
   static FrameBuilder client(uint8_t flags, uint32_t sequence, uint16_t port = 502) {
@@ -68,8 +68,136 @@ struct World {
     EXPECT_EQ(send(kClient, client(kTcpAcknowledge, first + 1)), Reason::kConnection);
   }
 
+  // The client acknowledges what the server said.
+  Reason acknowledge(uint32_t sequence, uint32_t acknowledgement) {
+    return send(kClient,
+                FrameBuilder().ipv4("10.0.0.1", "10.0.0.2").tcp(4000, 502, kTcpAcknowledge, sequence, acknowledgement));
+  }
+  Reason reply(uint32_t sequence, uint32_t acknowledgement, ByteSpan bytes, uint8_t flags = kData) {
+    return send(
+        kServer,
+        FrameBuilder().ipv4("10.0.0.2", "10.0.0.1").tcp(502, 4000, flags, sequence, acknowledgement).payload(bytes));
+  }
+
   Firewall firewall;
+  uint64_t now = 1;
 };
+
+std::vector<uint8_t> payload_of(const Answer& answer) {
+  const Headers headers = read_headers(answer.frame);
+  const auto begin = answer.frame.begin() + static_cast<long>(headers.transport_payload_offset);
+  return {begin, begin + static_cast<long>(headers.transport_payload_size)};
+}
+
+const std::vector<uint8_t> kReply{0, 7, 0, 0, 0, 5, 1, 3, 2, 0, 9}, kException{0, 7, 0, 0, 0, 3, 1, 0x86, 1};
+
+// Two requests in one segment: the allowed one passes, and the other's exception waits for its answer.
+TEST(FirewallInspection, SaysAnExceptionBehindTheAnswersToEarlierRequests) {
+  World world;
+  world.connect();
+  auto both = request(3, 0, 1);
+  const auto refused = request(6, 5, 1);
+  both.insert(both.end(), refused.begin(), refused.end());
+  for (unsigned i = 0; i < 2; ++i) {  // the second time it is repeated
+    EXPECT_EQ(world.say(101, both), Reason::kInspection);
+    auto answers = world.firewall.take_answers();
+    ASSERT_EQ(answers.size(), 1u);
+    EXPECT_EQ(answers[0].to, kServer);
+    EXPECT_EQ(payload_of(answers[0]), request(3, 0, 1));
+    const Headers passed = read_headers(answers[0].frame);
+    EXPECT_EQ(passed.fault, Fault::kNone);
+    EXPECT_EQ(passed.tcp->sequence, 101u);
+    EXPECT_EQ(passed.ip->payload_size, 20 + request(3, 0, 1).size());
+  }
+  EXPECT_EQ(world.acknowledge(125, 501), Reason::kConnection);
+  EXPECT_TRUE(world.firewall.take_answers().empty());
+  // Half of the answer, then all of it, which the client has when it says so.
+  EXPECT_EQ(world.reply(501, 113, ByteSpan(kReply).first(5)), Reason::kConnection);
+  EXPECT_EQ(world.acknowledge(125, 506), Reason::kConnection);
+  EXPECT_EQ(world.reply(507, 113, ByteSpan(kReply).subspan(6)), Reason::kRepeat);
+  EXPECT_EQ(world.reply(506, 113, ByteSpan(kReply).subspan(5)), Reason::kConnection);
+  EXPECT_EQ(world.acknowledge(125, 506), Reason::kConnection);
+  EXPECT_TRUE(world.firewall.take_answers().empty());
+  EXPECT_EQ(world.acknowledge(125, 512), Reason::kConnection);
+  auto answers = world.firewall.take_answers();
+  ASSERT_EQ(answers.size(), 2u);
+  const Headers exception = read_headers(answers[0].frame), reset = read_headers(answers[1].frame);
+  EXPECT_EQ(answers[0].to, kClient);
+  EXPECT_EQ(payload_of(answers[0]), kException);
+  EXPECT_EQ(exception.tcp->sequence, 512u);
+  EXPECT_EQ(exception.tcp->acknowledgement, 125u);
+  EXPECT_EQ(exception.tcp->flags, kTcpFin | kData);
+  EXPECT_EQ(answers[1].to, kServer);
+  EXPECT_EQ(reset.tcp->flags, kTcpReset | kTcpAcknowledge);
+  EXPECT_EQ(reset.tcp->sequence, 113u);
+  // It was lost: the client says its request again.
+  EXPECT_EQ(world.say(113, refused), Reason::kInspection);
+  answers = world.firewall.take_answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(payload_of(answers[0]), kException);
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->sequence, 512u);
+  // So was the reset: the server says something.
+  EXPECT_EQ(world.reply(512, 113, kReply), Reason::kInspection);
+  answers = world.firewall.take_answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].to, kServer);
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->sequence, 113u);
+  // The client's own end is acknowledged, and nothing of it reaches the server.
+  EXPECT_EQ(world.send(kClient,
+                       FrameBuilder().ipv4("10.0.0.1", "10.0.0.2").tcp(4000, 502, kTcpFin | kTcpAcknowledge, 125, 522)),
+            Reason::kInspection);
+  answers = world.firewall.take_answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_TRUE(payload_of(answers[0]).empty());
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->flags, kTcpAcknowledge);
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->sequence, 522u);
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->acknowledgement, 126u);
+  EXPECT_EQ(world.firewall.refusals().count(), 1u);
+  // It is over: the ports may begin anew.
+  EXPECT_EQ(world.send(kClient, World::client(kTcpSyn, 9000)), Reason::kRule);
+}
+
+TEST(FirewallInspection, DoesNotWaitForEverForAnAnswer) {
+  World world;
+  world.connect();
+  EXPECT_EQ(world.say(101, request(3, 0, 1)), Reason::kConnection);
+  EXPECT_EQ(world.say(113, request(6, 5, 1)), Reason::kInspection);
+  world.now += Firewall::kAnswerPatience_ns - 1;
+  EXPECT_EQ(world.say(113, request(6, 5, 1)), Reason::kInspection);
+  EXPECT_TRUE(world.firewall.take_answers().empty());
+  world.now += 1;
+  EXPECT_EQ(world.say(113, request(6, 5, 1)), Reason::kInspection);
+  EXPECT_EQ(world.firewall.take_answers().size(), 2u);
+}
+
+TEST(FirewallInspection, HangsUpWhereTheServerHasEnded) {
+  World world;
+  world.connect();
+  EXPECT_EQ(world.reply(501, 101, {}, kTcpFin | kTcpAcknowledge), Reason::kConnection);
+  EXPECT_EQ(world.say(101, request(6, 5, 1)), Reason::kInspection);
+  EXPECT_TRUE(world.firewall.take_answers().empty());
+  EXPECT_EQ(world.acknowledge(113, 502), Reason::kConnection);
+  const auto answers = world.firewall.take_answers();
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->flags, kTcpReset | kTcpAcknowledge);
+  EXPECT_EQ(read_headers(answers[0].frame).tcp->sequence, 502u);
+}
+
+// Who has agreed on time stamps drops segments without them.
+TEST(FirewallInspection, SaysTimeStampsWhereTheConnectionHasThem) {
+  World world;
+  world.connect();
+  const std::vector<uint8_t> stamps{1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6};
+  EXPECT_EQ(world.send(kClient, World::client(kData, 101).tcp_options(stamps).payload(ByteSpan(request(6, 5, 1)))),
+            Reason::kInspection);
+  const auto answers = world.firewall.take_answers();
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(payload_of(answers[0]), kException);
+  const size_t options = read_headers(answers[0].frame).ip->payload_offset + kTcpHeaderSize;
+  EXPECT_EQ(std::vector<uint8_t>(answers[0].frame.begin() + static_cast<long>(options),
+                                 answers[0].frame.begin() + static_cast<long>(options) + 12),
+            (std::vector<uint8_t>{1, 1, 8, 10, 0, 0, 0, 6, 0, 0, 0, 5}));
+}
 
 TEST(FirewallInspection, LetsAllowedRequestsThroughAndNoOthers) {
   World world;
@@ -78,8 +206,8 @@ TEST(FirewallInspection, LetsAllowedRequestsThroughAndNoOthers) {
   EXPECT_EQ(world.say(113, request(6, 5, 1)), Reason::kInspection);
   EXPECT_EQ(world.say(113, request(6, 5, 1)), Reason::kInspection);
   EXPECT_EQ(world.say(113, request(3, 0, 10)), Reason::kInspection);
-  ASSERT_EQ(world.firewall.refusals().size(), 1u);
-  const Refusal& refusal = world.firewall.refusals().back();
+  ASSERT_EQ(world.firewall.refusals().latest().size(), 1u);
+  const Refusal refusal = world.firewall.refusals().latest().back();
   EXPECT_EQ(refusal.modbus, inspect::ModbusVerdict::kFunction);
   EXPECT_EQ(refusal.request.function, 6);
   EXPECT_EQ(refusal.flow->source.to_string(), "10.0.0.1");

@@ -377,9 +377,64 @@ TEST(Firewall, ExplainsAndRemembers) {
   for (unsigned i = 0; i < 300; ++i) {
     world.send(kOffice, kPlc, World::ip("10.3.0.1", "10.2.0.1").tcp(static_cast<uint16_t>(i + 1), 502, kTcpSyn));
   }
-  ASSERT_EQ(world.firewall.refusals().size(), Firewall::kRememberedRefusals);
-  EXPECT_EQ(world.firewall.refusals().back().flow->source_port, 300);
-  EXPECT_EQ(world.firewall.refusals().back().from, kOffice);
+  const auto refusals = world.firewall.refusals().latest();
+  ASSERT_EQ(refusals.size(), RefusalLog::kRemembered);
+  EXPECT_EQ(refusals.back().flow->source_port, 300);
+  EXPECT_EQ(refusals.back().from, kOffice);
+}
+
+// Neither other ports' refusals nor what inspection refused.
+TEST(Firewall, AScanHidesNothingFromTheLog) {
+  World world;
+  const auto scan = [&] {
+    for (uint16_t port = 1; port <= 1000; ++port) {
+      (void)world.send(kOffice, kPlc, World::ip("10.3.0.1", "10.2.0.1").tcp(4000, port, kTcpSyn));
+    }
+  };
+  scan();
+  EXPECT_EQ(world.send(kSensor, kPlc, World::ip("10.4.0.1", "10.2.0.1").tcp(4000, 22, kTcpSyn)), Reason::kNoRule);
+  auto lines = world.firewall.refusals().take_lines();
+  ASSERT_EQ(lines.size(), RefusalLog::kLinesAtOnce + 1);
+  EXPECT_EQ(lines.back().refusal.from, kSensor);
+  world.now += kSecond;
+  scan();
+  lines = world.firewall.refusals().take_lines();
+  ASSERT_EQ(lines.size(), RefusalLog::kLinesASecond);
+  EXPECT_EQ(lines[0].untold, 1000 - RefusalLog::kLinesAtOnce);
+  EXPECT_EQ(world.firewall.refusals().count(), 2001u);
+}
+
+TEST(Firewall, CountsWhatIsForEverybodyAndLogsQuestionsOnceAMinute) {
+  World world;
+  const FrameBuilder question = FrameBuilder()
+                                    .ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast())
+                                    .arp({.operation = kArpRequest, .target = IpAddress::parse("10.2.0.1").value()});
+  const auto chatter =
+      FrameBuilder().ethernet({{2, 0, 0, 0, 0, 1}}, MacAddress::broadcast()).ipv4("10.3.0.1", "10.3.0.255").udp(1, 2);
+  const auto ask = [&] {
+    const auto bytes = question.build();
+    const Headers headers = read_headers(bytes);
+    const Verdict verdict = world.firewall.judge({.from = kOffice,
+                                                  .to = kPlc,
+                                                  .vlan = 1,
+                                                  .frame = bytes,
+                                                  .headers = headers,
+                                                  .now_ns = world.now,
+                                                  .is_asked_for = true});
+    EXPECT_EQ(verdict.reason, Reason::kNoRule);
+  };
+  for (unsigned i = 0; i < 100; ++i) {
+    ask();
+    EXPECT_EQ(world.send(kOffice, kSecondPlc, question), Reason::kNoRule);
+    EXPECT_EQ(world.send(kOffice, kPlc, chatter), Reason::kNoRule);
+  }
+  EXPECT_EQ(world.firewall.refusals().take_lines().size(), 1u);
+  EXPECT_EQ(world.firewall.count(Reason::kNoRule), 300u);
+  world.now += RefusalLog::kQuestionLines_ns;
+  ask();
+  const auto lines = world.firewall.refusals().take_lines();
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0].untold, 99u);
 }
 
 // Every pair of zones, every service, both directions, against a page of plain words about the plant above.

@@ -66,24 +66,10 @@ std::string Server::refusal_text(const policy::Refusal& refusal) const {
   return text;
 }
 
-// A line a refusal, at most so many a second: whoever is refused chooses how often.
 void Server::log_refusals() {
-  const uint64_t count = firewall_.refused_count();
-  if (count == logged_refusals_) return;
-  const auto& refusals = firewall_.refusals();
-  uint64_t fresh = std::min<uint64_t>(count - logged_refusals_, refusals.size());
-  logged_refusals_ = count;
-  constexpr unsigned kMostASecond = 20;
-  for (size_t i = refusals.size() - fresh; i < refusals.size(); ++i) {
-    const uint64_t second = refusals[i].time_ns / 1'000'000'000;
-    if (second != log_second_) {
-      if (logged_this_second_ > kMostASecond) {
-        log::warning("switch '{}': {} more refusals in a second", name_, logged_this_second_ - kMostASecond);
-      }
-      log_second_ = second;
-      logged_this_second_ = 0;
-    }
-    if (++logged_this_second_ <= kMostASecond) log::warning("switch '{}': {}", name_, refusal_text(refusals[i]));
+  for (const auto& [refusal, untold] : firewall_.refusals().take_lines()) {
+    const std::string more = untold == 0 ? std::string() : fmt::format(" ({} more since the line before)", untold);
+    log::warning("switch '{}': {}{}", name_, refusal_text(refusal), more);
   }
 }
 
@@ -152,7 +138,7 @@ std::string Server::list_rules() const {
 std::string Server::list_refusals() const {
   std::string text;
   const auto now = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-  for (const policy::Refusal& refusal : firewall_.refusals()) {
+  for (const policy::Refusal& refusal : firewall_.refusals().latest()) {
     const uint64_t ago_ms = now > refusal.time_ns ? (now - refusal.time_ns) / 1'000'000 : 0;
     text += fmt::format("{}.{:03} s ago: {}\n", ago_ms / 1000, ago_ms % 1000, refusal_text(refusal));
   }

@@ -135,9 +135,6 @@ class Server final : private switching::Output {
   std::vector<Port*> touched_;
   std::vector<uint8_t> outgoing_, incoming_;
   EventLoop::TimerId loop_probe_ = 0;
-  uint64_t logged_refusals_ = 0;
-  uint64_t log_second_ = 0;
-  unsigned logged_this_second_ = 0;
   std::unique_ptr<Control> control_;
 };
 

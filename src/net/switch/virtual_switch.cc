@@ -348,6 +348,7 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
     closed ? count_drop(*source, *closed) : send(*destination, work);
   }
   if (destination && overhearing_count_ == 0) return;
+  if (destination) work.is_flooded = true;
   bool to_members = false, to_routers = false;
   if (work.ethernet.destination.is_group() && !work.ethernet.destination.is_broadcast()) {
     const bool may_query = group.policy.network_services == Permission::kAllow;
@@ -372,6 +373,12 @@ std::optional<Drop> VirtualSwitch::why_closed(const Port& target, const Work& wo
   return carries(group_of(target).policy, work.vlan) ? std::nullopt : std::optional(Drop::kVlan);
 }
 
+bool VirtualSwitch::asks_for(PortId to, Work& work) const {
+  if (!work.ethernet.destination.is_group() || !headers_of(work).arp) return false;
+  const auto owners = owners_.find(headers_of(work).arp->target);
+  return owners != owners_.end() && std::ranges::find(owners->second, to) != owners->second.end();
+}
+
 void VirtualSwitch::send(PortId to, Work& work) {
   Port& target = *ports_[to];
   Port& source = *ports_[work.from];
@@ -384,7 +391,8 @@ void VirtualSwitch::send(PortId to, Work& work) {
                                                                               .frame = work.frame,
                                                                               .headers = headers_of(work),
                                                                               .now_ns = work.now_ns,
-                                                                              .is_flooded = work.is_flooded}));
+                                                                              .is_flooded = work.is_flooded,
+                                                                              .is_asked_for = asks_for(to, work)}));
   if (!passes) return count_drop(source, Drop::kFilter);
   const ByteSpan inner = work.frame.subspan(work.inner_offset);
   const bool with_tag = policy.mode == VlanMode::kTrunk && policy.native_vlan != work.vlan;

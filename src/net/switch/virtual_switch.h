@@ -83,7 +83,8 @@ struct Passage {
   ByteSpan frame;
   const frame::Headers& headers;
   uint64_t now_ns;
-  bool is_flooded = false;  // to one card, and nobody knows behind which port it is
+  bool is_flooded = false;    // a frame for one card goes to others too, and this need not be the one
+  bool is_asked_for = false;  // ARP asks everybody for an address of this port's
 };
 class Filter {
  public:
@@ -174,6 +175,7 @@ class VirtualSwitch {
   void count_drop(Port& port, Drop drop);
   // Why nothing of this goes out there at all.
   [[nodiscard]] std::optional<Drop> why_closed(const Port& target, const Work& work);
+  [[nodiscard]] bool asks_for(PortId to, Work& work) const;
   void send(PortId to, Work& work);
   void mirror(Work& work, const OutputFrame& frame);
   void count_sent(Port& port, size_t size);
