@@ -191,7 +191,7 @@ class Card:
 
 # ---- Frames ----
 
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 BROADCAST = b"\xff" * 6
 
@@ -219,16 +219,31 @@ def ipv4(source, destination, protocol, payload, identification=0, flags=0, offs
     return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + payload
 
 
+def ipv6(source, destination, protocol, payload, hop_limit=64):
+    return struct.pack(">IHBB16s16s", 6 << 28, len(payload), protocol, hop_limit,
+                       ipaddress.IPv6Address(source).packed, ipaddress.IPv6Address(destination).packed) + payload
+
+
+def is_ipv6(address):
+    return ":" in str(address)
+
+
 def with_sum(source, destination, protocol, segment, at):
-    pseudo = struct.pack(">4s4sBBH", ipaddress.IPv4Address(source).packed, ipaddress.IPv4Address(destination).packed, 0, protocol, len(segment))
+    pseudo = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed + struct.pack(">II", len(segment), protocol)
     return segment[:at] + struct.pack(">H", checksum(pseudo + segment)) + segment[at + 2:]
+
+
+def packet(one, other, protocol, payload):
+    """A frame from one card to another, of their addresses' version."""
+    if is_ipv6(one.address):
+        return ethernet(one.mac, other.mac, 0x86DD, ipv6(one.address, other.address, protocol, payload))
+    return ethernet(one.mac, other.mac, 0x0800, ipv4(one.address, other.address, protocol, payload))
 
 
 def tcp(one, other, source_port, port, flags, sequence=0, acknowledgement=0, payload=b""):
     """A segment from one card to another."""
     segment = struct.pack(">HHIIBBHHH", source_port, port, sequence & 0xFFFFFFFF, acknowledgement & 0xFFFFFFFF, 5 << 4, flags, 65535, 0, 0) + payload
-    segment = with_sum(one.address, other.address, TCP, segment, 16)
-    return ethernet(one.mac, other.mac, 0x0800, ipv4(one.address, other.address, TCP, segment))
+    return packet(one, other, TCP, with_sum(one.address, other.address, TCP, segment, 16))
 
 
 def udp_datagram(source, destination, source_port, port, payload):
@@ -237,14 +252,26 @@ def udp_datagram(source, destination, source_port, port, payload):
 
 
 def udp(one, other, source_port, port, payload=b"data"):
-    datagram = udp_datagram(one.address, other.address, source_port, port, payload)
-    return ethernet(one.mac, other.mac, 0x0800, ipv4(one.address, other.address, UDP, datagram))
+    return packet(one, other, UDP, udp_datagram(one.address, other.address, source_port, port, payload))
 
 
 def ping(one, other, identification, reply=False):
+    if is_ipv6(one.address):
+        message = struct.pack(">BBHHH", 129 if reply else 128, 0, 0, identification, 1) + b"ping"
+        return packet(one, other, ICMPV6, with_sum(one.address, other.address, ICMPV6, message, 2))
     message = struct.pack(">BBHHH", 0 if reply else 8, 0, 0, identification, 1) + b"ping"
-    message = message[:2] + struct.pack(">H", checksum(message)) + message[4:]
-    return ethernet(one.mac, other.mac, 0x0800, ipv4(one.address, other.address, ICMP, message))
+    return packet(one, other, ICMP, message[:2] + struct.pack(">H", checksum(message)) + message[4:])
+
+
+def neighbour(one, target):
+    """Asks for an address: by ARP, or of IPv6 by a neighbour solicitation to the target's group."""
+    if not is_ipv6(target):
+        return arp(one, target)
+    wanted = ipaddress.IPv6Address(target).packed
+    group = ipaddress.IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + wanted[13:])
+    message = struct.pack(">BBHI", 135, 0, 0, 0) + wanted + b"\x01\x01" + one.mac
+    message = with_sum(one.address, group, ICMPV6, message, 2)
+    return ethernet(one.mac, b"\x33\x33\xff" + wanted[13:], 0x86DD, ipv6(one.address, group, ICMPV6, message, 255))
 
 
 def arp(one, target, sender=None, reply_to=None):
@@ -255,10 +282,12 @@ def arp(one, target, sender=None, reply_to=None):
 
 
 def tcp_payload(frame):
-    """Ports, flags, sequence, acknowledgement and bytes of an IPv4 TCP frame without tags; None of another."""
-    if frame[12:14] != b"\x08\x00" or frame[23] != TCP:
+    """Ports, flags, sequence, acknowledgement and bytes of a TCP frame without tags; None of another."""
+    if frame[12:14] == b"\x08\x00" and frame[23] == TCP:
+        length, at = struct.unpack_from(">H", frame, 16)[0], 14 + (frame[14] & 15) * 4
+    elif frame[12:14] == b"\x86\xdd" and frame[20] == TCP:
+        length, at = 40 + struct.unpack_from(">H", frame, 18)[0], 14 + 40
+    else:
         return None
-    length = struct.unpack_from(">H", frame, 16)[0]
-    at = 14 + (frame[14] & 15) * 4
     source, port, sequence, acknowledgement, offset, flags = struct.unpack_from(">HHIIBB", frame, at)
     return source, port, flags, sequence, acknowledgement, frame[at + (offset >> 4) * 4:14 + length]

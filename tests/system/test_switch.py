@@ -13,7 +13,7 @@ import time
 import pytest
 
 from bulkhead import ROOT, SLOW
-from frames import (ACK, BROADCAST, FIN, PSH, RST, SYN, Card, arp, ethernet, ipv4, ping, tcp, tcp_payload, udp, udp_datagram)
+from frames import (ACK, BROADCAST, FIN, PSH, RST, SYN, Card, arp, ethernet, ipv4, is_ipv6, neighbour, ping, tcp, tcp_payload, udp, udp_datagram)
 from oracle import ModbusOracle, Oracle
 from switch_process import PATIENCE, Switch
 
@@ -79,8 +79,10 @@ class Exchange:
             direction = either
             back = bool(either) or None
             mark = number.to_bytes(4, "big")
-            self.there = [ethernet(a.mac, b.mac, port, b"there" + mark)]
-            self.back = [ethernet(b.mac, a.mac, port, b"back" + mark)]
+            if port == 0x8892:
+                mark = b"\xfe\xfe" + mark  # a FrameID of DCP
+            self.there = [ethernet(a.mac, b.mac, port, mark + b"there")]
+            self.back = [ethernet(b.mac, a.mac, port, mark + b"back")]
         self.passes, self.back_passes = direction is not None, bool(back)
         # An answer to nothing may be a first packet of its own, of another service.
         if not self.back_passes and protocol in ("tcp", "udp"):
@@ -88,12 +90,21 @@ class Exchange:
             # Within a zone there is no state.
             self.back_passes |= oracle.meet(one, other) and oracle.zone(one) == oracle.zone(other)
         # Who answers from a DHCP server's port needs a group that allows it.
-        self.back_passes &= (protocol, port) != ("udp", 67) or oracle.may_serve_addresses(other)
+        self.back_passes &= (protocol, port) != ("udp", 547 if is_ipv6(a.address) else 67) or oracle.may_serve_addresses(other)
         self.name = f"{one} -> {other} {protocol}/{port}"
 
 
-def test_the_packet_matrix_has_no_difference_from_the_oracle(folder):
-    with Plant(folder, MATRIX.read_text()) as plant:
+def of_version(text, version):
+    """A plant's text with its addresses in a network of IPv6 instead."""
+    def other(found):
+        length = f"/{int(found[2]) + 96}" if found[2] else ""
+        return f'"fd88::{int(found[1]):x}{length}"'
+    return re.sub(r"10\.88\.0\.(\d+)(?:/(\d+))?", other, text) if version == 6 else text
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_packet_matrix_has_no_difference_from_the_oracle(folder, version):
+    with Plant(folder, of_version(MATRIX.read_text(), version)) as plant:
         differences, count, passed = [], 0, 0
         numbers = itertools.count(1)
         for one, other in itertools.permutations(plant.cards, 2):
@@ -117,11 +128,11 @@ def test_the_packet_matrix_has_no_difference_from_the_oracle(folder):
                     if (frame in came) != bool(expected(exchange)):
                         differences.append((exchange.name, "back" if sender is b else "there", frame in came))
                 assert came <= set(frames), "frames that nobody sent"
-            a.send(request := arp(a, b.address))
+            a.send(request := neighbour(a, b.address))
             plant.settle()
             count += 1
             if (request in b.received()) != plant.oracle.neighbours(one, other):
-                differences.append((f"{one} -> {other} ARP", plant.oracle.neighbours(one, other)))
+                differences.append((f"{one} -> {other} neighbours", plant.oracle.neighbours(one, other)))
             for card in plant.cards.values():
                 card.received()
         print(f"{count} packets between {len(plant.cards)} cards, {passed} passed, {len(differences)} differences")
@@ -192,16 +203,21 @@ def modbus_request(randomness, transaction):
 
 
 class Client:
-    """A client's side of one connection through the switch, and what its server has got."""
+    """Both ends of one connection through the switch: a client that says requests, and a server that answers each that it has whole."""
 
     def __init__(self, plant, port, randomness):
-        self.port, self.randomness = port, randomness
+        self.plant, self.port, self.randomness = plant, port, randomness
         self.client, self.server = plant.cards["client.0"], plant.cards["server.0"]
-        self.start = randomness.randrange(1 << 32)
-        self.said = 0
+        self.start, self.server_start = randomness.randrange(1 << 32), randomness.randrange(1 << 32)
+        self.said = self.heard = self.answered = 0
+        self.frames, self.answers, self.came = [], b"", {}
+        self.ends = []  # what came to the client with FIN or RST: offset, flags, acknowledged offset, bytes
         self.client.send(tcp(self.client, self.server, port, 502, SYN, self.start - 1))
-        self.server.send(tcp(self.server, self.client, 502, port, SYN | ACK, 9000, self.start))
-        self.client.send(tcp(self.client, self.server, port, 502, ACK, self.start, 9001))
+        self.server.send(tcp(self.server, self.client, 502, port, SYN | ACK, self.server_start - 1, self.start))
+        self.send(ACK, 0)
+
+    def send(self, flags, at, piece=b""):
+        self.client.send(tcp(self.client, self.server, self.port, 502, flags, self.start + at, self.server_start + self.heard, piece))
 
     def say(self, data, cuts):
         """Sends data in pieces that end at the cuts, some of them twice or too early, all of which TCP allows."""
@@ -217,12 +233,54 @@ class Client:
             if roll > 0.95:
                 back = self.randomness.randrange(begin + 1)
                 sent.append((back, data[back:begin + len(piece)]))  # a repetition with another beginning
-        base = self.start + self.said
-        self.said += len(data)
-        self.client.send(*(tcp(self.client, self.server, self.port, 502, ACK | PSH, base + at, 9001, piece) for at, piece in sent))
+        self.said = len(data)
+        self.client.send(*(tcp(self.client, self.server, self.port, 502, ACK | PSH, self.start + at, self.server_start, piece) for at, piece in sent))
+
+    def serve(self):
+        """The server answers what it has, in one segment or several. Returns what it has, and whether it was reset."""
+        self.plant.settle()
+        self.frames += [frame for frame in self.server.received() if (tcp_payload(frame) or (None,))[0] == self.port]
+        got = reassembled(self.frames, self.port, self.start)
+        answers = b""
+        for request in whole_requests(got)[self.answered:]:
+            self.answered += 1
+            answers += request[:4] + struct.pack(">HBBBH", 5, request[6], request[7], 2, self.answered)
+        while answers:
+            piece = answers[:self.randomness.choice((5, 11, 500))]
+            self.server.send(tcp(self.server, self.client, 502, self.port, ACK | PSH, self.server_start + len(self.answers), self.start + len(got), piece))
+            self.answers += piece
+            answers = answers[len(piece):]
+        return got, any(tcp_payload(frame)[2] & RST for frame in self.frames)
+
+    def listen(self, lost=False):
+        """The client takes what came, or loses it, and acknowledges it."""
+        self.plant.settle()
+        frames = [tcp_payload(frame) for frame in self.client.received()]
+        for source, port, flags, sequence, acknowledgement, piece in filter(None, frames):
+            if lost or (source, port) != (502, self.port):
+                continue
+            at = (sequence - self.server_start) & 0xFFFFFFFF
+            for index, byte in enumerate(piece):
+                assert self.came.setdefault(at + index, byte) == byte, "two meanings of one byte"
+            if flags & (FIN | RST):
+                self.ends.append((at, flags, (acknowledgement - self.start) & 0xFFFFFFFF, piece))
+        while self.heard in self.came:
+            self.heard += 1
+        if not lost:
+            self.send(ACK, self.said)
+        self.plant.settle()
 
     def close(self):
-        self.client.send(tcp(self.client, self.server, self.port, 502, RST | ACK, self.start + self.said, 9001))
+        self.send(RST | ACK, self.said)
+
+
+def whole_requests(data):
+    requests = []
+    while len(data) >= 6 and len(data) >= 6 + struct.unpack_from(">H", data, 4)[0]:
+        size = 6 + struct.unpack_from(">H", data, 4)[0]
+        requests.append(data[:size])
+        data = data[size:]
+    return requests
 
 
 def reassembled(frames, port, start):
@@ -238,47 +296,60 @@ def reassembled(frames, port, start):
     return bytes(got[at] for at in range(len(got)))
 
 
-def test_modbus_is_judged_the_same_however_tcp_cuts_it(folder):
+@pytest.mark.parametrize("refuse", ["answer", "drop"])
+def test_modbus_is_judged_the_same_however_tcp_cuts_it(folder, refuse):
     total = 10000 if SLOW else 1500
     randomness = random.Random(7)
-    with Plant(folder, MODBUS) as plant:
+    with Plant(folder, MODBUS.replace("refuse: answer", f"refuse: {refuse}")) as plant:
         oracle = ModbusOracle(plant.oracle.conduits[0]["modbus"])
         asked, refused, wrong = 0, 0, []
         for connection in itertools.count():
             if asked >= total:
                 break
-            port = 20000 + connection % 40000
-            client = Client(plant, port, randomness)
-            expected, code = b"", None
-            data, transaction = b"", 0
+            client = Client(plant, 20000 + connection % 40000, randomness)
+            allowed, code, data = [], None, b""
             for _ in range(randomness.choice((1, 1, 2, 4, 8))):
                 asked += 1
-                transaction = asked & 0xFFFF
-                request, unit, function, ranges = modbus_request(randomness, transaction)
+                request, unit, function, ranges = modbus_request(randomness, asked & 0xFFFF)
                 data += request
                 if (code := oracle.verdict(unit, function, ranges)) is not None:
                     break
-                expected += request
-            refused_size = len(data) - len(expected)
+                allowed.append(request)
             # Each byte a segment of its own, or cut once at each place in turn, or whole.
             way = connection % 3
             cuts = list(range(1, len(data))) if way == 0 else [1 + connection // 3 % (len(data) - 1)] if way == 1 else []
             client.say(data, cuts)
-            plant.settle()
-            got = reassembled(plant.cards["server.0"].received(), port, client.start)
-            answers = [tcp_payload(frame) for frame in plant.cards["client.0"].received()]
-            exceptions = [each for each in answers if each and each[1] == port and each[5]]
-            if code is None:
-                good = got == expected and not exceptions
+            # All that is allowed, and of what is refused the segments that do not complete it: those and no byte more.
+            size = len(b"".join(allowed))
+            expected = data if code is None else data[:max(size, *cuts, 0)]
+            got, _ = client.serve()
+            # The client's line loses something now and then: the exception is not said before the answers have come.
+            lost = randomness.random() < 0.2
+            client.listen(lost)
+            early = bool(lost and client.ends)
+            if lost:
+                client.client.received()
+                client.server.send(tcp(client.server, client.client, 502, client.port, ACK | PSH, client.server_start, client.start + len(got), client.answers))
+                client.listen()
+            client.listen(lost=lost)  # and the exception, once
+            if lost and code is not None:
+                client.send(ACK | PSH, len(data) - 1, data[-1:])
+            client.listen()
+            got, was_reset = client.serve()
+            came = bytes(client.came[at] for at in range(len(client.came)))
+            good = got == expected and not early and client.answered == len(allowed) and came[:len(client.answers)] == client.answers
+            if code is None or refuse == "drop":
+                good = good and not client.ends and came == client.answers and not was_reset
             else:
-                refused += 1
-                # A segment passes whole or not at all, so an allowed request may stay with a refused one.
-                good = data.startswith(got) and len(got) < len(data) and (way != 0 or len(got) == len(expected) + refused_size - 1)
-                answer = struct.pack(">HHHBBB", transaction, 0, 3, unit, function | 0x80, code)
-                good &= bool(exceptions) and exceptions[0][5] == answer and bool(exceptions[0][2] & FIN)
+                answer = struct.pack(">HHHBBB", asked & 0xFFFF, 0, 3, unit, function | 0x80, code)
+                good = good and was_reset and came == client.answers + answer and bool(client.ends)
+                good = good and all(end == (len(client.answers), FIN | PSH | ACK, len(data), answer) for end in client.ends)
+            refused += code is not None
             if not good:
-                wrong.append((data.hex(), cuts, code, got.hex(), exceptions))
+                wrong.append((data.hex(), cuts, code, got.hex(), lost, client.answers.hex(), came.hex(), client.ends, was_reset))
             client.close()
+            plant.settle()
+            client.server.received()
         print(f"{asked} requests in {connection} connections, {refused} refused, {len(wrong)} wrong")
         assert not wrong, wrong[:3]
         assert refused > total / 10 and asked - refused > total / 10
