@@ -1,6 +1,7 @@
 #include "net/policy/refusals.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace bulkhead::net::policy {
 
@@ -66,8 +67,11 @@ void RefusalLog::add(Kind kind, const Refusal& refusal) {
 
 std::vector<Refusal> RefusalLog::latest() const {
   std::vector<Refusal> all;
-  for (const auto& [of, share] : shares_) all.insert(all.end(), share.latest.begin(), share.latest.end());
-  std::ranges::stable_sort(all, {}, &Refusal::time_ns);
+  for (const auto& [of, share] : shares_) {
+    std::vector<Refusal> merged;
+    std::ranges::merge(all, share.latest, std::back_inserter(merged), {}, &Refusal::time_ns, &Refusal::time_ns);
+    all = std::move(merged);
+  }
   return all;
 }
 
