@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <optional>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -17,7 +20,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/plant/terminal_text.h"
 #include "net/server/listen.h"
+#include "plant/run/own_log.h"
 #include "plant/run/supervisor.h"
 #include "support/log.h"
 
@@ -27,6 +32,7 @@ namespace {
 constexpr int kRefused = 1;
 constexpr char kLeave = 0x1D;  // ^]
 constexpr int kDownPatience_s = 20;
+constexpr std::chrono::seconds kLogTurn{1};
 
 // Each folder on the way that is not there is made, for its owner alone; the last one must be the user's own.
 Result<> make_folder(const std::string& path) {
@@ -91,6 +97,7 @@ Result<int> UpVerb::supervise() {
   const std::string directory = TRY(absolute(directory_.empty() ? folder_of(name) : directory_));
   const std::string program = TRY(absolute("/proc/self/exe"));
   Fd parent;
+  std::optional<plant::OwnLog> own_log;
   if (detach_) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno(errno, "pipe");
@@ -104,10 +111,9 @@ Result<int> UpVerb::supervise() {
     }
     ::setsid();
     const Fd nothing = TRY(open_file("/dev/null", O_RDWR));
-    const Fd log = TRY(open_file(directory + "/_up.log", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
     ::dup2(nothing.get(), STDIN_FILENO);
-    ::dup2(log.get(), STDOUT_FILENO);
-    ::dup2(log.get(), STDERR_FILENO);
+    own_log = TRY(
+        plant::OwnLog::create(directory + "/_up.log", {STDOUT_FILENO, STDERR_FILENO}, plant::Supervisor::kLogBytes));
   }
   ::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
@@ -136,6 +142,11 @@ Result<int> UpVerb::supervise() {
     if (!why_not.empty()) status = kRefused;
   };
   supervisor.on_down = [&] { loop->stop(); };
+  std::function<void()> look_after_log = [&] {
+    own_log->look_after();
+    loop->call_after(kLogTurn, look_after_log);
+  };
+  if (own_log) look_after_log();
   loop->run();
   log::info("plant '{}': down", name);
   return status;
@@ -206,15 +217,13 @@ void AskPlantVerb::add_options(CLI::App& options) {
 
 Result<int> AskPlantVerb::show_log(const std::string& directory) const {
   bool found = false;
+  TerminalText filter;
   for (const char* const suffix : {".log.1", ".log"}) {
     const auto text = read_file(fmt::format("{}/{}{}", directory, machine_, suffix), 2 * plant::Supervisor::kLogBytes);
     if (!text) continue;
     found = true;
     // A guest's words may hold a terminal's commands: those are for a console, not for a list.
-    std::string shown;
-    for (const char c : *text) {
-      if (c == '\n' || c == '\t' || static_cast<unsigned char>(c) >= ' ') shown += c == 0x7F ? '?' : c;
-    }
+    const std::string shown = filter.filter(*text);
     std::fwrite(shown.data(), 1, shown.size(), stdout);
   }
   if (!found) return fail("no log of '{}' in '{}'", machine_, directory);

@@ -1,5 +1,6 @@
 #include "net/server/control.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include <sys/socket.h>
@@ -38,7 +39,15 @@ void Control::hear(Place question) {
   if (count > 0) {
     line.append(bytes, static_cast<size_t>(count));
     if (line.find('\n') == std::string::npos && line.size() < kMaximumLine) return;
-    const std::string answer = reply_(std::string_view(line).substr(0, line.find('\n')));
+    const size_t size = std::min(line.find('\n'), line.size());
+    const std::string_view asked = std::string_view(line).substr(0, size);
+    if (on_take_over) {
+      // Whoever takes it over watches it.
+      loop_.unwatch(fd);
+      on_take_over(asked, std::string_view(line).substr(std::min(size + 1, line.size())), question->socket);
+      if (!question->socket.valid()) return end(question);
+    }
+    const std::string answer = reply_(asked);
     // What the socket does not take at once is cut off; its buffer holds a few hundred kilobytes.
     const int buffer_bytes = 1 << 20;
     (void)::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes);
@@ -49,7 +58,7 @@ void Control::hear(Place question) {
 
 void Control::end(Place question) {
   loop_.cancel(question->timer);
-  loop_.unwatch(question->socket.get());
+  if (question->socket.valid()) loop_.unwatch(question->socket.get());
   questions_.erase(question);
 }
 

@@ -20,6 +20,11 @@ class Control {
   static Result<std::unique_ptr<Control>> create(const std::string& path, EventLoop& loop,
                                                  std::function<std::string(std::string_view line)> reply,
                                                  std::chrono::nanoseconds patience = kPatience);
+
+  // Asked before reply, from the loop: takes the connection over with what came behind the line, and answers itself; or
+  // leaves the socket where it is.
+  std::function<void(std::string_view line, std::string_view behind, Fd& socket)> on_take_over;
+
   ~Control();
   Control(const Control&) = delete;
   Control& operator=(const Control&) = delete;

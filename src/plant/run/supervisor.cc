@@ -22,12 +22,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{50};
-// A process that cannot live is not started more often than this.
-constexpr std::chrono::milliseconds kLeastLife{100};
 constexpr std::chrono::seconds kShutDownPatience{8};
 // What a command that asks for readiness may take, and the rest before it is asked again.
 constexpr uint64_t kCommandPatience_ns = 10'000'000'000, kCommandPause_ns = 1'000'000'000;
-constexpr size_t kMaximumQuestion = 256, kMaximumQuestions = 16;
 
 }  // namespace
 
@@ -55,9 +52,12 @@ Result<std::unique_ptr<Supervisor>> Supervisor::create(Plant plant, std::string 
 }
 
 Result<> Supervisor::open(const std::string& plant_file) {
-  control_path_ = directory_ + "/plant.sock";
-  control_ = TRY(net::server::listen_at(control_path_));
-  TRY(loop_.watch(control_.get(), EPOLLIN, [this](uint32_t) { accept(); }));
+  control_ = TRY(net::server::Control::create(directory_ + "/plant.sock", loop_,
+                                              [this](std::string_view line) { return answer(line); }));
+  control_->on_take_over = [this](std::string_view line, std::string_view typed, Fd& socket) {
+    constexpr std::string_view kConsole = "console ";
+    if (line.starts_with(kConsole)) view(line.substr(kConsole.size()), typed, socket);
+  };
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGCHLD);
@@ -107,11 +107,6 @@ Supervisor::~Supervisor() {
     if (process->child.pid > 0) ::kill(process->child.pid, SIGKILL);
     if (process->child.output.valid()) loop_.unwatch(process->child.output.get());
     if (process->viewer.valid()) loop_.unwatch(process->viewer.get());
-  }
-  for (const auto& [fd, question] : questions_) loop_.unwatch(fd);
-  if (control_.valid()) {
-    loop_.unwatch(control_.get());
-    ::unlink(control_path_.c_str());
   }
   if (children_.valid()) loop_.unwatch(children_.get());
 }
@@ -201,7 +196,7 @@ void Supervisor::start_those_whose_turn_it_is() {
   const bool switches_ready = all_ready(false), wires_ready = all_ready(true);
   for (const auto& process : processes_) {
     const bool again = process->stage == Stage::kEnded && !process->stop_asked && process->child.pid < 0 &&
-                       Clock::now() - process->began > kLeastLife &&
+                       Clock::now() - process->ended >= process->pause.length() &&
                        (process->machine == nullptr || process->machine->restart);
     if (process->stage != Stage::kWaiting && !again) continue;
     if (process->link != nullptr && !switches_ready) continue;
@@ -356,11 +351,16 @@ void Supervisor::ended(Process& process, int status) {
   process.question.reset();
   process.stage = Stage::kEnded;
   process.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  process.ended = Clock::now();
+  process.pause.ended_after(process.ended - process.began);
   if (process.stop_asked) return;
+  const bool again = process.machine == nullptr || process.machine->restart;
+  const std::string more =
+      again ? fmt::format("; it is started again in {} ms", process.pause.length().count()) : std::string();
   if (process.status == 0 && process.machine != nullptr) {
-    log::info("plant '{}': {}: ended", plant_.name, process.name);
+    log::info("plant '{}': {}: ended{}", plant_.name, process.name, more);
   } else {
-    log::warning("plant '{}': {}: ended with status {}", plant_.name, process.name, process.status);
+    log::warning("plant '{}': {}: ended with status {}{}", plant_.name, process.name, process.status, more);
   }
 }
 
@@ -374,34 +374,6 @@ void Supervisor::shut_down() {
 }
 
 // ---- Questions ----
-
-void Supervisor::accept() {
-  Fd socket(::accept4(control_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket.valid() || questions_.size() >= kMaximumQuestions) return;
-  const int fd = socket.get();
-  if (!loop_.watch(fd, EPOLLIN, [this, fd](uint32_t) { on_question(fd); })) return;
-  questions_.emplace(fd, std::pair(std::move(socket), std::string()));
-}
-
-void Supervisor::on_question(int fd) {
-  std::string& line = questions_.at(fd).second;
-  char byte = 0;
-  // One at a time: what follows a console's line belongs to the machine.
-  for (;;) {
-    const ssize_t count = ::recv(fd, &byte, 1, 0);
-    if (count < 0 && errno == EAGAIN) return;
-    if (count <= 0 || line.size() > kMaximumQuestion) break;
-    if (byte != '\n') {
-      line += byte;
-      continue;
-    }
-    const std::string reply = answer(line, fd);
-    (void)!::send(fd, reply.data(), reply.size(), MSG_NOSIGNAL);
-    break;
-  }
-  loop_.unwatch(fd);
-  questions_.erase(fd);
-}
 
 std::string Supervisor::list() const {
   std::string text =
@@ -435,18 +407,28 @@ std::string Supervisor::stop(std::string_view name) {
   return "done\n";
 }
 
-std::string Supervisor::view(std::string_view name, int fd) {
-  Process* const process = find(name);
+std::string Supervisor::why_no_view(const Process* process, std::string_view name) const {
   if (process == nullptr || process->machine == nullptr) return fmt::format("error: no machine '{}'\n", name);
   if (process->child.pid <= 0) return fmt::format("error: machine '{}' does not run\n", name);
   if (process->viewer.valid()) return fmt::format("error: somebody else is at the console of '{}'\n", name);
-  process->viewer = Fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-  if (!process->viewer.valid() ||
-      !loop_.watch(process->viewer.get(), EPOLLIN, [this, process](uint32_t) { on_viewer(*process); })) {
-    process->viewer.reset();
-    return "error: no descriptor left\n";
+  return "";
+}
+
+void Supervisor::view(std::string_view name, std::string_view typed, Fd& socket) {
+  Process* const process = find(name);
+  std::string reply = why_no_view(process, name);
+  const int fd = socket.get();
+  if (reply.empty() && !loop_.watch(fd, EPOLLIN, [this, process](uint32_t) { on_viewer(*process); })) {
+    reply = "error: no room to watch for one more\n";
   }
-  return "done\n";
+  const bool is_refused = !reply.empty();
+  if (!is_refused) reply = "done\n";
+  (void)!::send(fd, reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (is_refused) return socket.reset();
+  process->viewer = std::move(socket);
+  if (process->child.input.valid() && !typed.empty()) {
+    (void)!::write(process->child.input.get(), typed.data(), typed.size());
+  }
 }
 
 void Supervisor::on_viewer(Process& process) {
@@ -463,13 +445,12 @@ void Supervisor::on_viewer(Process& process) {
   process.viewer.reset();
 }
 
-std::string Supervisor::answer(std::string_view line, int fd) {
+std::string Supervisor::answer(std::string_view line) {
   const size_t space = line.find(' ');
   const std::string_view word = line.substr(0, space);
   const std::string_view name = space == std::string_view::npos ? std::string_view() : line.substr(space + 1);
   if (word == "ps") return list();
   if (word == "stop") return stop(name);
-  if (word == "console") return view(name, fd);
   if (word == "down") {
     shut_down();
     return "done\n";

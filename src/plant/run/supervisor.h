@@ -6,14 +6,15 @@
 //                            `-> late: not ready within its time, which ends the plant's start but not the machine
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "net/server/control.h"
 #include "plant/model.h"
 #include "plant/run/agent_line.h"
 #include "plant/run/child.h"
+#include "plant/run/pause.h"
 #include "plant/run/prober.h"
 #include "support/loop/event_loop.h"
 
@@ -50,7 +51,8 @@ class Supervisor {
     Child child;
     int status = 0;
     unsigned starts = 0;
-    std::chrono::steady_clock::time_point began;
+    std::chrono::steady_clock::time_point began, ended;
+    Pause pause;  // before it is started again
     std::unique_ptr<Prober> prober;
     std::unique_ptr<AgentLine> question;  // the same by a command in the guest
     uint64_t question_ns = 0;             // since when its command may run; without one, when the last has ended
@@ -82,12 +84,12 @@ class Supervisor {
   void report_up();
   [[nodiscard]] Process* find(std::string_view name);
 
-  void accept();
-  void on_question(int fd);
-  [[nodiscard]] std::string answer(std::string_view line, int fd);
+  [[nodiscard]] std::string answer(std::string_view line);
   [[nodiscard]] std::string list() const;
   [[nodiscard]] std::string stop(std::string_view name);
-  [[nodiscard]] std::string view(std::string_view name, int fd);
+  // Gives the console to whoever asks, or says why not.
+  void view(std::string_view name, std::string_view typed, Fd& socket);
+  [[nodiscard]] std::string why_no_view(const Process* process, std::string_view name) const;
   void on_viewer(Process& process);
 
   const Plant plant_;
@@ -96,9 +98,7 @@ class Supervisor {
   EventLoop& loop_;
   std::vector<std::unique_ptr<Process>> processes_;
   Fd children_;  // signalfd
-  std::string control_path_;
-  Fd control_;
-  std::map<int, std::pair<Fd, std::string>> questions_;
+  std::unique_ptr<net::server::Control> control_;
   bool is_up_ = false;
   bool is_going_down_ = false;
   bool is_down_ = false;

@@ -9,12 +9,14 @@
 #include <fstream>
 #include <future>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "net/server/listen.h"
+#include "plant/run/own_log.h"
 #include "support/os/thread.h"
 
 namespace bulkhead::plant {
@@ -194,6 +196,70 @@ TEST(Supervisor, GivesTheConsoleToOneAtATime) {
   EXPECT_NE(world.log_of("plc").find("heard hi\n"), std::string::npos);
   EXPECT_EQ(world.ask("console nobody\n"), "error: no machine 'nobody'\n");
   EXPECT_EQ(world.ask("console wire\n"), "error: no machine 'wire'\n");
+}
+
+TEST(Supervisor, WhoSaysNothingKeepsNobodyOut) {
+  World world(machine("plc"));
+  EXPECT_EQ(world.wait_until_up(), "");
+  const Fd console = world.say("console plc\n");
+  EXPECT_EQ(World::read_from(console, "\n"), "done\n");
+  std::vector<Fd> silent;
+  for (unsigned i = 0; i < 40; ++i) silent.push_back(world.say("p"));
+  EXPECT_EQ(world.listed("plc")[2], "ready");
+  // Who has a console keeps it.
+  ASSERT_TRUE(write_all(console.get(), as_bytes(std::array{'h', 'i', '\n'})));
+  EXPECT_EQ(World::read_from(console, "\n"), "heard hi\n");
+}
+
+TEST(Supervisor, WhatDiesYoungRestsLongerAndLonger) {
+  Pause pause;
+  std::vector<int64_t> lengths;
+  for (unsigned i = 0; i < 9; ++i) {
+    pause.ended_after(5ms);
+    lengths.push_back(pause.length().count());
+  }
+  EXPECT_EQ(lengths, (std::vector<int64_t>{100, 200, 400, 800, 1600, 3200, 6400, 10'000, 10'000}));
+  pause.ended_after(99s);
+  EXPECT_EQ(pause.length(), 10s) << "it lived, but not for long";
+  pause.ended_after(101s);
+  EXPECT_EQ(pause.length(), 100ms);
+}
+
+TEST(Supervisor, StartsAMachineThatDiesAtOnceSeldomerAndSeldomer) {
+  World world(machine("fails", ", restart: true") + machine("good"));
+  const auto starts = [&world] {
+    const auto words = world.listed("fails");
+    // "ended 3" is two of them.
+    const size_t at = words[2] == "ended" ? 5 : 4;
+    return words.size() > at && !words[at].empty() ? std::stoi(words[at]) : 0;
+  };
+  ASSERT_TRUE(comes_true([&] { return starts() >= 3; }));
+  const auto third = std::chrono::steady_clock::now();
+  ASSERT_TRUE(comes_true([&] { return starts() >= 5; }));
+  // The pauses behind the third start and the fourth are 400 ms and 800 ms; a host that is slow makes them longer.
+  EXPECT_GE(std::chrono::steady_clock::now() - third, 1100ms);
+}
+
+TEST(OwnLog, BeginsAnewWhenItIsFullAndKeepsTheOneBefore) {
+  std::string folder = "/tmp/log-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/_up.log";
+  const Fd one = open_file("/dev/null", O_WRONLY).value(), other = open_file("/dev/null", O_WRONLY).value();
+  const auto log = OwnLog::create(path, {one.get(), other.get()}, 1000).value();
+  const std::string line(99, 'x');
+  for (unsigned i = 0; i < 500; ++i) {
+    const std::string text = fmt::format("{:>5}{}\n", i, line.substr(5));
+    ASSERT_TRUE(write_all((i % 2 == 0 ? one : other).get(),
+                          ByteSpan(reinterpret_cast<const uint8_t*>(text.data()), text.size())));
+    log.look_after();
+    ASSERT_LE(std::filesystem::file_size(path), 1100u);
+  }
+  EXPECT_EQ(std::filesystem::file_size(path + ".1"), 1100u);
+  std::ifstream file(path);
+  std::string last;
+  for (std::string each; std::getline(file, each);) last = each;
+  EXPECT_TRUE(last.starts_with("  499")) << last;
+  std::filesystem::remove_all(folder);
 }
 
 TEST(Supervisor, EndsTheConsoleOfAMachineThatEnds) {
