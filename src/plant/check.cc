@@ -33,6 +33,8 @@ class Checker {
     for (MachineConfig& machine : plant_.machines) TRY(check_machine(machine));
     for (LinkToOutside& link : plant_.links) TRY(check_link(link));
     for (SwitchConfig& each : plant_.switches) TRY(check_switch(each));
+    for (MirrorConfig& mirror : plant_.mirrors) TRY(check_mirror(mirror));
+    TRY(check_captures());
     TRY(check_order());
     for (const ConduitConfig& conduit : plant_.conduits) TRY(check_meeting(conduit));
     if (auto compiled = net::policy::CompiledPlan::compile(policy_of(plant_)); !compiled) {
@@ -57,16 +59,35 @@ class Checker {
       if (plant_.find_zone(group.policy.name) != nullptr) {
         return fail("{}: {}: a zone has this name and so has its group", at(group.line), what);
       }
+      TRY(check_vlans(group, what));
       if (!group.vlan_given) group.policy.vlan = plant_.find_zone(group.zone.name)->vlan;
     }
     // Each zone's own group.
     for (const ZoneConfig& zone : plant_.zones) {
       plant_.groups.push_back({.line = zone.line,
                                .zone = {zone.name, zone.line},
-                               .policy = {.name = zone.name, .vlan = zone.vlan},
+                               .policy = {.name = zone.name,
+                                          .vlan = zone.vlan,
+                                          .broadcast_frames_a_second = GroupConfig::kZoneBroadcasts,
+                                          .multicast_frames_a_second = GroupConfig::kZoneMulticasts},
                                .vlan_given = true});
     }
     return {};
+  }
+
+  // What a group's mode makes nothing of would be taken for something.
+  Result<> check_vlans(const GroupConfig& group, const std::string& what) {
+    const net::switching::GroupPolicy& policy = group.policy;
+    const bool has_trunk_words = policy.allowed_vlans.any() || policy.native_vlan != 0;
+    if (policy.mode != net::switching::VlanMode::kTrunk) {
+      if (!has_trunk_words) return {};
+      return fail("{}: {}: vlans and native-vlan are a trunk's; allowed: mode: trunk, or vlan", at(group.line), what);
+    }
+    if (group.vlan_given) {
+      return fail("{}: {}.vlan: a trunk has several; allowed: vlans and native-vlan", at(group.line), what);
+    }
+    if (has_trunk_words) return {};
+    return fail("{}: {}: a trunk that carries nothing; allowed: vlans, native-vlan or both", at(group.line), what);
   }
 
   Result<> check_conduit(ConduitConfig& made) {
@@ -117,19 +138,20 @@ class Checker {
     return {};
   }
 
+  // The plant's only switch where none is named.
+  Result<const SwitchConfig*> check_on(Reference& on, uint32_t line, const std::string& what) {
+    const std::string allowed = names_of(plant_.switches, &SwitchConfig::name);
+    if (!on.given()) {
+      if (plant_.switches.size() != 1) return fail("{}: {}: switch is missing; {}", at(line), what, allowed);
+      on = {plant_.switches[0].name, line};
+    }
+    const SwitchConfig* const found = plant_.find_switch(on.name);
+    if (found == nullptr) return fail("{}: {}.switch: no switch '{}'; {}", at(on.line), what, on.name, allowed);
+    return found;
+  }
+
   Result<> check_card(CardConfig& card, const std::string& what) {
-    if (!card.on.given()) {
-      if (plant_.switches.size() != 1) {
-        return fail("{}: {}: switch is missing; {}", at(card.line), what,
-                    names_of(plant_.switches, &SwitchConfig::name));
-      }
-      card.on = {plant_.switches[0].name, card.line};
-    }
-    const SwitchConfig* const on = plant_.find_switch(card.on.name);
-    if (on == nullptr) {
-      return fail("{}: {}.switch: no switch '{}'; {}", at(card.on.line), what, card.on.name,
-                  names_of(plant_.switches, &SwitchConfig::name));
-    }
+    const SwitchConfig* const on = TRY(check_on(card.on, card.line, what));
     if (card.zone.given() == card.group.given()) {
       return fail("{}: {}: allowed: either zone or group", at(card.line), what);
     }
@@ -182,8 +204,15 @@ class Checker {
     const auto has_address = [](const CardConfig& card) {
       return card.address && card.address->family == net::frame::Family::kIpv4;
     };
-    if (std::ranges::none_of(machine.cards, has_address)) {
+    const auto asked = std::ranges::find_if(machine.cards, has_address);
+    if (asked == machine.cards.end()) {
       return fail("{}: {}.ready: none of its cards has an IPv4 address to ask", at(ready.line), what);
+    }
+    if (probe_group_of(plant_, *asked) == nullptr) {
+      return fail(
+          "{}: {}.ready: cannot be asked at {}: its group '{}' lets nobody to it without a tag; allowed: log, "
+          "exec or a card before it with an address",
+          at(ready.line), what, asked->address->to_string(), asked->group.name);
     }
     return {};
   }
@@ -198,6 +227,11 @@ class Checker {
       return fail("{}: {}: allowed: another name than control or group-...", at(link.line), what);
     }
     TRY(check_card(link.card, what));
+    // Behind a link are many.
+    if (link.card.mac) return fail("{}: {}.mac: a link has none; allowed: a machine's card", at(link.line), what);
+    if (link.card.address && link.kind != LinkToOutside::Kind::kNat) {
+      return fail("{}: {}.address: only a NAT has one, the guests' gateway", at(link.line), what);
+    }
     if (link.kind == LinkToOutside::Kind::kTap && (link.tap.empty() || link.tap.size() > 15)) {
       return fail("{}: {}.tap: '{}': allowed: a device's name of 1 to 15 characters", at(link.line), what, link.tap);
     }
@@ -258,6 +292,73 @@ class Checker {
     return {};
   }
 
+  Result<> check_mirror(MirrorConfig& mirror) {
+    const std::string what = fmt::format("spec.mirrors.{}", mirror.name);
+    TRY(check_on(mirror.on, mirror.line, what));
+    if (mirror.to.given() != mirror.capture.empty()) {
+      return fail("{}: {}: allowed: either to or pcapng", at(mirror.line), what);
+    }
+    const std::vector<PortPlan> ports = ports_of(plant_, mirror.on.name);
+    if (mirror.to.given()) TRY(check_mirror_target(mirror, ports, what));
+    for (const Reference& source : mirror.from) {
+      MirrorPlan named;
+      add_mirrored(plant_, ports, source.name, named);
+      if (named.ports.empty() && named.groups.empty()) {
+        return fail(
+            "{}: {}.from: nothing on switch '{}' is called '{}'; allowed: zones, groups, machines, their cards "
+            "like plc1.0, links",
+            at(source.line), what, mirror.on.name, source.name);
+      }
+      if (std::ranges::find(named.ports, mirror.to.name) != named.ports.end()) {
+        return fail("{}: {}.from: '{}' is where it goes to", at(source.line), what, source.name);
+      }
+    }
+    return {};
+  }
+
+  // Two that wrote one file would spoil it.
+  Result<> check_captures() {
+    std::set<std::string> files;
+    for (const SwitchConfig& each : plant_.switches) {
+      for (const MirrorPlan& plan : mirrors_of(plant_, each.name)) {
+        if (plan.capture.empty() || files.insert(plan.capture).second) continue;
+        return fail("{}: spec.mirrors: '{}' is the file of several captures", plant_.file, plan.capture);
+      }
+    }
+    return {};
+  }
+
+  Result<> check_mirror_target(MirrorConfig& mirror, const std::vector<PortPlan>& ports, const std::string& what) {
+    std::vector<std::string_view> found;
+    for (const PortPlan& port : ports) {
+      if (port.name == mirror.to.name || port.owner == mirror.to.name) found.push_back(port.name);
+    }
+    if (found.size() != 1) {
+      return fail("{}: {}.to: '{}': allowed: a card on switch '{}', like plc1.0, or a link there", at(mirror.to.line),
+                  what, mirror.to.name, mirror.on.name);
+    }
+    mirror.to.name = found[0];
+    const auto [other, is_new] = mirror_targets_.emplace(mirror.to.name, mirror.line);
+    if (!is_new) {
+      return fail("{}: {}.to: '{}' is that of the mirror in line {} too", at(mirror.to.line), what, mirror.to.name,
+                  other->second);
+    }
+    for (const MachineConfig& machine : plant_.machines) {
+      if (!machine.ready.asks_a_card()) continue;
+      const auto asked = std::ranges::find_if(machine.cards, [](const CardConfig& card) {
+        return card.address && card.address->family == net::frame::Family::kIpv4;
+      });
+      if (asked != machine.cards.end() &&
+          port_name(machine, static_cast<size_t>(asked - machine.cards.begin())) == mirror.to.name) {
+        return fail(
+            "{}: spec.machines.{}.ready: it is asked at a mirror's card, which never answers; allowed: log, "
+            "exec or a card before it with an address",
+            at(machine.ready.line), machine.name);
+      }
+    }
+    return {};
+  }
+
   // The one before the broadcast address.
   static net::frame::IpAddress last_address(const net::frame::IpPrefix& network) {
     net::frame::IpAddress address = network.address;
@@ -305,6 +406,7 @@ class Checker {
 
   Plant& plant_;
   std::map<std::pair<std::string, net::frame::IpAddress>, uint32_t> addresses_;
+  std::map<std::string, uint32_t, std::less<>> mirror_targets_;
   std::set<net::frame::MacAddress> macs_;
 };
 

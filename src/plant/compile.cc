@@ -16,11 +16,51 @@ PortPlan port_of(const Plant& plant, const CardConfig& card, std::string name, c
   if (card.address) made.port.ip_addresses.push_back(*card.address);
   made.port.promiscuous = card.promiscuous;
   made.faults = card.faults;
+  made.faults_out = card.faults_out;
   made.fault_seed = card.fault_seed;
   return made;
 }
 
+std::string path_from(const Plant& plant, const std::string& path) {
+  return path.starts_with('/') || plant.directory.empty() ? path : fmt::format("{}/{}", plant.directory, path);
+}
+
 }  // namespace
+
+void add_mirrored(const Plant& plant, const std::vector<PortPlan>& ports, std::string_view name, MirrorPlan& made) {
+  for (const PortPlan& port : ports) {
+    if (port.name == name || port.owner == name) made.ports.push_back(port.name);
+  }
+  for (const GroupConfig& group : plant.groups) {
+    if (group.policy.name == name || group.zone.name == name) made.groups.push_back(group.policy.name);
+  }
+}
+
+std::vector<MirrorPlan> mirrors_of(const Plant& plant, std::string_view switch_name) {
+  std::vector<MirrorPlan> mirrors;
+  const std::vector<PortPlan> ports = ports_of(plant, switch_name);
+  const auto add = [&](MirrorPlan made, const std::vector<Reference>& from) {
+    for (const Reference& source : from) add_mirrored(plant, ports, source.name, made);
+    if (from.empty()) {
+      for (const GroupConfig& group : plant.groups) made.groups.push_back(group.policy.name);
+    }
+    mirrors.push_back(std::move(made));
+  };
+  if (const SwitchConfig* const on = plant.find_switch(switch_name); on != nullptr && !on->capture.empty()) {
+    add({.name = "capture", .capture = path_from(plant, on->capture), .capture_bytes = on->capture_bytes},
+        on->captured);
+  }
+  for (const MirrorConfig& mirror : plant.mirrors) {
+    if (mirror.on.name != switch_name) continue;
+    MirrorPlan made{.name = mirror.name, .target = mirror.to.name};
+    if (!mirror.capture.empty()) {
+      made.capture = path_from(plant, mirror.capture);
+      made.capture_bytes = mirror.capture_bytes;
+    }
+    add(std::move(made), mirror.from);
+  }
+  return mirrors;
+}
 
 net::policy::Plan policy_of(const Plant& plant) {
   net::policy::Plan plan;
@@ -66,6 +106,16 @@ Result<net::link::LinkConfig> link_config_of(const Plant& plant, const LinkToOut
 std::string tunnel_socket(std::string_view switch_directory, const LinkToOutside& link) {
   // No port has a dot and a word in its name.
   return fmt::format("{}/{}.tunnel.sock", switch_directory, link.name);
+}
+
+const GroupConfig* probe_group_of(const Plant& plant, const CardConfig& card) {
+  const net::switching::GroupPolicy& policy = plant.group_of(card).policy;
+  const bool is_trunk = policy.mode == net::switching::VlanMode::kTrunk;
+  const uint16_t vlan = is_trunk ? policy.native_vlan : policy.vlan;
+  const GroupConfig* const zone = plant.find_group(card.zone.name);
+  const bool is_of_zone = zone == &plant.group_of(card);
+  if (zone->policy.vlan == vlan && !is_of_zone) return zone;
+  return !is_trunk && policy.within_group == net::switching::Permission::kAllow ? &plant.group_of(card) : nullptr;
 }
 
 std::string port_name(const MachineConfig& machine, size_t card) {

@@ -43,6 +43,9 @@ struct ZoneConfig {
 
 // Ports of one zone with a policy of their own. Each zone has one of its own name that nobody needs to write.
 struct GroupConfig {
+  // Frames a second of a port in a zone's own group: more than machines send, and little beside what a switch carries.
+  static constexpr uint64_t kZoneBroadcasts = 1'000, kZoneMulticasts = 10'000;
+
   uint32_t line = 0;
   Reference zone;
   net::switching::GroupPolicy policy;  // with the group's name and VLAN
@@ -73,7 +76,7 @@ struct CardConfig {
   Reference group;
   std::optional<net::frame::IpAddress> address;
   std::optional<net::frame::MacAddress> mac;
-  net::fault::FaultConfig faults;
+  net::fault::FaultConfig faults, faults_out;  // of what it sends and of what it gets
   uint64_t fault_seed = 0;
   bool promiscuous = false;
   std::string model;  // of a machine's card, as for --nic; empty: virtio
@@ -123,8 +126,20 @@ struct LinkToOutside {
   net::tunnel::Endpoint listen{.address = {.family = net::frame::Family::kIpv6}, .port = 51820};
 };
 
+// Copies of what passes some ports of a switch, for one more port or a file.
+struct MirrorConfig {
+  std::string name;
+  uint32_t line = 0;
+  Reference on;                 // as of a card
+  std::vector<Reference> from;  // zones, groups, machines, their cards, links; empty: all there is
+  Reference to;                 // a machine's card or a link; or
+  std::string capture;          // a pcapng file
+  uint64_t capture_bytes = 64u << 20;
+};
+
 struct Plant {
   static constexpr size_t kMaximumSwitches = 16;
+  static constexpr size_t kMaximumMirrors = 15;
   static constexpr size_t kMaximumMachines = 64;
   static constexpr size_t kMaximumCards = 8;
   static constexpr size_t kMaximumLinks = 16;
@@ -142,6 +157,7 @@ struct Plant {
   std::vector<ConduitConfig> conduits;
   std::vector<MachineConfig> machines;
   std::vector<LinkToOutside> links;
+  std::vector<MirrorConfig> mirrors;
 
   [[nodiscard]] const ZoneConfig* find_zone(std::string_view wanted) const;
   [[nodiscard]] const GroupConfig* find_group(std::string_view wanted) const;

@@ -1,5 +1,6 @@
 // Reads plant.yaml into a Plant: spellings and single values here, what they mean together in check.cc.
 #include <algorithm>
+#include <optional>
 
 #include "plant/cursor.h"
 #include "plant/model.h"
@@ -118,9 +119,15 @@ Result<> read_group(Plant& plant, const std::string& name, const Cursor& at) {
                              made.vlan_given = true;
                              return number_field("", made.policy.vlan, 1, net::frame::kMaximumVlan).read(value);
                            }};
+  const Cursor::Field tag_protocol =
+      value_field("tag-protocol", policy.tag_protocol, [](std::string_view text) -> Result<uint16_t> {
+        if (text == "0x8100" || text == "802.1q") return net::frame::kTypeVlan;
+        if (text == "0x88a8" || text == "0x88A8" || text == "802.1ad") return net::frame::kTypeServiceVlan;
+        return fail("allowed: 0x8100 (802.1q) or 0x88a8 (802.1ad)");
+      });
   TRY(at.fields(
       {reference_field("zone", made.zone), mode, vlan, vlans_field("vlans", policy.allowed_vlans),
-       number_field("native-vlan", policy.native_vlan, 1, net::frame::kMaximumVlan),
+       number_field("native-vlan", policy.native_vlan, 1, net::frame::kMaximumVlan), tag_protocol,
        value_field("rate", policy.rate_bytes_a_second, parse_bit_rate),
        number_field("broadcasts", policy.broadcast_frames_a_second, 1, kMostFrames),
        number_field("multicasts", policy.multicast_frames_a_second, 1, kMostFrames),
@@ -224,19 +231,39 @@ Result<> read_conduit(Plant& plant, const std::string& name, const Cursor& at) {
 
 // ---- Machines and links ----
 
+std::vector<Cursor::Field> fault_fields(net::fault::FaultConfig& faults) {
+  return {value_field("delay", faults.delay_ns, parse_duration_ns),
+          value_field("jitter", faults.jitter_ns, parse_duration_ns),
+          value_field("lost", faults.lost, parse_share),
+          value_field("duplicated", faults.duplicated, parse_share),
+          value_field("reordered", faults.reordered, parse_share),
+          value_field("corrupted", faults.corrupted, parse_share),
+          value_field("rate", faults.rate_bytes_a_second, parse_bit_rate),
+          flag_field("cut", faults.is_cut)};
+}
+
+// Of both directions, and in "in" (what the card sends) and "out" what one of them has instead.
 Cursor::Field faults_field(CardConfig& card) {
   return {"faults", [&card](const Cursor& at) -> Result<> {
-            net::fault::FaultConfig& faults = card.faults;
-            TRY(at.fields({value_field("delay", faults.delay_ns, parse_duration_ns),
-                           value_field("jitter", faults.jitter_ns, parse_duration_ns),
-                           value_field("lost", faults.lost, parse_share),
-                           value_field("duplicated", faults.duplicated, parse_share),
-                           value_field("reordered", faults.reordered, parse_share),
-                           value_field("corrupted", faults.corrupted, parse_share),
-                           value_field("rate", faults.rate_bytes_a_second, parse_bit_rate),
-                           flag_field("cut", faults.is_cut), number_field("seed", card.fault_seed, 0, UINT64_MAX)}));
-            if (auto checked = net::fault::check_faults(faults); !checked) {
-              return fail("{}: {}", at.place(), checked.error().message);
+            std::optional<Cursor> in, out;
+            const auto later = [](std::optional<Cursor>& direction) {
+              return [&direction](const Cursor& value) -> Result<> {
+                direction = value;
+                return {};
+              };
+            };
+            std::vector<Cursor::Field> fields = fault_fields(card.faults);
+            fields.push_back({"in", later(in)});
+            fields.push_back({"out", later(out)});
+            fields.push_back(number_field("seed", card.fault_seed, 0, UINT64_MAX));
+            TRY(at.fields(fields));
+            card.faults_out = card.faults;
+            if (in) TRY(in->fields(fault_fields(card.faults)));
+            if (out) TRY(out->fields(fault_fields(card.faults_out)));
+            for (const net::fault::FaultConfig& faults : {card.faults, card.faults_out}) {
+              if (auto checked = net::fault::check_faults(faults); !checked) {
+                return fail("{}: {}", at.place(), checked.error().message);
+              }
             }
             return {};
           }};
@@ -465,6 +492,15 @@ Result<> read_link(Plant& plant, const std::string& name, const Cursor& at) {
   return {};
 }
 
+Result<> read_mirror(Plant& plant, const std::string& name, const Cursor& at) {
+  MirrorConfig made{.name = name, .line = at.line()};
+  TRY(at.fields({reference_field("switch", made.on), references_field("from", made.from, 64),
+                 reference_field("to", made.to), text_field("pcapng", made.capture),
+                 value_field("size", made.capture_bytes, parse_byte_size)}));
+  plant.mirrors.push_back(std::move(made));
+  return {};
+}
+
 // Calls read with the plant for each name under a section.
 Cursor::Field section(std::string_view name, Plant& plant, size_t most,
                       Result<> (*read)(Plant&, const std::string&, const Cursor&)) {
@@ -500,7 +536,8 @@ Result<> read_plant(Plant& plant, const Cursor& root) {
                           section("services", plant, 256, read_service),
                           section("conduits", plant, net::policy::Plan::kMaximumConduits, read_conduit),
                           section("machines", plant, Plant::kMaximumMachines, read_machine),
-                          section("links", plant, Plant::kMaximumLinks, read_link)});
+                          section("links", plant, Plant::kMaximumLinks, read_link),
+                          section("mirrors", plant, Plant::kMaximumMirrors, read_mirror)});
       }};
   TRY(root.fields({kind, metadata, spec}));
   if (!kind_seen) return fail("{}:1: kind is missing; allowed: kind: Plant", plant.file);

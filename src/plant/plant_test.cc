@@ -50,6 +50,139 @@ TEST(Plant, IsReadWithItsPlaces) {
   EXPECT_EQ(conduit.modbus->rules[0].addresses, (net::inspect::AddressRange{0, 99}));
 }
 
+std::string mirrored(const std::string& mirrors) {
+  return "kind: Plant\nmetadata: {name: p}\nspec:\n  switches: {wire: {capture: all.pcapng, captured: floor}}\n"
+         "  zones: {floor: {}, office: {}}\n  groups: {bridge: {zone: floor}}\n  machines:\n"
+         "    plc: {kernel: k, nics: [{zone: floor}, {group: bridge}]}\n"
+         "    ids: {kernel: k, nics: [{zone: office}]}\n  mirrors:\n" +
+         mirrors;
+}
+
+TEST(Plant, AMirrorNamesZonesGroupsMachinesAndCards) {
+  const auto plant =
+      parse_plant(mirrored("    one: {from: [floor], to: ids}\n    two: {from: [bridge, plc], pcapng: p, "
+                           "size: 1M}\n    three: {from: plc.1, pcapng: /q}\n"),
+                  "plant.yaml", "/plants");
+  ASSERT_TRUE(plant) << plant.error().message;
+  const std::vector<MirrorPlan> mirrors = mirrors_of(*plant, "wire");
+  ASSERT_EQ(mirrors.size(), 4u);
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(mirrors[0].capture, "/plants/all.pcapng");
+  EXPECT_EQ(mirrors[0].groups, (Names{"bridge", "floor"}));
+  EXPECT_EQ(mirrors[1].target, "ids.0");
+  EXPECT_EQ(mirrors[1].groups, (Names{"bridge", "floor"}));
+  EXPECT_EQ(mirrors[2].groups, (Names{"bridge"}));
+  EXPECT_EQ(mirrors[2].ports, (Names{"plc.0", "plc.1"}));
+  EXPECT_EQ(mirrors[2].capture_bytes, uint64_t{1} << 20);
+  EXPECT_EQ(mirrors[3].ports, (Names{"plc.1"}));
+  const auto wrong = [](const std::string& mirrors_text) {
+    const auto made = parse_plant(mirrored(mirrors_text), "plant.yaml", "");
+    return made ? std::string("fine") : made.error().message;
+  };
+  EXPECT_EQ(wrong("    one: {from: roof, to: ids}\n"),
+            "plant.yaml:11: spec.mirrors.one.from: nothing on switch 'wire' is called 'roof'; allowed: zones, groups, "
+            "machines, their cards like plc1.0, links");
+  EXPECT_EQ(wrong("    one: {from: floor}\n"), "plant.yaml:11: spec.mirrors.one: allowed: either to or pcapng");
+  EXPECT_EQ(
+      wrong("    one: {to: plc}\n"),
+      "plant.yaml:11: spec.mirrors.one.to: 'plc': allowed: a card on switch 'wire', like plc1.0, or a link there");
+  EXPECT_EQ(wrong("    one: {from: ids, to: ids.0}\n"),
+            "plant.yaml:11: spec.mirrors.one.from: 'ids' is where it goes to");
+  EXPECT_EQ(wrong("    one: {to: ids}\n    two: {to: ids.0}\n"),
+            "plant.yaml:12: spec.mirrors.two.to: 'ids.0' is that of the mirror in line 11 too");
+  EXPECT_EQ(wrong("    one: {pcapng: all.pcapng}\n"),
+            "plant.yaml: spec.mirrors: 'all.pcapng' is the file of several captures");
+}
+
+TEST(Plant, AGroupSaysWhatItsModeHasAndHowItTags) {
+  const auto read = [](std::string_view group) {
+    return parse_plant(
+        fmt::format("kind: Plant\nmetadata: {{name: p}}\nspec:\n  switches: {{wire: {{}}}}\n  zones: {{floor: "
+                    "{{}}}}\n  groups:\n    wide: {{zone: floor, {}}}\n",
+                    group),
+        "plant.yaml", "");
+  };
+  const auto wrong = [&](std::string_view group) {
+    const auto plant = read(group);
+    return plant ? std::string("fine") : plant.error().message;
+  };
+  const auto plant = read("mode: trunk, vlans: [10, 20-22], native-vlan: 5, tag-protocol: 802.1ad");
+  ASSERT_TRUE(plant) << plant.error().message;
+  EXPECT_EQ(plant->groups[0].policy.tag_protocol, 0x88A8);
+  EXPECT_EQ(plant->groups[0].policy.allowed_vlans.count(), 4u);
+  // A zone's own group keeps storms from its neighbours.
+  EXPECT_EQ(plant->groups[1].policy.broadcast_frames_a_second, 1'000u);
+  EXPECT_EQ(read("mode: trunk, vlans: 10, tag-protocol: 0x8100")->groups[0].policy.tag_protocol, 0x8100);
+  EXPECT_EQ(wrong("tag-protocol: 0x9100"),
+            "plant.yaml:7: spec.groups.wide.tag-protocol '0x9100': allowed: 0x8100 (802.1q) or 0x88a8 (802.1ad)");
+  EXPECT_EQ(wrong("mode: trunk, vlans: 4095"),
+            "plant.yaml:7: spec.groups.wide.vlans '4095': allowed: a number or FIRST-LAST, from 1 to 4094");
+  EXPECT_EQ(wrong("vlans: 10"),
+            "plant.yaml:7: spec.groups.wide: vlans and native-vlan are a trunk's; allowed: mode: trunk, or vlan");
+  EXPECT_EQ(wrong("mode: trunk, vlan: 10"),
+            "plant.yaml:7: spec.groups.wide.vlan: a trunk has several; allowed: vlans and native-vlan");
+  EXPECT_EQ(wrong("mode: trunk"),
+            "plant.yaml:7: spec.groups.wide: a trunk that carries nothing; allowed: vlans, native-vlan or both");
+}
+
+TEST(Plant, AMachineIsAskedWhereItCanBeReached) {
+  const auto read = [](std::string_view group) {
+    return parse_plant(
+        fmt::format("kind: Plant\nmetadata: {{name: p}}\nspec:\n  switches: {{wire: {{network: "
+                    "10.0.0.0/24}}}}\n  zones: {{floor: {{}}}}\n  groups:\n    own: {{zone: floor, {}}}\n"
+                    "  machines:\n    plc: {{kernel: k, nics: {{group: own, address: 10.0.0.5}}, ready: "
+                    "{{tcp: 502}}}}\n",
+                    group),
+        "plant.yaml", "");
+  };
+  const auto asked_in = [&](std::string_view group) {
+    const auto plant = read(group);
+    if (!plant) return plant.error().message;
+    return probe_group_of(*plant, plant->machines[0].cards[0])->policy.name;
+  };
+  EXPECT_EQ(asked_in("forged-mac: allow"), "floor");
+  EXPECT_EQ(asked_in("within-group: deny"), "floor");
+  EXPECT_EQ(asked_in("vlan: 20"), "own");
+  EXPECT_EQ(asked_in("mode: trunk, native-vlan: 1, vlans: 7"), "floor");
+  const std::string complaint =
+      "plant.yaml:9: spec.machines.plc.ready: cannot be asked at 10.0.0.5: its group 'own' lets nobody to it without a "
+      "tag; allowed: log, exec or a card before it with an address";
+  EXPECT_EQ(asked_in("mode: trunk, vlans: 7"), complaint);
+  EXPECT_EQ(asked_in("vlan: 20, within-group: deny"), complaint);
+}
+
+TEST(Plant, ALinkHasOnlyWhatMeansSomethingThere) {
+  const auto complaint_of = [](const std::string& link) {
+    const auto plant =
+        parse_plant(tank_text() + "\n  links:\n    out: {zone: control, " + link + "}\n", "tank.yaml", "");
+    return plant ? std::string("fine") : plant.error().message.substr(plant.error().message.find("spec"));
+  };
+  EXPECT_EQ(complaint_of("tap: t, mac: '02:00:00:00:00:01'"),
+            "spec.links.out.mac: a link has none; allowed: a machine's card");
+  EXPECT_EQ(complaint_of("tap: t, address: 10.77.0.99"),
+            "spec.links.out.address: only a NAT has one, the guests' gateway");
+  EXPECT_EQ(complaint_of("nat: {}, address: 10.77.0.99"), "fine");
+}
+
+TEST(Plant, ALineMayBeBadInOneDirectionOnly) {
+  const auto read = [](std::string_view faults) {
+    return parse_plant(
+        fmt::format("kind: Plant\nmetadata: {{name: p}}\nspec:\n  switches: {{wire: {{}}}}\n  zones: {{floor: "
+                    "{{}}}}\n  machines:\n    plc: {{kernel: k, nics: {{zone: floor, faults: {}}}}}\n",
+                    faults),
+        "plant.yaml", "");
+  };
+  const auto plant = read("{delay: 5ms, out: {cut: true}}");
+  ASSERT_TRUE(plant) << plant.error().message;
+  const PortPlan port = ports_of(*plant, "wire")[0];
+  EXPECT_EQ(port.faults, (net::fault::FaultConfig{.delay_ns = 5'000'000}));
+  EXPECT_EQ(port.faults_out, (net::fault::FaultConfig{.delay_ns = 5'000'000, .is_cut = true}));
+  const auto both = read("{lost: 1%}");
+  ASSERT_TRUE(both);
+  EXPECT_EQ(ports_of(*both, "wire")[0].faults_out.lost, 10'000u);
+  EXPECT_FALSE(read("{in: {seed: 1}}"));
+}
+
 TEST(Plant, ACommandAsksForReadinessWithoutANetwork) {
   constexpr std::string_view kText =
       "kind: Plant\nmetadata: {name: p}\nspec:\n  switches: {wire: {}}\n  zones: {floor: {}}\n  machines:\n"

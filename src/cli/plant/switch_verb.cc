@@ -37,21 +37,22 @@ Result<net::server::Setup> setup_of(const plant::Plant& plant, const std::string
     for (const auto& each : plant.switches) names.push_back(each.name);
     return fail("--switch '{}': allowed: {}", name, fmt::join(names, ", "));
   }
-  net::server::Setup setup{.name = found->name,
-                           .directory = directory,
-                           .plan = plant::policy_of(plant),
-                           .capture = found->capture,
-                           .capture_bytes = found->capture_bytes};
-  if (!setup.capture.empty() && !setup.capture.starts_with('/') && !plant.directory.empty()) {
-    setup.capture = fmt::format("{}/{}", plant.directory, setup.capture);
+  net::server::Setup setup{.name = found->name, .directory = directory, .plan = plant::policy_of(plant)};
+  for (plant::MirrorPlan& mirror : plant::mirrors_of(plant, found->name)) {
+    setup.mirrors.push_back({.name = std::move(mirror.name),
+                             .ports = std::move(mirror.ports),
+                             .groups = std::move(mirror.groups),
+                             .target = std::move(mirror.target),
+                             .capture = std::move(mirror.capture),
+                             .capture_bytes = mirror.capture_bytes});
   }
-  for (const plant::Reference& zone : found->captured) setup.captured_zones.push_back(zone.name);
   for (const plant::GroupConfig& group : plant.groups) setup.groups.push_back({group.policy, group.zone.name});
   for (plant::PortPlan& port : plant::ports_of(plant, found->name)) {
     setup.ports.push_back({.name = port.name,
                            .port = std::move(port.port),
                            .group = port.group,
                            .faults = port.faults,
+                           .faults_out = port.faults_out,
                            .fault_seed = port.fault_seed});
   }
   return setup;

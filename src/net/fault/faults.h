@@ -55,6 +55,7 @@ class Faults {
   [[nodiscard]] uint64_t next_ns() const { return under_way_.empty() ? UINT64_MAX : under_way_.begin()->first; }
   // The next frame that has arrived; empty when there is none.
   [[nodiscard]] std::vector<uint8_t> receive(uint64_t now_ns);
+  [[nodiscard]] const FaultConfig& config() const { return config_; }
   [[nodiscard]] const FaultCounters& counters() const { return counters_; }
   // Nothing would happen to a frame: it need not come by.
   [[nodiscard]] bool is_clear() const { return under_way_.empty() && config_ == FaultConfig{}; }

@@ -1,5 +1,6 @@
 // What a switch's control socket answers: tables of ports, rules and refusals, and faults that are changed while
 // running.
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 
@@ -110,6 +111,56 @@ std::string Server::list_ports() const {
   return text;
 }
 
+// A line a port and a line a group: what it is, its name, and facts as NAME=VALUE; sizes in bytes.
+std::string Server::list_counters() const {
+  std::string text;
+  const auto add = [&text](const switching::Counters& counters) {
+    text += fmt::format(
+        " received-frames={} received-bytes={} sent-frames={} sent-bytes={} flooded={} not-learned={} moved={}",
+        counters.received_frames, counters.received_bytes, counters.sent_frames, counters.sent_bytes,
+        counters.flooded_frames, counters.not_learned, counters.moved_addresses);
+    for (size_t i = 0; i < switching::kDropCount; ++i) {
+      std::string name(to_string(static_cast<switching::Drop>(i)));
+      std::ranges::replace(name, ' ', '-');
+      text += fmt::format(" dropped.{}={}", name, counters.drops[i]);
+    }
+  };
+  for (const auto& port : ports_) {
+    const switching::Counters* const counters = port->id ? switch_.counters(*port->id) : nullptr;
+    text += fmt::format("port {} zone={} group={} link={} lost={}", port->name, group_zones_[port->group],
+                        group_names_[port->group], port->connection && port->connection->is_ready() ? "up" : "down",
+                        port->lost);
+    add(counters == nullptr ? switching::Counters{} : *counters);
+    text += '\n';
+  }
+  for (switching::GroupId group = 0; group < group_names_.size(); ++group) {
+    text += fmt::format("group {} zone={}", group_names_[group], group_zones_[group]);
+    add(*switch_.group_counters(group));
+    text += '\n';
+  }
+  return text;
+}
+
+// A line a port and direction: "PORT in|out" and facts as NAME=VALUE, in the units of set_faults().
+std::string Server::list_faults() const {
+  std::string text;
+  for (const auto& port : ports_) {
+    for (const auto& [direction, faults] : {std::pair("in", port->inward.get()), {"out", port->outward.get()}}) {
+      const fault::FaultConfig& config = faults->config();
+      const fault::FaultCounters& counters = faults->counters();
+      text += fmt::format("{} {} delay={} jitter={} lost={} duplicated={} reordered={} corrupted={} rate={} cut={}",
+                          port->name, direction, config.delay_ns, config.jitter_ns, config.lost, config.duplicated,
+                          config.reordered, config.corrupted, config.rate_bytes_a_second, config.is_cut ? 1 : 0);
+      text += fmt::format(
+          " frames.passed={} frames.lost={} frames.duplicated={} frames.reordered={} frames.corrupted={} "
+          "frames.overflowed={}\n",
+          counters.passed, counters.lost, counters.duplicated, counters.reordered, counters.corrupted,
+          counters.overflowed);
+    }
+  }
+  return text;
+}
+
 std::string Server::list_addresses() const {
   std::string text = fmt::format("{} of {} addresses learned\n", switch_.addresses().size(),
                                  switching::MacTableLimits{}.address_count);
@@ -145,9 +196,11 @@ std::string Server::list_refusals() const {
   return text;
 }
 
-// "PORT [in|out] delay_ns jitter_ns lost duplicated reordered corrupted rate cut", numbers all of them.
+// Nothing: what there is. Else "PORT [in|out] delay_ns jitter_ns lost duplicated reordered corrupted rate cut", numbers
+// all of them.
 std::string Server::set_faults(std::string_view arguments) {
   const std::string_view name = next_word(arguments);
+  if (name.empty()) return list_faults();
   const auto port = std::ranges::find_if(ports_, [name](const auto& each) { return each->name == name; });
   if (port == ports_.end()) return fmt::format("error: no port '{}'\n", name);
   // A line that is bad in one direction only may be half-open: "in" is what the port sends.
@@ -182,11 +235,12 @@ std::string Server::set_faults(std::string_view arguments) {
 std::string Server::reply_to(std::string_view line) {
   const std::string_view word = next_word(line);
   if (word == "ports") return list_ports();
+  if (word == "counters") return list_counters();
   if (word == "addresses") return list_addresses();
   if (word == "rules") return list_rules();
   if (word == "refusals") return list_refusals();
   if (word == "faults") return set_faults(line);
-  return fmt::format("error: '{}'; allowed: ports, addresses, rules, refusals, faults\n", word);
+  return fmt::format("error: '{}'; allowed: ports, counters, addresses, rules, refusals, faults\n", word);
 }
 
 }  // namespace bulkhead::net::server

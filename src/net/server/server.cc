@@ -60,7 +60,7 @@ Result<> Server::open(const Setup& setup) {
                                  [this](std::string_view line) { return reply_to(line); }));
   TRY(open_groups(setup));
   TRY(open_ports(setup));
-  TRY(open_capture(setup));
+  TRY(open_mirrors(setup));
   switch_.set_filter(&firewall_);
   firewall_.pick_up_until(now_ns() + static_cast<uint64_t>(std::chrono::nanoseconds(kPickUp).count()));
   probe_for_loops();
@@ -93,7 +93,7 @@ Result<> Server::open_ports(const Setup& setup) {
     firewall_.set_zone(*port->id, TRY(firewall_.plan().zone(group_zones_[port->group])));
     by_id_[*port->id] = port.get();
     port->inward = std::make_unique<fault::Faults>(wanted.faults, wanted.fault_seed * 2);
-    port->outward = std::make_unique<fault::Faults>(wanted.faults, wanted.fault_seed * 2 + 1);
+    port->outward = std::make_unique<fault::Faults>(wanted.faults_out, wanted.fault_seed * 2 + 1);
     port->listener = TRY(Listener::create(fmt::format("{}/{}.sock", setup.directory, wanted.name), loop_,
                                           [this, raw = port.get()](Fd socket) { accept(*raw, std::move(socket)); }));
     ports_.push_back(std::move(port));
@@ -101,18 +101,32 @@ Result<> Server::open_ports(const Setup& setup) {
   return {};
 }
 
-Result<> Server::open_capture(const Setup& setup) {
-  if (setup.capture.empty()) return {};
-  capture_ = TRY(capture::PcapngRing::create(setup.capture, setup.capture_bytes));
-  const auto group = TRY(switch_.add_group({.name = std::string(kCaptureGroup)}));
-  capture_port_ = TRY(switch_.add_port({.name = std::string(kCaptureGroup), .group = group}));
-  switching::Mirror mirror{.ports = {}, .target = *capture_port_};
-  for (const auto& port : ports_) {
-    const auto& zones = setup.captured_zones;
-    const bool wanted = zones.empty() || std::ranges::find(zones, group_zones_[port->group]) != zones.end();
-    if (wanted) mirror.ports.push_back(*port->id);
+Result<> Server::open_mirrors(const Setup& setup) {
+  std::optional<switching::GroupId> captures;  // their ports' own
+  for (const MirrorSetup& wanted : setup.mirrors) {
+    const std::string what = fmt::format("mirror '{}'", wanted.name);
+    const auto port_of = [&](const std::string& name) -> Result<switching::PortId> {
+      const auto found = std::ranges::find(ports_, name, &Port::name);
+      if (found == ports_.end()) return fail("{}: no port '{}'", what, name);
+      return *(*found)->id;
+    };
+    switching::Mirror mirror;
+    for (const std::string& name : wanted.ports) mirror.ports.push_back(TRY(port_of(name)));
+    for (const std::string& name : wanted.groups) {
+      const auto group = std::ranges::find(group_names_, name);
+      if (group == group_names_.end()) return fail("{}: no port group '{}'", what, name);
+      mirror.groups.push_back(static_cast<switching::GroupId>(group - group_names_.begin()));
+    }
+    if (wanted.capture.empty()) {
+      mirror.target = TRY(port_of(wanted.target));
+    } else {
+      if (!captures) captures = TRY(switch_.add_group({.name = std::string(kCaptureGroup)}));
+      mirror.target = TRY(switch_.add_port({.name = wanted.name, .group = *captures}));
+      captures_.emplace(mirror.target, TRY_IN(what, capture::PcapngRing::create(wanted.capture, wanted.capture_bytes)));
+    }
+    TRY_IN(what, switch_.add_mirror(std::move(mirror)));
   }
-  return switch_.set_mirror(std::move(mirror));
+  return {};
 }
 
 // ---- Front ends come and go ----
@@ -274,9 +288,10 @@ void Server::deliver(switching::PortId id, const switching::OutputFrame& frame) 
   if (frame.size() > incoming_.size()) return;
   const MutableByteSpan bytes = MutableByteSpan(incoming_).first(frame.size());
   frame.copy_to(bytes);
-  if (capture_ && id == capture_port_) {
-    return frame::for_each_piece(bytes, frame.offload, [this](ByteSpan piece) {
-      capture_->write(piece, wall_ns());
+  if (const auto capture = captures_.find(id); capture != captures_.end()) {
+    const std::string port = name_of(frame.seen->port);
+    return frame::for_each_piece(bytes, frame.offload, [&](ByteSpan piece) {
+      capture->second->write({.frame = piece, .time_ns = wall_ns(), .port = port, .is_sent = frame.seen->is_sent});
       return true;
     });
   }

@@ -1,7 +1,7 @@
 // A switch as a process: ports that cards in other processes plug into over vhost-user sockets, one VirtualSwitch with
-// its firewall between them, faults on each port, a capture, and a socket that answers questions. One thread, one event
-// loop; a port whose process is gone keeps its place, and a front end that misbehaves loses its connection and nothing
-// else.
+// its firewall between them, faults on each port, mirrors, captures, and a socket that answers questions. One thread,
+// one event loop; a port whose process is gone keeps its place, and a front end that misbehaves loses its connection
+// and nothing else.
 #pragma once
 
 #include <array>
@@ -26,7 +26,8 @@ struct PortSetup {
   std::string name;  // and of its socket: DIRECTORY/NAME.sock
   switching::PortConfig port;
   std::string group;
-  fault::FaultConfig faults;
+  fault::FaultConfig faults;      // of what the port sends
+  fault::FaultConfig faults_out;  // of what it gets
   uint64_t fault_seed = 0;
 };
 
@@ -35,15 +36,23 @@ struct GroupSetup {
   std::string zone;
 };
 
+// Copies of what ports send and get, for a port's card or a file.
+struct MirrorSetup {
+  std::string name;
+  std::vector<std::string> ports;
+  std::vector<std::string> groups;  // with cards that come to their sockets later
+  std::string target;               // a port; or
+  std::string capture;              // a pcapng file,
+  uint64_t capture_bytes = 0;       // of which two take turns
+};
+
 struct Setup {
   std::string name;
   std::string directory;
   std::vector<GroupSetup> groups;  // each has a socket too, DIRECTORY/group-NAME.sock, for any number of cards
   std::vector<PortSetup> ports;
   policy::Plan plan;
-  std::string capture;  // empty: none
-  uint64_t capture_bytes = 0;
-  std::vector<std::string> captured_zones;  // empty: all
+  std::vector<MirrorSetup> mirrors;
 };
 
 class Server final : private switching::Output {
@@ -85,7 +94,7 @@ class Server final : private switching::Output {
   Result<> open(const Setup& setup);
   Result<> open_groups(const Setup& setup);
   Result<> open_ports(const Setup& setup);
-  Result<> open_capture(const Setup& setup);
+  Result<> open_mirrors(const Setup& setup);
 
   void accept(Port& port, Fd socket);
   void accept_guest(switching::GroupId group, Fd socket);
@@ -112,6 +121,8 @@ class Server final : private switching::Output {
   // What the control socket answers.
   [[nodiscard]] std::string reply_to(std::string_view line);
   [[nodiscard]] std::string list_ports() const;
+  [[nodiscard]] std::string list_counters() const;
+  [[nodiscard]] std::string list_faults() const;
   [[nodiscard]] std::string list_addresses() const;
   [[nodiscard]] std::string list_rules() const;
   [[nodiscard]] std::string list_refusals() const;
@@ -130,8 +141,7 @@ class Server final : private switching::Output {
   std::vector<std::unique_ptr<Listener>> group_listeners_;
   size_t guest_count_ = 0;
   uint64_t next_serial_ = 1;
-  std::optional<capture::PcapngRing> capture_;
-  std::optional<switching::PortId> capture_port_;
+  std::map<switching::PortId, std::unique_ptr<capture::PcapngRing>> captures_;
   std::vector<Port*> touched_;
   std::vector<uint8_t> outgoing_, incoming_;
   EventLoop::TimerId loop_probe_ = 0;

@@ -234,6 +234,40 @@ TEST(SwitchServer, CardsOutliveIt) {
   EXPECT_EQ(next(*cards.links[1]), frame);
 }
 
+// An intrusion detection's card sees what is refused and what passes, once, in both directions, and reaches nobody.
+TEST(SwitchServer, ShowsAMirrorsCardWhatPassesAndWhatIsRefused) {
+  const Folder folder;
+  server::Setup setup = setup_in(folder.path);
+  setup.mirrors = {{.name = "watch", .ports = {"a"}, .groups = {"office"}, .target = "b"}};
+  const Running running(setup);
+  Cards cards(folder.path);
+  link::Link& a = cards.plug("a");
+  link::Link& ids = cards.plug("b");
+  link::Link& desk = cards.plug("desk");
+  link::Link& guest = cards.plug("group-office");
+  const auto ssh = between(3, 1).tcp(4000, 22, frame::kTcpSyn).build();
+  const auto http = between(3, 1).tcp(4000, 80, frame::kTcpSyn).build();
+  const auto answer = between(1, 3).tcp(80, 4000, frame::kTcpSyn | frame::kTcpAcknowledge).build();
+  const auto attack = between(2, 1).udp(1, 2).payload("from the card that only looks").build();
+  const auto late = between(9, 1).tcp(4001, 80, frame::kTcpSyn).build();
+  ASSERT_EQ(desk.send(ssh), Sent::kDone);
+  EXPECT_EQ(next(ids), ssh);
+  ASSERT_EQ(desk.send(http), Sent::kDone);
+  EXPECT_EQ(next(a), http);
+  EXPECT_EQ(next(ids), http);
+  ASSERT_EQ(a.send(answer), Sent::kDone);
+  EXPECT_EQ(next(desk), answer);
+  EXPECT_EQ(next(ids), answer);
+  ASSERT_EQ(ids.send(attack), Sent::kDone);
+  // A card that came after the mirror was made.
+  ASSERT_EQ(guest.send(late), Sent::kDone);
+  EXPECT_EQ(next(a), late);
+  EXPECT_EQ(next(ids), late);
+  const std::string refusals = cards.ask("refusals\n");
+  EXPECT_EQ(refusals.find("-> b"), std::string::npos) << "a copy asked the firewall: " << refusals;
+  EXPECT_NE(refusals.find("desk -> a TCP"), std::string::npos) << refusals;
+}
+
 TEST(SwitchServer, ChangesFaultsWhileItRuns) {
   const Folder folder;
   const Running running(setup_in(folder.path));
@@ -262,6 +296,19 @@ TEST(SwitchServer, ChangesFaultsWhileItRuns) {
   ASSERT_EQ(b.send(late), Sent::kDone);
   EXPECT_EQ(next(a), late);
   EXPECT_EQ(cards.ask("faults a 1 2 3\n"), "error: '' is no number\n");
+  EXPECT_EQ(cards.ask("faults b in 5000000 0 10000 0 0 0 8000 0\n"), "done\n");
+  const std::string faults = cards.ask("faults\n");
+  EXPECT_NE(faults.find("b in delay=5000000 jitter=0 lost=10000 duplicated=0 reordered=0 corrupted=0 rate=8000 cut=0 "),
+            std::string::npos)
+      << faults;
+  EXPECT_NE(faults.find("b out delay=0 "), std::string::npos) << faults;
+  EXPECT_NE(faults.find("frames.duplicated=1 "), std::string::npos) << faults;
+  // Three frames of 42 bytes and more from each of them; the group has both, and what its guests had before.
+  const std::string counters = cards.ask("counters\n");
+  EXPECT_NE(counters.find("port a zone=floor group=floor link=up lost=0 received-frames="), std::string::npos);
+  EXPECT_NE(counters.find("group floor zone=floor received-frames=6 received-bytes=252 "), std::string::npos)
+      << counters;
+  EXPECT_NE(counters.find(" dropped.forged-MAC=0 "), std::string::npos) << counters;
 }
 
 TEST(SwitchServer, SaysWhatIsWrongWithItsSetup) {
@@ -280,7 +327,10 @@ TEST(SwitchServer, SaysWhatIsWrongWithItsSetup) {
   EXPECT_NE(
       complaint([](server::Setup& setup) { setup.directory += std::string(100, 'x'); }).find("at most 107 characters"),
       std::string::npos);
-  EXPECT_NE(complaint([](server::Setup& setup) { setup.capture = "/nowhere/at/all"; }), "");
+  const auto mirror = [](MirrorSetup wanted) { return [wanted](server::Setup& setup) { setup.mirrors = {wanted}; }; };
+  EXPECT_NE(complaint(mirror({.name = "m", .capture = "/nowhere/at/all", .capture_bytes = 1 << 20})), "");
+  EXPECT_EQ(complaint(mirror({.name = "m", .ports = {"z"}, .target = "a"})), "mirror 'm': no port 'z'");
+  EXPECT_EQ(complaint(mirror({.name = "m", .groups = {"z"}, .target = "a"})), "mirror 'm': no port group 'z'");
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ Result<GroupId> VirtualSwitch::add_group(GroupPolicy policy) {
   if (policy.tag_protocol != kTypeVlan && policy.tag_protocol != kTypeServiceVlan) {
     return fail("tag protocol {:#06x}: allowed: {:#06x} or {:#06x}", policy.tag_protocol, kTypeVlan, kTypeServiceVlan);
   }
-  groups_.push_back({.policy = std::move(policy), .counters = {}});
+  groups_.push_back({.policy = std::move(policy), .counters = {}, .mirrored = 0});
   return static_cast<GroupId>(groups_.size() - 1);
 }
 
@@ -125,7 +125,8 @@ Result<PortId> VirtualSwitch::add_port(PortConfig config) {
     free = ports_.end() - 1;
   }
   const auto id = static_cast<PortId>(free - ports_.begin());
-  const GroupPolicy& policy = groups_[config.group].policy;
+  const GroupId group = config.group;
+  const GroupPolicy& policy = groups_[group].policy;
   if (config.mac) assigned_[*config.mac] = id;
   for (const frame::IpAddress& address : config.ip_addresses) owners_[address].push_back(id);
   const bool overhears = config.promiscuous && policy.promiscuous == Permission::kAllow;
@@ -135,14 +136,17 @@ Result<PortId> VirtualSwitch::add_port(PortConfig config) {
                                       .rate = byte_limit(policy.rate_bytes_a_second),
                                       .broadcast = frame_limit(policy.broadcast_frames_a_second),
                                       .multicast = frame_limit(policy.multicast_frames_a_second),
-                                      .overhears = overhears});
+                                      .overhears = overhears,
+                                      .mirrored = groups_[group].mirrored});
   return id;
 }
 
 void VirtualSwitch::remove_port(PortId id) {
   Port* const gone = port(id);
   if (gone == nullptr) return;
-  if (mirror_target_ == id) clear_mirror();
+  if (const auto target = std::ranges::find(mirror_targets_, id); target != mirror_targets_.end()) {
+    stop_mirror(static_cast<size_t>(target - mirror_targets_.begin()));
+  }
   if (gone->config.mac) assigned_.erase(*gone->config.mac);
   for (const frame::IpAddress& address : gone->config.ip_addresses) {
     std::vector<PortId>& owners = owners_[address];
@@ -155,26 +159,54 @@ void VirtualSwitch::remove_port(PortId id) {
   ports_[id].reset();
 }
 
-Result<> VirtualSwitch::set_mirror(Mirror mirror) {
+Result<> VirtualSwitch::add_mirror(Mirror mirror) {
+  if (mirror_targets_.size() >= kMaximumMirrors) return fail("more than the {} mirrors allowed", kMaximumMirrors);
   Port* const target = port(mirror.target);
   if (target == nullptr) return fail("mirror: no port {}", mirror.target);
+  if (target->is_mirror) return fail("mirror: port '{}' is another's target", target->config.name);
   for (const PortId id : mirror.ports) {
     if (port(id) == nullptr) return fail("mirror: no port {}", id);
     if (id == mirror.target) return fail("mirror: port '{}' is its own target", target->config.name);
   }
-  clear_mirror();
-  for (const PortId id : mirror.ports) port(id)->mirrored = true;
+  for (const GroupId id : mirror.groups) {
+    if (id >= groups_.size()) return fail("mirror: no port group {}", id);
+  }
+  const auto bit = static_cast<Mirrors>(1u << mirror_targets_.size());
+  for (const GroupId id : mirror.groups) groups_[id].mirrored |= bit;
+  for (const auto& each : ports_) {
+    if (each && (groups_[each->config.group].mirrored & bit) != 0) each->mirrored |= bit;
+  }
+  for (const PortId id : mirror.ports) port(id)->mirrored |= bit;
+  mirror_targets_.push_back(mirror.target);
   target->is_mirror = true;
-  mirror_target_ = mirror.target;
   addresses_.forget_port(mirror.target);
   return {};
 }
 
-void VirtualSwitch::clear_mirror() {
+void VirtualSwitch::clear_mirrors() {
+  for (Group& group : groups_) group.mirrored = 0;
   for (const auto& each : ports_) {
-    if (each) each->mirrored = each->is_mirror = false;
+    if (!each) continue;
+    each->mirrored = 0;
+    each->is_mirror = false;
   }
-  mirror_target_.reset();
+  mirror_targets_.clear();
+}
+
+// The last one takes its place.
+void VirtualSwitch::stop_mirror(size_t index) {
+  const size_t last = mirror_targets_.size() - 1;
+  const auto without = [index, last](Mirrors mirrored) {
+    const bool moves = (mirrored >> last & 1) != 0 && index != last;
+    const auto kept = static_cast<Mirrors>(mirrored & ~(1u << last) & ~(1u << index));
+    return static_cast<Mirrors>(moves ? kept | 1u << index : kept);
+  };
+  for (Group& group : groups_) group.mirrored = without(group.mirrored);
+  for (const auto& each : ports_) {
+    if (each) each->mirrored = without(each->mirrored);
+  }
+  mirror_targets_[index] = mirror_targets_[last];
+  mirror_targets_.pop_back();
 }
 
 const Counters* VirtualSwitch::counters(PortId id) const {
@@ -324,7 +356,7 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
   }
   if (source->is_mirror) return count_drop(*source, Drop::kMirrorPort);
   if (take_probe(*source, work) || source->paused_until_ns > now_ns) return count_drop(*source, Drop::kLoop);
-  if (source->mirrored) mirror(work, {.parts = {frame, {}, {}}, .offload = offload});
+  if (source->mirrored != 0) mirror(from, true, {.parts = {frame, {}, {}}, .offload = offload}, work.copied, output);
   if (is_reserved(work.ethernet.destination)) return count_drop(*source, Drop::kReserved);
   if (const auto drop = classify(group.policy, work)) return count_drop(*source, *drop);
   if (const auto drop = guard(*source, group.policy, work)) return count_drop(*source, *drop);
@@ -417,12 +449,12 @@ void VirtualSwitch::send(PortId to, Work& work) {
   if (out.offload.is_checksum_open) {
     out.offload.checksum_start = static_cast<uint16_t>(out.offload.checksum_start + out.size() - work.frame.size());
   }
-  if (target.mirrored) mirror(work, out);
+  if (target.mirrored != 0) mirror(to, false, out, work.copied, work.output);
   count_sent(target, out.size());
   work.output.deliver(to, out);
 }
 
-void VirtualSwitch::originate(PortId to, uint16_t vlan, ByteSpan frame, Output& output) {
+void VirtualSwitch::send_own(PortId to, uint16_t vlan, ByteSpan frame, bool for_mirrors, Output& output) {
   Port* const target = port(to);
   if (target == nullptr || target->is_mirror || frame.size() < frame::kEthernetHeaderSize) return;
   const GroupPolicy& policy = group_of(*target).policy;
@@ -434,6 +466,8 @@ void VirtualSwitch::originate(PortId to, uint16_t vlan, ByteSpan frame, Output& 
     frame::store_big16(tag.data() + 2, vlan);
     out.parts[1] = tag;
   }
+  Mirrors copied = 0;
+  if (for_mirrors) mirror(to, false, out, copied, output);
   count_sent(*target, out.size());
   output.deliver(to, out);
 }
@@ -453,7 +487,7 @@ void VirtualSwitch::probe_for_loops(uint64_t now_ns, Output& output) {
     // Where the sender's address is checked nothing can come back.
     if (policy.forged_mac == Permission::kDeny && ports_[id]->config.mac) continue;
     frame::store_big16(probe.data() + kAddressesSize + 2, id);
-    originate(id, policy.mode == VlanMode::kTrunk ? policy.native_vlan : policy.vlan, probe, output);
+    send_own(id, policy.mode == VlanMode::kTrunk ? policy.native_vlan : policy.vlan, probe, false, output);
   }
 }
 
@@ -466,10 +500,17 @@ bool VirtualSwitch::take_probe(Port& from, const Work& work) {
   return true;
 }
 
-void VirtualSwitch::mirror(Work& work, const OutputFrame& frame) {
-  if (!mirror_target_) return;
-  count_sent(*ports_[*mirror_target_], frame.size());
-  work.output.deliver(*mirror_target_, frame);
+// Once for each mirror that has not got the frame yet. What a target itself would send or get is nobody's to see.
+void VirtualSwitch::mirror(PortId seen_at, bool is_sent, const OutputFrame& frame, Mirrors& copied, Output& output) {
+  const auto fresh = static_cast<Mirrors>(ports_[seen_at]->mirrored & ~copied);
+  copied |= fresh;
+  for (size_t i = 0; fresh >> i != 0; ++i) {
+    if ((fresh >> i & 1) == 0) continue;
+    OutputFrame copy = frame;
+    copy.seen = {seen_at, is_sent};
+    count_sent(*ports_[mirror_targets_[i]], copy.size());
+    output.deliver(mirror_targets_[i], copy);
+  }
 }
 
 void VirtualSwitch::count_sent(Port& port, size_t size) {

@@ -61,6 +61,12 @@ struct Counters {
 struct OutputFrame {
   std::array<ByteSpan, 3> parts;
   frame::Offload offload = {};  // of this frame: a tag moves where its checksum begins
+  // Of a copy for a mirror: the port at which the frame was seen, and whether that port sent it.
+  struct Seen {
+    PortId port;
+    bool is_sent;
+  };
+  std::optional<Seen> seen = {};
 
   [[nodiscard]] size_t size() const { return parts[0].size() + parts[1].size() + parts[2].size(); }
   // Into exactly size() bytes.
@@ -92,9 +98,11 @@ class Filter {
   [[nodiscard]] virtual bool lets_through(const Passage& passage) = 0;
 };
 
-// Copies of what the ports send and receive go to one more port, which takes part in nothing else.
+// Copies of what ports send and receive, each frame once, go to one more port, which takes part in nothing else:
+// nothing that it sends is taken. No filter, limit or guard has a say in a copy.
 struct Mirror {
   std::vector<PortId> ports;
+  std::vector<GroupId> groups = {};  // with the ports that come later
   PortId target = 0;
 };
 
@@ -102,6 +110,7 @@ class VirtualSwitch {
  public:
   static constexpr size_t kMaximumPorts = 512;
   static constexpr size_t kMaximumGroups = 256;
+  static constexpr size_t kMaximumMirrors = 16;
 
   // The secret keeps places in tables unknown to guests.
   VirtualSwitch(const MacTableLimits& limits, uint64_t secret);
@@ -110,8 +119,8 @@ class VirtualSwitch {
   Result<PortId> add_port(PortConfig config);
   // Its addresses are forgotten; the id may be given to another port.
   void remove_port(PortId port);
-  Result<> set_mirror(Mirror mirror);
-  void clear_mirror();
+  Result<> add_mirror(Mirror mirror);
+  void clear_mirrors();
   // nullptr: everything passes. The filter outlives its use here.
   void set_filter(Filter* filter) { filter_ = filter; }
 
@@ -119,7 +128,7 @@ class VirtualSwitch {
   void forward(PortId from, ByteSpan frame, uint64_t now_ns, Output& output, const frame::Offload& offload = {});
 
   // A frame without a tag that nobody sent, such as a firewall's answer: straight to one port, tagged as it wants.
-  void originate(PortId to, uint16_t vlan, ByteSpan frame, Output& output);
+  void originate(PortId to, uint16_t vlan, ByteSpan frame, Output& output) { send_own(to, vlan, frame, true, output); }
 
   // Sends a frame of the switch's own to each port that may send from any address, about once a second. One that comes
   // in again has gone round outside; the port where it did carries nothing for kLoopPause_ns.
@@ -131,16 +140,19 @@ class VirtualSwitch {
   [[nodiscard]] const MacTable& addresses() const { return addresses_; }
 
  private:
+  using Mirrors = uint16_t;
+  static_assert(sizeof(Mirrors) * 8 == kMaximumMirrors);
   struct Group {
     GroupPolicy policy;
     Counters counters;
+    Mirrors mirrored = 0;
   };
   struct Port {
     PortConfig config;
     Counters counters;
     RateLimit rate, broadcast, multicast;
     bool overhears = false;
-    bool mirrored = false;
+    Mirrors mirrored = 0;  // a bit for each that gets copies
     bool is_mirror = false;
     uint64_t paused_until_ns = 0;  // for a loop
   };
@@ -156,6 +168,7 @@ class VirtualSwitch {
     size_t inner_offset = 12;    // of the type field behind the tag that was taken off
     bool is_flooded = false;
     std::optional<frame::Headers> headers;
+    Mirrors copied = 0;  // that have the frame already
   };
 
   [[nodiscard]] Port* port(PortId id) const { return id < ports_.size() ? ports_[id].get() : nullptr; }
@@ -177,7 +190,9 @@ class VirtualSwitch {
   [[nodiscard]] std::optional<Drop> why_closed(const Port& target, const Work& work);
   [[nodiscard]] bool asks_for(PortId to, Work& work) const;
   void send(PortId to, Work& work);
-  void mirror(Work& work, const OutputFrame& frame);
+  void send_own(PortId to, uint16_t vlan, ByteSpan frame, bool for_mirrors, Output& output);
+  void stop_mirror(size_t index);
+  void mirror(PortId seen_at, bool is_sent, const OutputFrame& frame, Mirrors& copied, Output& output);
   void count_sent(Port& port, size_t size);
 
   MacTable addresses_;
@@ -189,7 +204,7 @@ class VirtualSwitch {
   std::unordered_map<frame::MacAddress, PortId> assigned_;
   std::map<frame::IpAddress, std::vector<PortId>> owners_;
   size_t overhearing_count_ = 0;
-  std::optional<PortId> mirror_target_;
+  std::vector<PortId> mirror_targets_;
   Filter* filter_ = nullptr;
 };
 

@@ -45,8 +45,8 @@ void run(ByteSpan input) {
     const ByteSpan frame = input.subspan(4, size);
     input = input.subspan(4 + size);
     if (operation == 0xFF) {
-      fabric.clear_mirror();
-      if (port > 5) (void)fabric.set_mirror({.ports = {4}, .target = port});
+      if (port == 5) fabric.clear_mirrors();
+      if (port > 5) (void)fabric.add_mirror({.ports = {4}, .groups = {1}, .target = port});
       continue;
     }
     watch.from = port;

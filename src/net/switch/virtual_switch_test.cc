@@ -421,7 +421,7 @@ TEST(VirtualSwitch, MirrorsWhatAPortSendsAndReceives) {
   World world;
   const GroupId ten = world.group({.vlan = 10});
   const PortId a = world.port(ten), b = world.port(ten), c = world.port(ten), ids = world.port(ten);
-  ASSERT_TRUE(world.fabric.set_mirror({.ports = {a}, .target = ids}));
+  ASSERT_TRUE(world.fabric.add_mirror({.ports = {a}, .target = ids}));
   world.send(a, broadcast_from(1));
   world.send(b, from_to(2, 1));
   EXPECT_THAT(world.send(a, from_to(1, 2)), UnorderedElementsAre(ids, b));
@@ -433,10 +433,30 @@ TEST(VirtualSwitch, MirrorsWhatAPortSendsAndReceives) {
   EXPECT_EQ(world.dropped(ids, Drop::kMirrorPort), 1u);
   // Even what the switch itself refuses.
   EXPECT_THAT(world.send(a, FrameBuilder().vlan(99).payload("x").build()), ElementsAre(ids));
-  EXPECT_FALSE(world.fabric.set_mirror({.ports = {a}, .target = a}));
-  EXPECT_FALSE(world.fabric.set_mirror({.ports = {77}, .target = ids}));
+  EXPECT_FALSE(world.fabric.add_mirror({.ports = {a}, .target = a}));
+  EXPECT_FALSE(world.fabric.add_mirror({.ports = {77}, .target = b}));
+  EXPECT_FALSE(world.fabric.add_mirror({.ports = {a}, .groups = {77}, .target = b}));
+  EXPECT_FALSE(world.fabric.add_mirror({.ports = {a}, .target = ids})) << "two mirrors with one target";
   world.fabric.remove_port(ids);
   EXPECT_THAT(world.send(a, from_to(1, 2)), ElementsAre(b));
+}
+
+TEST(VirtualSwitch, AMirrorOfAGroupSeesEachFrameOnceAndPortsThatComeLater) {
+  World world;
+  const GroupId ten = world.group({.vlan = 10}), apart = world.group({.vlan = 10});
+  const PortId a = world.port(ten), out = world.port(apart), ids = world.port(apart), other = world.port(apart);
+  ASSERT_TRUE(world.fabric.add_mirror({.ports = {}, .groups = {ten}, .target = ids}));
+  ASSERT_TRUE(world.fabric.add_mirror({.ports = {out}, .target = other}));
+  const PortId late = world.port(ten);
+  world.send(late, broadcast_from(3));
+  world.send(a, broadcast_from(1));
+  EXPECT_THAT(world.send(late, from_to(3, 1)), UnorderedElementsAre(ids, a));
+  // What goes to several of them is one frame for each mirror.
+  EXPECT_THAT(world.send(out, broadcast_from(2)), UnorderedElementsAre(other, ids, a, late));
+  // One mirror's end leaves the other.
+  world.fabric.remove_port(ids);
+  EXPECT_THAT(world.send(late, from_to(3, 2)), UnorderedElementsAre(out, other));
+  EXPECT_THAT(world.send(late, from_to(3, 1)), ElementsAre(a));
 }
 
 TEST(VirtualSwitch, ShowsFramesForOthersOnlyWhereTheGroupAllows) {

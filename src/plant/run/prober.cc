@@ -5,6 +5,7 @@
 
 #include "net/probe/questions.h"
 #include "net/vhost/front_end.h"
+#include "plant/compile.h"
 #include "support/random.h"
 
 namespace bulkhead::plant {
@@ -35,8 +36,10 @@ Result<std::unique_ptr<Prober>> Prober::create(const Plant& plant, const Machine
   if (ready.kind == ProbeConfig::Kind::kHttp) net::probe::ask_http(question, machine.name, ready.path);
   if (ready.kind == ProbeConfig::Kind::kMqtt) net::probe::ask_mqtt(question);
   // In the machine's own zone, where everything passes.
+  const GroupConfig* const group = probe_group_of(plant, *card);
+  if (group == nullptr) return fail("machine '{}': nobody can ask it in its VLAN", machine.name);
   auto link =
-      TRY(net::vhost::FrontEnd::create(fmt::format("{}/{}/group-{}.sock", directory, on.name, card->zone.name)));
+      TRY(net::vhost::FrontEnd::create(fmt::format("{}/{}/group-{}.sock", directory, on.name, group->policy.name)));
   return std::unique_ptr<Prober>(new Prober(std::move(question), std::move(link)));
 }
 
