@@ -49,7 +49,7 @@ constexpr ValueFlag kValueFlags[] = {
     {"--nic", "spec.nics", true, "WHERE", "Devices",
      "A network card: nat[,forward=tcp:127.0.0.1:8080:80][,host=on], tap=NAME, switch=NAME[,vlan=N], "
      "switch=DIR,port=NAME or switch=DIR,group=NAME (of 'bulkhead switch'), isolated, or none; then "
-     "[,model=virtio|e1000|e1000e][,mac=ADDR][,mtu=N][,queues=N][,offloads=on|off]"},
+     "[,model=virtio|e1000|e1000e][,mac=ADDR][,mtu=N][,queues=N][,offloads=on|off][,rate=BITS[,burst=BYTES]]"},
     {"--serial", "spec.serial", true, "WHERE", "Devices",
      "COM1, then COM2 to COM4: stdio, pty, null, file:PATH or socket:PATH (stdio)"},
     {"--console", "spec.console", false, "WHERE", "Devices", "A virtio console; WHERE as for --serial"},

@@ -72,6 +72,7 @@ void NetworkVerb::add_options(CLI::App& options) {
   CLI::App* const tunnels = options.add_subcommand("tunnels", "Say in which state a running plant's tunnels are");
   tunnels->add_option("file", file_, "The plant's description (plant.yaml)")->type_name("FILE");
   tunnels->add_option("--directory", directory_, "The plant's folder, where 'up' was given one")->type_name("DIR");
+  switch_questions_.add_options(options);
   CLI::App* const keygen = options.add_subcommand("keygen", "Make this host's private key, and say its public one");
   CLI::App* const key = options.add_subcommand("key", "Say the public key and the address that go with a private key");
   for (CLI::App* const verb : {keygen, key}) {
@@ -130,7 +131,8 @@ Result<int> NetworkVerb::show_tunnels() const {
   return status;
 }
 
-Result<int> NetworkVerb::dispatch() const {
+Result<int> NetworkVerb::dispatch() {
+  if (switch_questions_.is_asked()) return switch_questions_.run();
   const std::string verb = app_->get_subcommands().front()->get_name();
   if (verb == "explain") return explain();
   return verb == "tunnels" ? show_tunnels() : show_key(verb == "keygen");

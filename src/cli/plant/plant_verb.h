@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/command_line.h"
+#include "cli/plant/switch_questions.h"
 #include "support/result.h"
 
 namespace bulkhead::cli {
@@ -25,7 +26,7 @@ class PlantVerb final : public Verb {
 };
 
 // "bulkhead network": explain says which rule of a plant decides about a connection, tunnels in which state those to
-// other hosts are; keygen and key make and show the keys that hosts are known by.
+// other hosts are; keygen and key make and show the keys that hosts are known by; counters and fault ask its switches.
 class NetworkVerb final : public Verb {
  public:
   [[nodiscard]] std::string name() const override { return "network"; }
@@ -38,11 +39,12 @@ class NetworkVerb final : public Verb {
   int run() override;
 
  private:
-  [[nodiscard]] Result<int> dispatch() const;
+  [[nodiscard]] Result<int> dispatch();
   [[nodiscard]] Result<int> explain() const;
   [[nodiscard]] Result<int> show_tunnels() const;
   [[nodiscard]] Result<int> show_key(bool make) const;
 
+  SwitchQuestions switch_questions_;
   CLI::App* app_ = nullptr;
   std::string file_ = "plant.yaml", directory_, key_file_, from_, to_, service_, modbus_, addresses_ = "0";
   unsigned unit_ = 1;
