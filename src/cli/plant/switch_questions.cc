@@ -276,12 +276,12 @@ Result<net::fault::FaultConfig> SwitchQuestions::wanted_faults() const {
     target = TRY_IN(fmt::format("--{} '{}'", name, given->second), parse(given->second));
     return {};
   };
-  TRY(read("delay", made.delay_ns, plant::parse_duration_ns));
-  TRY(read("jitter", made.jitter_ns, plant::parse_duration_ns));
-  TRY(read("lost", made.lost, plant::parse_share));
-  TRY(read("duplicated", made.duplicated, plant::parse_share));
-  TRY(read("reordered", made.reordered, plant::parse_share));
-  TRY(read("corrupted", made.corrupted, plant::parse_share));
+  TRY(read("delay", made.delay_ns, parse_duration_ns));
+  TRY(read("jitter", made.jitter_ns, parse_duration_ns));
+  TRY(read("lost", made.lost, parse_share));
+  TRY(read("duplicated", made.duplicated, parse_share));
+  TRY(read("reordered", made.reordered, parse_share));
+  TRY(read("corrupted", made.corrupted, parse_share));
   TRY(read("rate", made.rate_bytes_a_second, plant::parse_bit_rate));
   TRY(net::fault::check_faults(made));
   if (set_->parsed() && made == net::fault::FaultConfig{}) return fail("set: no fault is named; allowed: clear");

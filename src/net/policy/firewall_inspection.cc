@@ -94,16 +94,15 @@ Verdict Firewall::inspect_client(const Passage& passage, Inspection& inspection,
 
 void Firewall::refuse_request(const Passage& passage, Inspection& inspection,
                               const inspect::ModbusInspector::Inspected& inspected, uint32_t rule) {
-  refusals_.add(RefusalLog::Kind::kInspection,
-                {.time_ns = passage.now_ns,
-            .from = passage.from,
-            .to = passage.to,
-            .reason = Reason::kInspection,
-            .type = passage.headers.type,
-            .flow = Flow::of(passage.headers),
-            .modbus = inspected.verdict,
-            .request = inspected.request,
-            .rule = rule});
+  refusals_.add(RefusalLog::Kind::kInspection, {.time_ns = passage.now_ns,
+                                                .from = passage.from,
+                                                .to = passage.to,
+                                                .reason = Reason::kInspection,
+                                                .type = passage.headers.type,
+                                                .flow = Flow::of(passage.headers),
+                                                .modbus = inspected.verdict,
+                                                .request = inspected.request,
+                                                .rule = rule});
   inspection.refused = {.verdict = inspected.verdict, .request = inspected.request, .since_ns = passage.now_ns};
   inspection.heard = inspection.modbus.next();
 }
@@ -115,17 +114,15 @@ void Firewall::end_when_answered(const Passage& passage, Inspection& inspection)
   hear(inspection, passage.headers);
   if ((tcp.flags & frame::kTcpReset) != 0) return;
   const uint32_t said = inspection.answers.next() + (inspection.server_ended ? 1 : 0);
-  const bool is_answered = inspection.answers.count() >= inspection.modbus.allowed_count() ||
-                           inspection.server_ended ||
+  const bool is_answered = inspection.answers.count() >= inspection.modbus.allowed_count() || inspection.server_ended ||
                            passage.now_ns - inspection.refused->since_ns >= kAnswerPatience_ns;
   if (tcp.acknowledgement != said || !is_answered) return;
   inspection.end = said;
   connections_.close_last(passage.now_ns);
   say_last_word(passage, inspection, true);
   answer(passage.to, passage.vlan,
-         segment_on(passage.headers, {.sequence = inspection.modbus.next(),
-                                      .acknowledgement = tcp.acknowledgement,
-                                      .flags = kReset}));
+         segment_on(passage.headers,
+                    {.sequence = inspection.modbus.next(), .acknowledgement = tcp.acknowledgement, .flags = kReset}));
 }
 
 // To the client, in the server's name; once more to whoever says more and may not have it.

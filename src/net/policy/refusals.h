@@ -1,5 +1,6 @@
-// What was refused, for the log and for whoever asks: so much of each port and no more, what inspection refused apart from
-// the rest, so that who is refused often hides neither others nor a request of its own. A function of refusals and time.
+// What was refused, for the log and for whoever asks: so much of each port and no more, what inspection refused apart
+// from the rest, so that who is refused often hides neither others nor a request of its own. A function of refusals and
+// time.
 #pragma once
 
 #include <array>
