@@ -404,15 +404,22 @@ Result<int> ImageVerb::map() {
   const auto image = TRY(open(file_, format_, block::Access::kReadOnly));
   const bool json = output_ == "json";
   std::string_view separator = json ? "[" : "";
-  for (uint64_t offset = 0; offset < image->geometry().size;) {
-    const block::Extent extent = TRY(image->map(offset));
+  const uint64_t size = image->geometry().size;
+  for (uint64_t offset = 0; offset < size;) {
+    block::Extent extent = TRY(image->map(offset));
+    // A format may tell of a long run in parts.
+    while (offset + extent.size < size) {
+      const block::Extent next = TRY(image->map(offset + extent.size));
+      if (next.kind != extent.kind) break;
+      extent.size += next.size;
+    }
     print(json ? fmt::format("{}{{\"offset\": {}, \"size\": {}, \"kind\": \"{}\"}}", separator, offset, extent.size,
                              name_of(extent.kind))
                : fmt::format("{:#014x} {:#014x} {}\n", offset, extent.size, name_of(extent.kind)));
     separator = ",\n ";
     offset += extent.size;
   }
-  if (json) print(image->geometry().size == 0 ? "[]\n" : "]\n");
+  if (json) print(size == 0 ? "[]\n" : "]\n");
   return 0;
 }
 

@@ -93,8 +93,9 @@ Status UnitImage::read(uint64_t offset, MutableByteSpan bytes) {
 }
 
 Result<Extent> UnitImage::map(uint64_t offset) {
-  // However long a run is, the lock is given up after so many units.
-  constexpr uint64_t kMostUnits = 65536;
+  // However long a run is, the lock is given up after so many units, and who asks for each small part of it in turn
+  // does not have all of it walked through each time.
+  constexpr uint64_t kMostUnits = 1024;
   const LockGuard lock(mutex_);
   const uint64_t first = offset / unit_size_, end = unit_count();
   const auto kind_of = [](const Unit& unit) {
