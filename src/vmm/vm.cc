@@ -144,13 +144,17 @@ Result<> Vm::make_tracer() {
 }
 
 Result<> Vm::open_disks() {
+  disks_ = TRY(Disks::open(config_, [this](const std::string& message) { on_disk_error(message); }));
+  disk_jobs_ = std::make_unique<DiskJobs>(config_, *disks_, [this](size_t index) { machine_->disk_grew(index); });
+  return {};
+}
+
+// Not before what is restored is there, which gets pages of its own.
+Result<> Vm::register_memory() {
   const std::array<MutableByteSpan, 2> ram{
       MutableByteSpan(memory_->host_base(), memory_->low_size()),
       MutableByteSpan(memory_->host_base() + memory::GuestMemory::kHoleEnd, memory_->high_size())};
-  disks_ = TRY(Disks::open(config_, [this](const std::string& message) { on_disk_error(message); }));
-  TRY(disks_->register_memory(config_, ram));
-  disk_jobs_ = std::make_unique<DiskJobs>(config_, *disks_, [this](size_t index) { machine_->disk_grew(index); });
-  return {};
+  return disks_->register_memory(config_, ram);
 }
 
 net::frame::MacAddress Vm::mac_of_card(size_t index) const {

@@ -44,6 +44,8 @@ class Vm final : public Board {
   static Result<std::unique_ptr<Vm>> create(const VmConfig& config, const EngineSources& sources);
   ~Vm() override;
 
+  // Of the disks that are to know guest RAM; once, behind read_checkpoint() where there is one and before start().
+  Result<> register_memory();
   // Lets the loop and, unless somebody holds the VM, its vCPUs run.
   void start();
   // Ends the VM if need be, flushes what the guest wrote to its consoles and ends the loop. The destructor does the

@@ -172,6 +172,7 @@ Result<vmm::VmConfig> RunVerb::read_config() const {
 Result<vmm::Outcome> RunVerb::run_vm(const vmm::VmConfig& config, std::string& statistics) const {
   const auto vm = TRY(vmm::Vm::create(config, vmm::EngineSources::of_this_host()));
   if (!restore_.empty()) TRY_IN(fmt::format("--restore '{}'", restore_), vmm::read_checkpoint(restore_, *vm));
+  TRY(vm->register_memory());
   std::unique_ptr<vmm::gdb::Server> debugger;
   if (config.gdb.given()) {
     debugger = TRY_IN(config.gdb.label(config.gdb.value), vmm::gdb::Server::create(config.gdb.value, *vm));

@@ -226,18 +226,22 @@ Result<std::string> ResizeJob::work() {
   const Image* const image = disk_.storage().opened.image;
   const uint64_t step = image == nullptr ? 0 : image->growth_step();
   set_total(new_size_ - size);
-  for (uint64_t reached = size; reached < new_size_;) {
+  Result<> grown;
+  for (uint64_t reached = size; grown && reached < new_size_;) {
     const uint64_t next = step == 0 ? new_size_ : std::min(new_size_, reached + step);
     {
       const auto fence = disk_.fence_all();
       if (cancelled()) break;
-      TRY(disk_.grow(next));
+      grown = disk_.grow(next);
     }
-    if (!go_on(next - std::exchange(reached, next))) break;
+    if (grown && !go_on(next - std::exchange(reached, next))) break;
   }
   const uint64_t now = disk_.geometry().size;
-  if (now == size) return "";
-  on_grown_();
+  if (now != size) on_grown_();
+  if (!grown) {
+    if (now == size) return std::unexpected(std::move(grown).error());
+    return fail("{}; the disk has {} bytes now", grown.error().message, now);
+  }
   return fmt::format("the disk has {} bytes now, {} before", now, size);
 }
 

@@ -13,8 +13,6 @@ using AtaCommand = spec::ahci::Command;
 
 namespace {
 
-constexpr uint64_t kSectorSize = Controller::kSectorSize;
-
 uint64_t lba48(const HostFis& fis) {
   uint64_t lba = 0;
   for (int i = 2; i >= 0; --i) lba = lba << 8 | fis.lba_high[i];

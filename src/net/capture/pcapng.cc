@@ -163,9 +163,9 @@ bool PcapngRing::begin_section() {
 }
 
 bool PcapngRing::begin_file() {
-  current_ ^= 1;
-  const int file = files_[current_].get();
+  const int file = files_[current_ ^ 1].get();
   if (::ftruncate(file, 0) != 0 || ::lseek(file, 0, SEEK_SET) != 0) return false;
+  current_ ^= 1;
   written_ = 0;
   ++part_;
   return begin_section();
@@ -182,6 +182,11 @@ void PcapngRing::write(const Captured& captured) {
       return;
     }
     port = ports_.end();
+  }
+  // Where there was no room for a section before, there may be now.
+  if (written_ == 0 && !begin_section()) {
+    ++lost_;
+    return;
   }
   if (port == ports_.end()) {
     if (!put(interface_block(name))) {

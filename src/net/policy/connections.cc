@@ -9,6 +9,7 @@ uint64_t ConnectionTable::lifetime_ns(const Connection& connection) const {
     case State::kOpening:
       return limits_.opening_ns;
     case State::kOpen:
+      if (connection.unheard_is_start) return limits_.opening_ns;
       return connection.start.protocol == frame::kProtocolTcp ? limits_.open_tcp_ns : limits_.open_other_ns;
     case State::kClosing:
       return limits_.closing_ns;
@@ -81,6 +82,7 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
     connection.state = State::kOpen;
   }
   if (!from_start) connection.to = path.from;
+  if (connection.unheard_is_start == from_start) connection.unheard_is_start.reset();
   connection.expires_ns = now_ns + lifetime_ns(connection);
   last_ = &*found;
   last_inspection_ = connection.inspection.get();
@@ -108,26 +110,35 @@ bool ConnectionTable::is_open(const Flow& flow, const Path& path, uint64_t now_n
          is_from_start(found->second, path).has_value();
 }
 
-ConnectionTable::Opened ConnectionTable::pick_up(const Flow& flow, const Path& path, uint32_t rule, uint64_t now_ns) {
+ConnectionTable::Opened ConnectionTable::pick_up(const Flow& flow, const Path& path, uint16_t heard, uint32_t rule,
+                                                 uint64_t now_ns) {
   last_inspection_ = nullptr;
-  if (is_full(path.from)) sweep(now_ns);
-  if (is_full(path.from)) return Opened::kFull;
-  return add(flow, path, rule, State::kOpen, now_ns) == nullptr ? Opened::kNoStart : Opened::kOpened;
+  if (is_full(heard)) sweep(now_ns);
+  if (is_full(heard)) return Opened::kFull;
+  Connection* const connection = add(flow, path, heard, rule, State::kOpen, now_ns);
+  if (connection == nullptr) return Opened::kNoStart;
+  connection->unheard_is_start = heard != path.from;
+  connection->expires_ns = now_ns + lifetime_ns(*connection);
+  return Opened::kOpened;
 }
 
 bool ConnectionTable::is_full(uint16_t port) {
   return port_counts_[port] >= limits_.connections_a_port || connections_.size() >= limits_.connection_count;
 }
 
-ConnectionTable::Connection* ConnectionTable::add(const Flow& flow, const Path& path, uint32_t rule, State state,
-                                                  uint64_t now_ns) {
-  const auto [position, is_new] = connections_.try_emplace(
-      FlowKey::of(flow, path.vlan),
-      Connection{.start = flow, .rule = rule, .from = path.from, .to_zone = path.to_zone, .state = state});
+ConnectionTable::Connection* ConnectionTable::add(const Flow& flow, const Path& path, uint16_t counts_for,
+                                                  uint32_t rule, State state, uint64_t now_ns) {
+  const auto [position, is_new] =
+      connections_.try_emplace(FlowKey::of(flow, path.vlan), Connection{.start = flow,
+                                                                        .rule = rule,
+                                                                        .from = path.from,
+                                                                        .counts_for = counts_for,
+                                                                        .to_zone = path.to_zone,
+                                                                        .state = state});
   if (!is_new) return nullptr;
   if (!path.is_flooded) position->second.to = path.to;
   position->second.expires_ns = now_ns + lifetime_ns(position->second);
-  ++port_counts_[path.from];
+  ++port_counts_[counts_for];
   return &position->second;
 }
 
@@ -147,7 +158,7 @@ ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Hea
   if (has_no_room()) sweep(now_ns);
   while (inspected_by != nullptr && has_no_room() && make_room(path.from)) continue;
   if (has_no_room()) return Opened::kFull;
-  Connection* const connection = add(flow, path, rule, State::kOpening, now_ns);
+  Connection* const connection = add(flow, path, path.from, rule, State::kOpening, now_ns);
   if (connection == nullptr) return Opened::kNoStart;
   if (inspected_by != nullptr) {
     const uint32_t first = headers.tcp->sequence + 1;
@@ -159,7 +170,7 @@ ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Hea
 }
 
 void ConnectionTable::erase(Map::iterator position) {
-  --port_counts_[position->second.from];
+  --port_counts_[position->second.counts_for];
   if (position->second.inspection) {
     --inspected_counts_[position->second.from];
     --inspected_;
@@ -202,7 +213,8 @@ void ConnectionTable::clear() {
 void ConnectionTable::forget_port(uint16_t port) {
   for (auto position = connections_.begin(); position != connections_.end();) {
     const auto current = position++;
-    if (current->second.from == port || current->second.to == port) erase(current);
+    const Connection& connection = current->second;
+    if (connection.from == port || connection.to == port || connection.counts_for == port) erase(current);
   }
   port_counts_.erase(port);
   inspected_counts_.erase(port);

@@ -66,7 +66,9 @@ class ConnectionTable {
   Opened open(const Flow& flow, const frame::Headers& headers, const Path& path, uint32_t rule, uint64_t now_ns,
               const inspect::ModbusPolicy* inspected_by = nullptr);
   // One of TCP that began before this table did, by the way its first packet must have gone. It is not inspected.
-  Opened pick_up(const Flow& flow, const Path& path, uint32_t rule, uint64_t now_ns);
+  // heard: the port whose segment told of it, which it counts for; until the other end speaks, it lives no longer than
+  // one that opens.
+  Opened pick_up(const Flow& flow, const Path& path, uint16_t heard, uint32_t rule, uint64_t now_ns);
   // The rule that let it begin, of the packet followed last.
   [[nodiscard]] uint32_t last_rule() const { return last_rule_; }
   // Of the packet followed last, until the next call of follow() or open(); nullptr: not inspected.
@@ -86,7 +88,9 @@ class ConnectionTable {
     Flow start;  // as its first packet
     uint64_t expires_ns = 0;
     uint32_t rule = 0;
-    uint16_t from = 0;  // a port of the switch, as its first packet
+    uint16_t from = 0;                          // a port of the switch, as its first packet
+    uint16_t counts_for = 0;                    // a port
+    std::optional<bool> unheard_is_start = {};  // of one picked up: the end that has not spoken yet
     uint16_t to_zone = 0;
     std::optional<uint16_t> to = {};  // none yet: any port of the zone may answer
     State state = State::kOpening;
@@ -106,7 +110,7 @@ class ConnectionTable {
   [[nodiscard]] uint64_t lifetime_ns(const Connection& connection) const;
   [[nodiscard]] bool is_full(uint16_t port);
   // nullptr: there is one already.
-  Connection* add(const Flow& flow, const Path& path, uint32_t rule, State state, uint64_t now_ns);
+  Connection* add(const Flow& flow, const Path& path, uint16_t counts_for, uint32_t rule, State state, uint64_t now_ns);
   void note_closing(const Map::value_type& entry);
   void erase(Map::iterator position);
   // Ends the oldest inspected connection of a port that both ends have given up; false when there is none.

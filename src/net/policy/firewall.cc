@@ -175,7 +175,8 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
   const Path path = path_of(passage, from, to);
   const bool is_to_group = headers.destination.is_group();
   if (headers.udp) {
-    if (const auto asked_by = questions_.answer(flow, path, is_to_group, passage.now_ns)) {
+    const auto may_be_asked = [&](uint32_t rule) { return contains(plan_.rules()[rule].to, flow.source); };
+    if (const auto asked_by = questions_.answer(flow, path, is_to_group, passage.now_ns, may_be_asked)) {
       return {.reason = Reason::kConnection, .rule = asked_by};
     }
   }
@@ -191,13 +192,19 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
       headers.tcp &&
       (headers.tcp->flags & (frame::kTcpAcknowledge | frame::kTcpSyn | frame::kTcpReset)) == frame::kTcpAcknowledge;
   const auto rule = rule_for(flow, from, to);
-  if (!rule && is_middle) {
-    if (const auto back = rule_for(flow.reversed(), to, from)) {
+  if (is_middle) {
+    // Which end began it nobody knows. What would be inspected one way is not taken for a connection of the other.
+    const auto back = rule_for(flow.reversed(), to, from);
+    const auto is_inspected = [&](std::optional<uint32_t> one) { return one && plan_.rules()[*one].modbus != nullptr; };
+    const auto is_one_way = [&](std::optional<uint32_t> one) {
+      return one && plan_.rules()[*one].direction == Direction::kOneWay;
+    };
+    if (back && !is_one_way(back) && (!rule || is_inspected(back))) {
       return go_on(passage, flow.reversed(), path.reversed(), *back);
     }
+    if (rule && !is_one_way(rule)) return go_on(passage, flow, path, *rule);
   }
   if (!rule) return {.reason = Reason::kNoRule};
-  if (is_middle) return go_on(passage, flow, path, *rule);
   const Rule& decided = plan_.rules()[*rule];
   // Bytes that come with SYN, or in pieces, would get past inspection.
   if (decided.modbus && (headers.ip->fragment || headers.transport_payload_size != 0)) {
@@ -228,10 +235,12 @@ Verdict Firewall::go_on(const Passage& passage, const Flow& start, const Path& p
   if (passage.is_flooded || passage.headers.destination.is_group()) return {.reason = Reason::kNoStart};
   const bool is_inspected = plan_.rules()[rule].modbus != nullptr;
   const bool may = passage.now_ns < pick_up_until_ns_ && !is_inspected;
-  if (may && connections_.pick_up(start, path, rule, passage.now_ns) == ConnectionTable::Opened::kOpened) {
+  if (may &&
+      connections_.pick_up(start, path, passage.from, rule, passage.now_ns) == ConnectionTable::Opened::kOpened) {
     return {.reason = Reason::kRule, .rule = rule};
   }
-  reset_both(passage, is_inspected);
+  // The other end gets what its peer wrote into the segment: only as long as there may be a connection that is cut off.
+  reset_both(passage, is_inspected && passage.now_ns < pick_up_until_ns_);
   return {.reason = Reason::kNoStart};
 }
 

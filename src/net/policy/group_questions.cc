@@ -24,7 +24,8 @@ bool GroupQuestions::ask(const Flow& flow, const Path& path, uint32_t rule, uint
   return true;
 }
 
-std::optional<uint32_t> GroupQuestions::answer(const Flow& flow, const Path& path, bool is_to_group, uint64_t now_ns) {
+std::optional<uint32_t> GroupQuestions::answer(const Flow& flow, const Path& path, bool is_to_group, uint64_t now_ns,
+                                               const std::function<bool(uint32_t rule)>& may_answer) {
   const Key least{.port = path.to,
                   .asked_zone = path.from_zone,
                   .vlan = path.vlan,
@@ -38,13 +39,17 @@ std::optional<uint32_t> GroupQuestions::answer(const Flow& flow, const Path& pat
     if (without_address != least) break;
     const bool is_for_it = is_to_group || key.address == flow.destination || key.address.is_unspecified();
     if (!is_for_it || question.expires_ns <= now_ns || question.answers >= kMostAnswers) continue;
+    if (!may_answer(question.rule)) continue;
     ++question.answers;
     return question.rule;
   }
   return std::nullopt;
 }
 
+// Not for each that finds no room: all of them are looked at.
 void GroupQuestions::sweep(uint64_t now_ns) {
+  if (swept_ns_ != 0 && now_ns - swept_ns_ < kSweepInterval_ns) return;
+  swept_ns_ = now_ns;
   std::erase_if(questions_, [&](const auto& each) {
     if (each.second.expires_ns > now_ns) return false;
     --port_counts_[each.first.port];

@@ -5,6 +5,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -18,12 +19,15 @@ class GroupQuestions {
   static constexpr size_t kQuestionsAPort = 64;
   static constexpr unsigned kMostAnswers = 1024;  // to one question
   static constexpr uint64_t kLifetime_ns = 10'000'000'000;
+  static constexpr uint64_t kSweepInterval_ns = 1'000'000'000;
 
   // Such a datagram passed by a rule. False: there is no room to remember it, so that answers would not pass.
   bool ask(const Flow& flow, const Path& path, uint32_t rule, uint64_t now_ns);
   // The rule whose question a datagram answers: it comes from the port number that was asked, goes to the one that
-  // asked, and to the address that asked, to a group, or to somebody who has none yet.
-  std::optional<uint32_t> answer(const Flow& flow, const Path& path, bool is_to_group, uint64_t now_ns);
+  // asked, and to the address that asked, to a group, or to somebody who has none yet. may_answer(rule) says whether
+  // the one it comes from may be asked by that rule.
+  std::optional<uint32_t> answer(const Flow& flow, const Path& path, bool is_to_group, uint64_t now_ns,
+                                 const std::function<bool(uint32_t rule)>& may_answer);
   void forget_port(uint16_t port);
   void clear();
   [[nodiscard]] size_t size() const { return questions_.size(); }
@@ -46,6 +50,7 @@ class GroupQuestions {
 
   std::map<Key, Question> questions_;
   std::map<uint16_t, size_t> port_counts_;
+  uint64_t swept_ns_ = 0;
 };
 
 }  // namespace bulkhead::net::policy

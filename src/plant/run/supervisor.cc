@@ -19,6 +19,9 @@
 namespace bulkhead::plant {
 namespace {
 
+// Of one that was never ready.
+constexpr unsigned kStartsInVain = 4;
+
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{50};
@@ -279,14 +282,18 @@ void Supervisor::report_up() {
   std::string why;
   bool waits = false;
   for (const auto& process : processes_) {
-    const bool failed = process->stage == Stage::kLate || (process->stage == Stage::kEnded && process->status != 0 &&
-                                                           process->machine != nullptr && !process->machine->restart);
+    // What is started again and again and was never ready is given up waiting for, after a few times.
+    const bool is_again = process->machine == nullptr || process->machine->restart;
+    const bool has_ended = process->stage == Stage::kEnded && !process->was_ready;
+    const bool failed = process->stage == Stage::kLate ||
+                        (has_ended && process->status != 0 && (!is_again || process->starts >= kStartsInVain));
     if (failed && why.empty()) {
       why = process->stage == Stage::kLate ? fmt::format("{} is not ready in time", process->name)
                                            : fmt::format("{} has ended with status {}; see {}/{}.log", process->name,
                                                          process->status, directory_, process->name);
     }
-    waits |= process->stage == Stage::kWaiting || process->stage == Stage::kStarting;
+    waits |= process->stage == Stage::kWaiting || process->stage == Stage::kStarting ||
+             (has_ended && is_again && !process->stop_asked);
   }
   if (waits && why.empty()) return;
   is_up_ = true;

@@ -24,6 +24,14 @@ Result<> Qcow2Image::resize_data_file(uint64_t old_size, uint64_t new_size) {
   if (!data_file_) return {};
   const uint64_t there = TRY(data_file_->size());
   const uint64_t size = header_.raw_data() ? new_size : align_up(new_size, header_.cluster_size());
+  // What lies behind the disk's end, as of a shrink that was cut off, must not come back.
+  if (new_size > old_size && header_.raw_data() && there > old_size && data_file_->truncate(old_size) != Status::kOk) {
+    return fail("resize '{}' to {} bytes", data_file_->name(), old_size);
+  }
+  if (new_size > old_size && header_.raw_data() && there > old_size) {
+    if (data_file_->truncate(size) != Status::kOk) return fail("resize '{}' to {} bytes", data_file_->name(), size);
+    return data_file_->flush_all();
+  }
   if (new_size > old_size ? there >= size : there <= size) return {};
   if (data_file_->truncate(size) != Status::kOk) return fail("resize '{}' to {} bytes", data_file_->name(), size);
   return data_file_->flush_all();

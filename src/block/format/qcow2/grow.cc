@@ -81,6 +81,14 @@ Result<> Qcow2Image::write_grown(uint64_t old_size, std::vector<BitmapEntry>& bi
   if (below > old_size && zero(old_size, below - old_size, false) != Status::kOk) {
     return fail("resize '{}': the new part cannot be zeroed", store_->name());
   }
+  // Nor what a shrink that was cut off left behind the old end.
+  for (uint64_t offset = std::max(below, old_size); offset < geometry_.size;) {
+    const Extent extent = TRY(map(offset));
+    if (extent.kind == ExtentKind::kData && zero(offset, extent.size, false) != Status::kOk) {
+      return fail("resize '{}': the new part cannot be zeroed", store_->name());
+    }
+    offset += extent.size;
+  }
   TRY(resize_data_file(old_size, geometry_.size));
   if (flush() != Status::kOk) return fail("resize '{}': flush", store_->name());
   return write_size(geometry_.size, bitmaps);

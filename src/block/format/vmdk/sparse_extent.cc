@@ -7,6 +7,8 @@
 namespace bulkhead::block::vmdk {
 namespace {
 
+constexpr size_t kMostKeptGrainBytes = 65536;
+
 constexpr uint32_t kZeroGrain = 1;
 constexpr uint64_t kMarkerBytes = 12;
 
@@ -208,9 +210,12 @@ Outcome<> SparseExtent::read_special(const Unit& unit, uint64_t guest, MutableBy
   }
   if (!grain) {
     grain = TRY(unpack(unit.place, guest));
-    const LockGuard lock(unpacked_mutex_);
-    unpacked_at_ = unit.place;
-    unpacked_ = grain;
+    // There may be thousands of extents, each with one.
+    if (grain->size() <= kMostKeptGrainBytes) {
+      const LockGuard lock(unpacked_mutex_);
+      unpacked_at_ = unit.place;
+      unpacked_ = grain;
+    }
   }
   const uint64_t within = guest % unit_size_;
   if (within + bytes.size() > grain->size()) return corrupt("compressed grain", unit.place, grain->size());

@@ -153,6 +153,11 @@ Result<> FileStore::grow(uint64_t new_size) {
       return fail_errno(errno, "resize '{}': ask for its size", path_);
     if (size < new_size) return fail("resize '{}': the block device has {} bytes, not {}", path_, size, new_size);
   } else {
+    const auto there = static_cast<uint64_t>(status.st_size);
+    if (there > geometry_.size) {
+      return fail("resize '{}': the file has {} bytes, more than the disk's {}: somebody else has changed it", path_,
+                  there, geometry_.size);
+    }
     if (::ftruncate(file_.get(), static_cast<off_t>(new_size)) != 0) {
       return fail_errno(errno, "resize '{}' to {} bytes", path_, new_size);
     }
