@@ -1,7 +1,6 @@
 """The kinds of qcow2 images against qemu-img, in both directions: external data files and extended L2 entries."""
 
 import json
-import os
 import random
 import shutil
 import subprocess

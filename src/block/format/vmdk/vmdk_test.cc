@@ -14,6 +14,17 @@
 namespace bulkhead::block::vmdk {
 namespace {
 
+// A format may tell of a long run in parts.
+Extent run_at(Image& image, uint64_t offset) {
+  Extent run = image.map(offset).value();
+  while (offset + run.size < image.geometry().size) {
+    const Extent next = image.map(offset + run.size).value();
+    if (next.kind != run.kind) break;
+    run.size += next.size;
+  }
+  return run;
+}
+
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 Result<std::unique_ptr<Image>> try_open(MemoryStore& file, Access access = Access::kReadWrite) {
@@ -201,7 +212,7 @@ TEST(VmdkSparse, MakesTablesWhereThereAreNone) {
   }
   {
     const auto image = try_open(file).value();
-    EXPECT_EQ(image->map(0)->size, 100 * kMiB);
+    EXPECT_EQ(run_at(*image, 0).size, 100 * kMiB);
     ASSERT_EQ(image->write(70 * kMiB, std::vector<uint8_t>(512, 5)), Status::kOk);
   }
   const auto image = try_open(file).value();
@@ -314,7 +325,7 @@ TEST_F(ServerSnapshot, IsReadThroughToWhatItStandsOn) {
       ASSERT_EQ(data[sector * kSector], expected) << sector;
       ASSERT_EQ(data[sector * kSector + 511], expected) << sector;
     }
-    const Extent first = (*image)->map(0).value(), second = (*image)->map(2 * kSector).value();
+    const Extent first = run_at(**image, 0), second = run_at(**image, 2 * kSector);
     EXPECT_EQ(first.size, 2 * kSector);
     EXPECT_EQ(first.kind, ExtentKind::kData);
     EXPECT_EQ(second.size, 4998 * kSector);
