@@ -3,6 +3,7 @@
 // can be cut, and every call ends.
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 
@@ -135,7 +136,10 @@ void run(ByteSpan all) {
   const timeval patience{.tv_sec = 10, .tv_usec = 0};
   (void)::fcntl(listener.get(), F_SETFL, 0);
   (void)::setsockopt(listener.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  Fd socket(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  Fd socket;
+  do {  // the fuzzer's clock interrupts it
+    socket = Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  } while (!socket.valid() && errno == EINTR);
   CHECK(socket.valid(), "a card that comes");
   (void)::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   Shared shared;
