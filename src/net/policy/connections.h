@@ -89,7 +89,7 @@ class ConnectionTable {
     uint64_t expires_ns = 0;
     uint32_t rule = 0;
     uint16_t from = 0;                          // a port of the switch, as its first packet
-    uint16_t counts_for = 0;                    // a port
+    uint16_t counts_for = 0;                    // the port against whose limit
     std::optional<bool> unheard_is_start = {};  // of one picked up: the end that has not spoken yet
     uint16_t to_zone = 0;
     std::optional<uint16_t> to = {};  // none yet: any port of the zone may answer

@@ -15,7 +15,8 @@ constexpr switching::PortId kStation = 1, kFirst = 2, kSecondPlc = 3, kOffice = 
 constexpr MacAddress kMac{{2, 0, 0, 0, 0, 9}};
 
 struct World {
-  World() : firewall(CompiledPlan::compile(plan()).value(), {}, 7) {
+  explicit World(const Plan& used = plan(), const ConnectionLimits& limits = {})
+      : firewall(CompiledPlan::compile(used).value(), limits, 7) {
     for (const auto& [port, zone] : {std::pair(kStation, "station"), std::pair(kFirst, "control"),
                                      std::pair(kSecondPlc, "control"), std::pair(kOffice, "office")}) {
       firewall.set_zone(port, firewall.plan().zone(zone).value());
@@ -83,6 +84,18 @@ TEST(FirewallFlows, AGroupsQuestionReachesAllOfTheZoneAndEachMayAnswer) {
   world.now += GroupQuestions::kLifetime_ns;
   EXPECT_EQ(world.send(kFirst, kStation, answer("10.0.0.2", "10.0.0.1")), Reason::kNoRule);
   EXPECT_EQ(world.firewall.connections().size(), 0u);
+}
+
+TEST(FirewallFlows, AnswersToAGroupsQuestionComeFromTheConduitsAddresses) {
+  Plan plan = World::plan();
+  plan.address_sets = {
+      {.name = "asked",
+       .prefixes = {frame::IpPrefix::parse("10.0.0.255/32").value(), frame::IpPrefix::parse("10.0.0.2/32").value()}}};
+  plan.conduits[0].to_addresses = "asked";
+  World world(plan);
+  EXPECT_EQ(world.send(kStation, kFirst, World::to_all("10.0.0.1").udp(47808, 47808)), Reason::kRule);
+  EXPECT_EQ(world.send(kFirst, kStation, World::ip("10.0.0.2", "10.0.0.1").udp(47808, 47808)), Reason::kConnection);
+  EXPECT_EQ(world.send(kSecondPlc, kStation, World::ip("10.0.0.3", "10.0.0.1").udp(47808, 47808)), Reason::kNoRule);
 }
 
 TEST(FirewallFlows, WhoHasNoAddressYetGetsOneOffered) {
@@ -158,6 +171,37 @@ TEST(FirewallFlows, AConnectionThatBeganBeforeTheSwitchGoesOn) {
   EXPECT_EQ(world.send(kStation, kFirst, there(4002, kTcpReset)), Reason::kNoStart);
   EXPECT_EQ(world.send(kStation, kFirst, there(4002, kTcpAcknowledge), true), Reason::kNoStart);
   EXPECT_TRUE(world.firewall.take_answers().empty());
+}
+
+TEST(FirewallFlows, WhatIsInspectedOneWayIsNotPickedUpTheOther) {
+  Plan plan = World::plan();
+  plan.conduits.push_back({.name = "b", .from = "control", .to = "station", .services = {"tcp/4000"}});
+  World world(plan);
+  world.firewall.pick_up_until(10 * kSecond);
+  EXPECT_EQ(world.send(kFirst, kStation, World::ip("10.0.0.2", "10.0.0.1").tcp(502, 4000, kTcpAcknowledge, 5, 6)),
+            Reason::kNoStart);
+  EXPECT_EQ(world.send(kStation, kFirst,
+                       World::ip("10.0.0.1", "10.0.0.2").tcp(4000, 502, kTcpAcknowledge, 6, 5).payload("write")),
+            Reason::kNoStart);
+  EXPECT_EQ(world.firewall.connections().size(), 0u);
+}
+
+TEST(FirewallFlows, WhatIsPickedUpCountsForWhoToldOfItUntilTheOtherEndSpeaks) {
+  World world(World::plan(), {.connections_a_port = 4});
+  world.firewall.pick_up_until(10 * kSecond);
+  const auto back = [](uint16_t port) {
+    return World::ip("10.0.0.2", "10.0.0.1").tcp(22, port, kTcpAcknowledge, 2000, 1000);
+  };
+  for (uint16_t port = 4000; port < 4010; ++port) {
+    EXPECT_EQ(world.send(kFirst, kStation, back(port)), port < 4004 ? Reason::kRule : Reason::kNoStart) << port;
+  }
+  // Whom it was sent to begins what it likes.
+  EXPECT_EQ(world.send(kStation, kFirst, World::ip("10.0.0.1", "10.0.0.2").tcp(5000, 22, kTcpSyn)), Reason::kRule);
+  EXPECT_EQ(world.send(kStation, kFirst, World::ip("10.0.0.1", "10.0.0.2").tcp(4000, 22, kTcpAcknowledge, 1000, 2000)),
+            Reason::kConnection);
+  world.now += 60 * kSecond;
+  EXPECT_EQ(world.send(kFirst, kStation, back(4000)), Reason::kConnection);
+  EXPECT_EQ(world.send(kFirst, kStation, back(4001)), Reason::kNoStart);
 }
 
 TEST(FirewallFlows, AnUnknownConnectionIsResetSoThatItComesBack) {
