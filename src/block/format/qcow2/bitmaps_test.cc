@@ -278,6 +278,25 @@ TEST_F(QcowBitmaps, OneThatIsTooLargeIsNotRead) {
       << read.error().message;
 }
 
+// The clusters of a directory are given back when a new one is written: not those of one that is none.
+TEST_F(QcowBitmaps, DirectoryOfNoneIsNotGivenBack) {
+  {
+    const auto image = open();
+    ASSERT_TRUE(image->bitmaps()->add_bitmap("one", 65536));
+  }
+  file_.bytes()[112 + 8 + 3] = 0;   // the count
+  file_.bytes()[112 + 16 + 4] = 64;  // 1 GiB of directory
+  {
+    const auto image = open();
+    write(*image, 0, 4 * kMiB);
+    ASSERT_TRUE(image->bitmaps()->add_bitmap("two", 65536));
+  }
+  const auto image = open();
+  EXPECT_EQ(image->bitmaps()->list_bitmaps().value().size(), 1u);
+  const auto report = image->check(Repair::kNone).value();
+  EXPECT_EQ(report.errors, 0u) << report.messages.front();
+}
+
 TEST_F(QcowBitmaps, RefuseWhatMakesNoSense) {
   const auto image = open();
   Bitmaps& bitmaps = *image->bitmaps();

@@ -29,7 +29,10 @@ Result<> parse_extensions(ByteSpan bytes, size_t at, Header& header, const std::
     if (type == kDataExtension && header.external()) header.data_name = text(bytes.subspan(at, length));
     // Without the bit, whoever wrote last did not know of them.
     if (type == kBitmapsExtension && length >= 24 && (header.autoclear & kAutoclearBitmaps) != 0) {
-      header.bitmaps = {load32(&bytes[at]), load64(&bytes[at + 8]), load64(&bytes[at + 16])};
+      // With a count of none, nothing else of it means anything.
+      if (const uint32_t count = load32(&bytes[at]); count != 0) {
+        header.bitmaps = {count, load64(&bytes[at + 8]), load64(&bytes[at + 16])};
+      }
     }
     if (type == kCryptoExtension && length >= 16 && header.encryption == Encryption::kLuks) {
       header.crypto_offset = load64(&bytes[at]);
