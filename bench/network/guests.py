@@ -25,16 +25,31 @@ spec:
     two: {kernel: k, nics: [{zone: floor, address: 10.9.0.2, mac: "02:00:00:00:00:02"}]}
 """
 FIGURE = re.compile(r"^(sent|received): (\d+) right of (\d+) bytes in (\d+) ns\r?$", re.MULTILINE)
+IPERF = re.compile(r"^\[ *\d+\] +0\.00-[0-9.]+ +sec +[0-9.]+ \w+ +([0-9.]+) Mbits/sec +receiver\r?$", re.MULTILINE)
 PING = re.compile(r"^\d+ bytes from .* time=([0-9.]+) ms\r?$", re.MULTILINE)
 
 
-def build(folder, base=GUEST / "initrd"):
-    """The traffic program and an initrd with it behind the base, in the folder; returns both."""
+def copy_program(name, root):
+    """One of this host's programs with the libraries it is linked with, at the same places in the guest."""
+    path = shutil.which(name)
+    if not path:
+        raise RuntimeError(f"{name} is not installed: tools/dev setup")
+    said = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+    for library in re.findall(r"(?:=> |^\s+)(/\S+) \(", said, re.MULTILINE):
+        (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, root / library[1:])
+    shutil.copy(path, root / "bin" / name)
+
+
+def build(folder, base=GUEST / "initrd", programs=()):
+    """The traffic program and an initrd with it and other programs behind the base, in the folder; returns both."""
     program, initrd = folder / "traffic", folder / "initrd"
     subprocess.run(["gcc", "-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-o", program, HERE / "traffic.c"], check=True)
     root = folder / "root"
     (root / "bin").mkdir(parents=True)
     shutil.copy(program, root / "bin/traffic")
+    for name in programs:
+        copy_program(name, root)
     shutil.copy(HERE / "init", root / "traffic-init")
     os.chmod(root / "traffic-init", 0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))

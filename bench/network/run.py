@@ -15,7 +15,7 @@ import tempfile
 
 import guests
 
-GATES = {"guest to guest": 3.0, "guest to host": 2.0, "host to guest": 2.0, "ping": 2.0}
+GATES = {"iperf3": 3.0, "guest to guest": 3.0, "guest to host": 2.0, "host to guest": 2.0, "ping": 2.0}
 
 
 def free_port():
@@ -28,7 +28,8 @@ def between_guests(start_one, start_two, options):
     one = start_one(address="10.9.0.1/24", serve=5000)
     try:
         one.wait_for("serving: 5000")
-        two = start_two(address="10.9.0.2/24", peer="10.9.0.1", port=5000, bytes=options.mib << 20, rounds=1, pings=options.pings)
+        two = start_two(address="10.9.0.2/24", peer="10.9.0.1", port=5000, bytes=options.mib << 20, rounds=1,
+                        iperf=options.seconds, pings=options.pings)
         try:
             two.wait_for("TRAFFIC DONE")
         finally:
@@ -91,13 +92,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=64, help="of each transfer")
+    parser.add_argument("--seconds", type=int, default=10, help="that iperf3 sends, and receives")
     parser.add_argument("--pings", type=int, default=200)
     parser.add_argument("--only", choices=("guests", "nat"))
     options = parser.parse_args()
     values, problems = collections.defaultdict(list), []
     sides = [key for key in SIDES if options.only in (None, key[0])]
     with tempfile.TemporaryDirectory(prefix="bench-") as made:
-        _, initrd = guests.build(pathlib.Path(made))
+        _, initrd = guests.build(pathlib.Path(made), programs=["iperf3"])
         for _ in range(options.rounds):
             random.shuffle(sides)
             for kind, side in sides:
@@ -111,6 +113,7 @@ def main():
                         problems.append(f"{kind}, {side}: {problem}")
                         continue
                 if kind == "guests":
+                    values["iperf3", side] += [float(rate) * 1e6 / 8 for rate in guests.IPERF.findall(said)]
                     values["guest to guest", side] += found["sent"] + found["received"]
                     values["ping", side] += [float(time) for time in guests.PING.findall(said)]
                 else:
