@@ -284,7 +284,7 @@ TEST_F(QcowBitmaps, DirectoryOfNoneIsNotGivenBack) {
     const auto image = open();
     ASSERT_TRUE(image->bitmaps()->add_bitmap("one", 65536));
   }
-  file_.bytes()[112 + 8 + 3] = 0;   // the count
+  file_.bytes()[112 + 8 + 3] = 0;    // the count
   file_.bytes()[112 + 16 + 4] = 64;  // 1 GiB of directory
   {
     const auto image = open();
