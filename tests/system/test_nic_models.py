@@ -1,22 +1,16 @@
 """Network cards for systems without virtio drivers, with Debian's own drivers of them: streams to virtio cards, to each other and to the host
 are the same byte by byte, whoever gets packets gets right ones, and a pulled cable is seen."""
 import pathlib
-import re
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 
 import pytest
 
-from bulkhead import BULKHEAD, GUESTS, ROOT, wait_until_listening
+import streams
+from bulkhead import GUESTS, wait_until_listening
+from streams import guests
 
-sys.path.insert(0, str(ROOT / "bench/network"))
-import guests  # noqa: E402
-
-guests.BULKHEAD = BULKHEAD
-MIB = 1 << 20
 KERNEL = GUESTS / "amd64/vmlinuz"
 MODELS = ["e1000", "e1000e"]
 
@@ -34,36 +28,12 @@ def folder():
         yield pathlib.Path(made)
 
 
-def exchange(built, switch, one_model, two_model, mib=4, more="", **words):
-    """What the second guest said after it had sent to the first and received from it, and what the first one said."""
-    one = guests.bulkhead(built[1], switch.nic("one", f",model={one_model}{more}"), kernel=KERNEL, address="10.9.0.1/24", serve=5000, trust=1, **words)
-    try:
-        one.wait_for("serving: 5000")
-        two = guests.bulkhead(built[1], switch.nic("two", f",model={two_model}{more}"), kernel=KERNEL, extra=("--stats",), address="10.9.0.2/24",
-                              peer="10.9.0.1", port=5000, bytes=mib * MIB, rounds=1, trust=1, **words)
-        try:
-            two.wait_for("TRAFFIC DONE")
-            two.wait()
-        finally:
-            two.kill()
-    finally:
-        one.kill()
-    said = two.said()
-    print(said)
-    moved = guests.figures(two.output)
-    assert len(moved["sent"]) == len(moved["received"]) == 1
-    assert "checksum errors: 0" in two.output and "errors: 0 0" in two.output
-    counters = {name: int(value.replace(" ", "")) for name, value in re.findall(r"^  (frames [a-z ]+?) +([0-9 ]+)$", said, re.MULTILINE)}
-    assert counters["frames refused"] == counters["frames too large"] == 0
-    return two.output, counters
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_streams_to_and_from_a_virtio_card_are_right_in_every_packet(built, folder, model):
     capture = folder / "plant.pcapng"
     switch = guests.Switch(folder, capture)
     try:
-        output, counters = exchange(built, switch, "virtio", model)
+        output, counters = streams.between_guests(built[1], switch, ",model=virtio", f",model={model}", kernel=KERNEL, trust=1)
     finally:
         switch.stop()
     for feature in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
@@ -74,20 +44,14 @@ def test_streams_to_and_from_a_virtio_card_are_right_in_every_packet(built, fold
     assert counters["frames from guest"] < 2500, counters
     if shutil.which("tshark") is None:
         pytest.skip("no tshark")
-    lines = subprocess.run(["tshark", "-r", capture, "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-Y", "tcp", "-T", "fields",
-                            "-e", "frame.len", "-e", "ip.checksum.status", "-e", "tcp.checksum.status"],
-                           capture_output=True, text=True, check=True).stdout.splitlines()
-    frames = [tuple(map(int, line.split("\t"))) for line in lines]
-    assert len(frames) > 1000
-    assert max(frame[0] for frame in frames) <= 1514
-    assert all(frame[1:] == (1, 1) for frame in frames), [frame for frame in frames if frame[1:] != (1, 1)][:3]
+    streams.expect_whole_packets(capture)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_streams_between_two_of_them_are_the_same(built, folder, model):
     switch = guests.Switch(folder)
     try:
-        exchange(built, switch, model, model)
+        streams.between_guests(built[1], switch, f",model={model}", f",model={model}", kernel=KERNEL, trust=1)
     finally:
         switch.stop()
 
@@ -96,28 +60,14 @@ def test_streams_between_two_of_them_are_the_same(built, folder, model):
 def test_long_frames_are_the_same(built, folder, model):
     switch = guests.Switch(folder)
     try:
-        exchange(built, switch, "virtio", model, more=",mtu=9000", mtu=9000)
+        streams.between_guests(built[1], switch, ",model=virtio,mtu=9000", f",model={model},mtu=9000", kernel=KERNEL, trust=1, mtu=9000)
     finally:
         switch.stop()
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_streams_to_and_from_the_host_through_nat_are_the_same(built, model):
-    served = subprocess.Popen([built[0], "serve", "0"], stdout=subprocess.PIPE, text=True)
-    try:
-        port = int(served.stdout.readline().split()[1])
-        guest = guests.bulkhead(built[1], f"nat,host=on,model={model}", kernel=KERNEL, address="10.0.2.15/24", gateway="10.0.2.2", peer="10.0.2.2",
-                                port=port, bytes=4 * MIB, rounds=1)
-        try:
-            guest.wait_for("TRAFFIC DONE")
-        finally:
-            guest.kill()
-    finally:
-        served.kill()
-        served.wait()
-    moved = guests.figures(guest.output)
-    assert len(moved["sent"]) == len(moved["received"]) == 1, guest.said()
-    assert "checksum errors: 0" in guest.output
+    streams.through_nat(built, f",model={model}", kernel=KERNEL)
 
 
 @pytest.mark.parametrize("model", MODELS)

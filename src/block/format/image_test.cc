@@ -1,5 +1,4 @@
 // What every format has to do, whatever its tables look like.
-#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -9,9 +8,9 @@
 
 #include "block/format/image.h"
 #include "block/store/file/plain_file.h"
+#include "block/testing/many_threads.h"
 #include "block/testing/shared_store.h"
 #include "block/testing/test_key.h"
-#include "support/os/thread.h"
 
 namespace bulkhead::block {
 namespace {
@@ -147,34 +146,7 @@ TEST_P(EveryFormat, GrowsAndKeepsItsData) {
 TEST_P(EveryFormat, ManyThreadsKeepTheirSectorsApart) {
   create(8 * kMiB);
   const auto image = open();
-  std::vector<Thread> threads;
-  std::atomic<unsigned> wrong{0};
-  // Thread t owns the sectors that are t modulo 4, so that all meet in every unit.
-  for (uint64_t t = 0; t < 4; ++t) {
-    threads.emplace_back("writer", [&image, &wrong, t] {
-      std::mt19937_64 random(t);
-      std::map<uint64_t, uint8_t> expected;
-      std::vector<uint8_t> sector(512);
-      for (int i = 0; i < 1000; ++i) {
-        const uint64_t at = (random() % (8 * kMiB / 2048) * 4 + t) * 512;
-        const uint64_t action = random() % 16;
-        const auto value = static_cast<uint8_t>(action < 12 ? random() : 0);
-        if (action == 15) {
-          if (image->flush() != Status::kOk) ++wrong;
-          continue;
-        }
-        std::ranges::fill(sector, value);
-        if ((action < 12 ? image->write(at, sector) : image->write_zeroes(at, 512, Unmap::kYes)) != Status::kOk)
-          ++wrong;
-        expected[at] = value;
-      }
-      for (const auto& [at, value] : expected) {
-        if (image->read(at, sector) != Status::kOk || std::ranges::count(sector, value) != 512) ++wrong;
-      }
-    });
-  }
-  threads.clear();
-  EXPECT_EQ(wrong, 0u);
+  EXPECT_EQ(testing::write_from_four_threads(*image, 8 * kMiB, 1000), 0u);
   expect_clean(*image);
 }
 

@@ -1,12 +1,10 @@
-#include <atomic>
 #include <map>
-#include <random>
 
 #include <gtest/gtest.h>
 
 #include "block/format/qcow2/qcow2_image.h"
+#include "block/testing/many_threads.h"
 #include "block/testing/shared_store.h"
-#include "support/os/thread.h"
 
 namespace bulkhead::block::qcow2 {
 namespace {
@@ -199,34 +197,7 @@ TEST_P(Qcow2Threads, KeepTheirSectorsApart) {
   ASSERT_TRUE(create(file, {.size = 8 * kMiB, .settings = GetParam()}));
   const auto image =
       qcow2::open(std::make_unique<Shared>(file), Access::kReadWrite, ImageOpener("/nonexistent")).value();
-  std::vector<Thread> threads;
-  std::atomic<unsigned> wrong{0};
-  // Thread t owns the sectors that are t modulo 4, so that all meet in every cluster.
-  for (uint64_t t = 0; t < 4; ++t) {
-    threads.emplace_back("writer", [&image, &wrong, t] {
-      std::mt19937_64 random(t);
-      std::map<uint64_t, uint8_t> expected;
-      std::vector<uint8_t> sector(512);
-      for (int i = 0; i < 3000; ++i) {
-        const uint64_t at = (random() % (8 * kMiB / 2048) * 4 + t) * 512;
-        const uint64_t action = random() % 16;
-        const auto value = static_cast<uint8_t>(action < 12 ? random() : 0);
-        if (action == 15) {
-          if (image->flush() != Status::kOk) ++wrong;
-          continue;
-        }
-        std::ranges::fill(sector, value);
-        if ((action < 12 ? image->write(at, sector) : image->write_zeroes(at, 512, Unmap::kYes)) != Status::kOk)
-          ++wrong;
-        expected[at] = value;
-      }
-      for (const auto& [at, value] : expected) {
-        if (image->read(at, sector) != Status::kOk || std::ranges::count(sector, value) != 512) ++wrong;
-      }
-    });
-  }
-  threads.clear();
-  EXPECT_EQ(wrong, 0u);
+  EXPECT_EQ(block::testing::write_from_four_threads(*image, 8 * kMiB, 3000), 0u);
   const CheckReport report = image->check(Repair::kNone).value();
   EXPECT_EQ(report.errors + report.leaks, 0u);
 }
