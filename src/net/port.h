@@ -8,6 +8,7 @@
 
 #include "net/frame/offload.h"
 #include "support/bytes.h"
+#include "support/os/fd.h"
 
 namespace bulkhead::net {
 
@@ -33,6 +34,10 @@ class Port {
   // thread, with no lock of the port held, and it may call everything above. An empty function takes the listener away;
   // once this has returned, the former one is not running any more; so not to be called from the listener.
   virtual void set_listener(std::function<void()> on_ready) = 0;
+  // An event that whoever is behind the port signals by itself for frames and room: a card that has asked for it waits
+  // for it instead, which saves waking a thread that would only call the listener. The listener is still called for the
+  // rest. It lives as long as the port; nullptr where there is none.
+  virtual EventFd* news() { return nullptr; }
 };
 
 }  // namespace bulkhead::net

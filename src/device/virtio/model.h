@@ -8,6 +8,7 @@
 
 #include "device/virtio/queue/queue.h"
 #include "support/bytes.h"
+#include "support/os/fd.h"
 #include "support/result.h"
 #include "support/state/state.h"
 
@@ -48,6 +49,8 @@ class Model {
   [[nodiscard]] virtual std::vector<uint16_t> queue_sizes() const = 0;
   // Once, before anything else.
   virtual void attach(Transport& transport) = 0;
+  // Another event that stands for Transport::wake(), asked for once after attach(); it outlives the device.
+  virtual EventFd* own_event() { return nullptr; }
 
   // ---- From any thread: the device configuration structure. Bytes beyond its end read as zero. ----
   virtual void read_config(uint64_t offset, MutableByteSpan out) const = 0;

@@ -24,6 +24,7 @@ class Cable final : public Link {
   size_t receive(MutableByteSpan out, frame::Offload& offload) override;
   [[nodiscard]] bool link_up() const override { return plugged_ && far_->link_up(); }
   void set_listener(std::function<void()> on_ready) override { bell_.set_listener(std::move(on_ready)); }
+  EventFd* news() override { return far_->news(); }
   [[nodiscard]] LinkCounters counters() const override;
 
  private:

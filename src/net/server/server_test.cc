@@ -9,6 +9,7 @@
 #include <thread>
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -175,6 +176,52 @@ TEST(SwitchServer, TellsACardOfEveryFrameThatItWouldNotFind) {
     ASSERT_EQ(seen, i) << "frame " << i << " was not told of";
   }
   to.set_listener({});
+}
+
+// A card that waits for the switch's own event hears of every frame by it alone, and of room too.
+TEST(SwitchServer, SignalsTheCardsOwnEvent) {
+  const Folder folder;
+  const Running server(setup_in(folder.path));
+  Cards cards(folder.path);
+  link::Link& from = cards.plug("a");
+  link::Link& to = cards.plug("b");
+  std::atomic<unsigned> called = 0;
+  to.set_listener([&] { ++called; });
+  from.set_listener([&] { ++called; });
+  EventFd* const news = to.news();
+  EventFd* const room = from.news();
+  ASSERT_TRUE(news != nullptr && room != nullptr);
+  const auto wait_for = [](EventFd& event) {
+    pollfd wanted{.fd = event.fd(), .events = POLLIN, .revents = 0};
+    return ::poll(&wanted, 1, 20'000) == 1 && event.take() != 0;
+  };
+  std::array<uint8_t, 2048> taken;
+  frame::Offload offload;
+  const auto frame = between(1, 2).udp(1, 2).payload("news").build();
+  (void)to.receive(taken, offload);
+  // Setting a listener has it called once.
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (called < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  const unsigned before = called;
+  for (unsigned i = 0; i < 500; ++i) {
+    ASSERT_EQ(from.send(frame), Sent::kDone);
+    size_t size = to.receive(taken, offload);
+    while (size == 0) {
+      ASSERT_TRUE(wait_for(*news)) << "frame " << i << " was not told of";
+      size = to.receive(taken, offload);
+    }
+    ASSERT_EQ(to.receive(taken, offload), 0u);
+  }
+  // Faster than the switch takes them, sooner or later.
+  unsigned full = 0;
+  for (unsigned i = 0; i < 200'000 && full < 3; ++i) {
+    if (from.send(frame) == Sent::kDone) continue;
+    ++full;
+    ASSERT_TRUE(wait_for(*room)) << "nobody told of room";
+    ASSERT_EQ(from.send(frame), Sent::kDone);
+  }
+  // Not the listener, but for the link.
+  EXPECT_LT(called, before + 10);
 }
 
 TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {

@@ -54,7 +54,8 @@ Result<std::unique_ptr<link::Link>> FrontEnd::create(const std::string& path) {
   if (path.size() >= sizeof(sockaddr_un::sun_path)) {
     return fail("'{}': a socket's path has at most {} characters", path, sizeof(sockaddr_un::sun_path) - 1);
   }
-  std::unique_ptr<FrontEnd> link(new FrontEnd(path, TRY(EventFd::create())));
+  std::unique_ptr<FrontEnd> link(
+      new FrontEnd(path, TRY(EventFd::create()), TRY(EventFd::create()), TRY(EventFd::create())));
   link->thread_ = Thread("switch-link", [raw = link.get()] { raw->work(); });
   return link;
 }
@@ -80,8 +81,10 @@ Sent FrontEnd::send(ByteSpan frame, const frame::Offload& offload) {
   if (session.free.size() < needed) {
     session.transmit->set_interrupts(true);
     if (!reap()) return Sent::kDone;
-    if (session.free.size() < needed) return Sent::kNoRoom;
+    session.waits_for_room = session.free.size() < needed;
+    if (session.waits_for_room) return Sent::kNoRoom;
   }
+  if (std::exchange(session.waits_for_room, false)) session.transmit->set_interrupts(false);
   if (goes_whole) {
     put(session, frame, offload);
   } else {
@@ -127,8 +130,12 @@ void FrontEnd::break_off() {
 void FrontEnd::set_listener(std::function<void()> on_ready) {
   bell_.set_listener(std::move(on_ready));
   // What came while nobody was told is told now, by the thread.
-  const LockGuard lock(mutex_);
-  if (session_ != nullptr) session_->receive_call.signal();
+  again_.signal();
+}
+
+EventFd* FrontEnd::news() {
+  news_taken_ = true;
+  return &news_;
 }
 
 size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
@@ -147,6 +154,8 @@ size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
       break_off();
       return 0;
     }
+    // Whoever takes frames takes all there are, and finds the ring empty in the end.
+    session.receive->set_interrupts(false);
     const size_t size = used.written > kNetHeaderSize ? used.written - kNetHeaderSize : 0;
     bool fits = size != 0 && size <= out.size();
     if (fits) {
@@ -164,7 +173,7 @@ size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
     ++dropped_;
   }
   // There may be more, of which the switch need not tell: the thread tells once again.
-  session.receive_call.signal();
+  again_.signal();
   return 0;
 }
 
@@ -182,9 +191,7 @@ Result<std::unique_ptr<FrontEnd::Session>> FrontEnd::connect() const {
   std::unique_ptr<Session> session(new Session{.socket = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)),
                                                .memory = Mapping(address, size),
                                                .receive_kick = TRY(EventFd::create()),
-                                               .receive_call = TRY(EventFd::create()),
-                                               .transmit_kick = TRY(EventFd::create()),
-                                               .transmit_call = TRY(EventFd::create())});
+                                               .transmit_kick = TRY(EventFd::create())});
   sockaddr_un where{};
   where.sun_family = AF_UNIX;
   std::memcpy(where.sun_path, path_.data(), path_.size());
@@ -211,7 +218,7 @@ Result<std::unique_ptr<FrontEnd::Session>> FrontEnd::connect() const {
 }
 
 // Says what there is, in the order that every back end knows.
-Result<> FrontEnd::introduce(Session& session, int file) {
+Result<> FrontEnd::introduce(Session& session, int file) const {
   const int socket = session.socket.get();
   const uint64_t features = TRY(ask(socket, Request::kGetFeatures));
   session.features = features & kOffloadFeatures;
@@ -241,9 +248,9 @@ Result<> FrontEnd::introduce(Session& session, int file) {
     TRY(send_message(socket, make_message(Request::kSetRingSize, ring, kRingSize)));
     TRY(send_message(socket, make_message(Request::kSetRingBase, ring, 0)));
     TRY(send_message(socket, make_message(Request::kSetRingAddress, as_bytes(address))));
-    const bool receives = ring == kReceiveRing;
-    TRY(give(socket, Request::kSetRingCall, ring, (receives ? session.receive_call : session.transmit_call).fd()));
-    TRY(give(socket, Request::kSetRingKick, ring, (receives ? session.receive_kick : session.transmit_kick).fd()));
+    TRY(give(socket, Request::kSetRingCall, ring, news_.fd()));
+    const EventFd& kick = ring == kReceiveRing ? session.receive_kick : session.transmit_kick;
+    TRY(give(socket, Request::kSetRingKick, ring, kick.fd()));
   }
   for (uint32_t ring = 0; has_protocol && ring < kRingCount; ++ring) {
     TRY(send_message(socket, make_message(Request::kSetRingEnable, ring, 1)));
@@ -297,23 +304,17 @@ void FrontEnd::work() {
 void FrontEnd::watch(const Session& session) {
   std::array<pollfd, 4> fds{{{.fd = stop_.fd(), .events = POLLIN, .revents = 0},
                              {.fd = session.socket.get(), .events = POLLIN | POLLRDHUP, .revents = 0},
-                             {.fd = session.receive_call.fd(), .events = POLLIN, .revents = 0},
-                             {.fd = session.transmit_call.fd(), .events = POLLIN, .revents = 0}}};
+                             {.fd = again_.fd(), .events = POLLIN, .revents = 0},
+                             {.fd = news_.fd(), .events = POLLIN, .revents = 0}}};
   while (!stopping_) {
+    // The card may have asked for it meanwhile.
+    if (news_taken_) fds[3] = {.fd = -1, .events = 0, .revents = 0};
     if (::poll(fds.data(), fds.size(), -1) < 0) continue;
     // A switch says nothing of its own accord.
     if (fds[1].revents != 0) return;
-    if (fds[2].revents == 0 && fds[3].revents == 0) continue;
-    uint64_t count = 0;
-    for (size_t i = 2; i < fds.size(); ++i) {
-      if (fds[i].revents != 0) (void)!::read(fds[i].fd, &count, sizeof count);
-    }
-    {
-      // Whoever is told takes all there is, and finds it empty in the end: receive().
-      const LockGuard lock(mutex_);
-      if (fds[2].revents != 0) session_->receive->set_interrupts(false);
-      if (fds[3].revents != 0) session_->transmit->set_interrupts(false);
-    }
+    if (fds[2].revents == 0 && (fds[3].revents == 0 || news_taken_)) continue;
+    if (fds[2].revents != 0) again_.take();
+    if (fds[3].revents != 0) news_.take();
     bell_.ring();
   }
 }

@@ -30,6 +30,7 @@ class FrontEnd final : public link::Link {
   size_t receive(MutableByteSpan out, frame::Offload& offload) override;
   [[nodiscard]] bool link_up() const override { return up_; }
   void set_listener(std::function<void()> on_ready) override;
+  EventFd* news() override;
   [[nodiscard]] link::LinkCounters counters() const override { return {.to_guest_dropped = dropped_}; }
 
  private:
@@ -39,16 +40,18 @@ class FrontEnd final : public link::Link {
   struct Session {
     Fd socket;
     Mapping memory;
-    EventFd receive_kick, receive_call, transmit_kick, transmit_call;
+    EventFd receive_kick, transmit_kick;
     std::unique_ptr<DriverRing> receive, transmit;
     std::vector<uint16_t> free;
+    bool waits_for_room = false;
     uint64_t features = 0;
     [[nodiscard]] uint8_t* buffer(size_t ring, uint16_t index) const;
   };
 
-  FrontEnd(std::string path, EventFd stop) : path_(std::move(path)), stop_(std::move(stop)) {}
+  FrontEnd(std::string path, EventFd stop, EventFd again, EventFd news)
+      : path_(std::move(path)), stop_(std::move(stop)), again_(std::move(again)), news_(std::move(news)) {}
   [[nodiscard]] Result<std::unique_ptr<Session>> connect() const;
-  static Result<> introduce(Session& session, int file);
+  Result<> introduce(Session& session, int file) const;
   void work();
   void rest(int wait_ms) const;
   // Returns when the session is over.
@@ -61,6 +64,10 @@ class FrontEnd final : public link::Link {
 
   const std::string path_;
   EventFd stop_;
+  EventFd again_;  // the listener is to be called
+  // The switch's, for both rings. It is never signalled from here: a switch could make it one that waits, and fill it.
+  EventFd news_;
+  std::atomic<bool> news_taken_ = false;  // by the card, which waits for it
   link::Bell bell_;
   std::atomic<bool> stopping_ = false;
   std::atomic<bool> up_ = false;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 namespace bulkhead {
@@ -61,7 +62,9 @@ void EventFd::signal() {
 
 uint64_t EventFd::take() {
   uint64_t count = 0;
-  return ::read(fd_.get(), &count, sizeof count) == sizeof count ? count : 0;
+  const iovec part{.iov_base = &count, .iov_len = sizeof count};
+  // Who else has the descriptor may have made it one that waits.
+  return ::preadv2(fd_.get(), &part, 1, -1, RWF_NOWAIT) == sizeof count ? count : 0;
 }
 
 Result<Mapping> Mapping::reserve(size_t size) {

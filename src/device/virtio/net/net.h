@@ -61,6 +61,7 @@ class NetModel final : public Model {
   void read_config(uint64_t offset, MutableByteSpan out) const override;
   void start(uint64_t negotiated) override;
   [[nodiscard]] bool process(unsigned queue) override;
+  EventFd* own_event() override { return port_.news(); }
   void on_wake() override;
   void resume() override;
   [[nodiscard]] size_t in_flight() const override { return 0; }

@@ -15,6 +15,7 @@ Result<> PciTransport::connect_worker() {
   wake_event_ = std::make_unique<EventFd>(TRY(EventFd::create()));
   TRY(worker_->watch(*wake_event_, [this] { on_wake(); }));
   model_->attach(*this);
+  if (EventFd* const event = model_->own_event()) TRY(worker_->watch(*event, [this] { on_wake(); }));
   worker_->start();
   connected_ = true;
   return {};
