@@ -66,6 +66,7 @@ class Card:
         os.ftruncate(file, 2 * RING_SPAN)
         fcntl.fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK)
         self.memory = mmap.mmap(file, 2 * RING_SPAN)
+        self.words = memoryview(self.memory).cast("H")
         self.kicks = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
         self.calls = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
         for ring in (RECEIVE, TRANSMIT):
@@ -74,7 +75,7 @@ class Card:
                 struct.pack_into("<H", self.memory, ring * RING_SPAN + AVAILABLE + 4 + 2 * index, index)
         self.given = [RING, 0]
         self.seen = [0, 0]
-        struct.pack_into("<H", self.memory, AVAILABLE + 2, RING)
+        self.publish(RECEIVE)
         try:
             features = self.ask(1, answered=True)
             assert features & VERSION_1 and features & PROTOCOL
@@ -109,6 +110,7 @@ class Card:
         for fd in self.kicks + self.calls:
             os.close(fd)
         self.kicks, self.calls = [], []
+        self.words.release()
         self.memory.close()
 
     def close(self):
@@ -117,7 +119,12 @@ class Card:
             self.release()
 
     def used(self, ring):
-        return struct.unpack_from("<H", self.memory, ring * RING_SPAN + USED + 2)[0]
+        return self.words[(ring * RING_SPAN + USED + 2) // 2]
+
+    def publish(self, ring):
+        """How many buffers the switch has been given, in one store: struct.pack_into() writes zeros first, and whoever reads those sees more
+        buffers than the ring has and serves it no more."""
+        self.words[(ring * RING_SPAN + AVAILABLE + 2) // 2] = self.given[ring] & 0xFFFF
 
     def give(self, frame):
         index = self.given[TRANSMIT] % RING
@@ -125,7 +132,7 @@ class Card:
         self.memory[at + HEADER:at + HEADER + len(frame)] = frame
         struct.pack_into("<I", self.memory, RING_SPAN + DESCRIPTORS + 16 * index + 8, HEADER + len(frame))
         self.given[TRANSMIT] += 1
-        struct.pack_into("<H", self.memory, RING_SPAN + AVAILABLE + 2, self.given[TRANSMIT] & 0xFFFF)
+        self.publish(TRANSMIT)
 
     def kick(self, ring):
         with contextlib.suppress(BlockingIOError):
@@ -172,7 +179,7 @@ class Card:
             self.seen[RECEIVE] += 1
             self.given[RECEIVE] += 1
         if count:
-            struct.pack_into("<H", self.memory, AVAILABLE + 2, self.given[RECEIVE] & 0xFFFF)
+            self.publish(RECEIVE)
             self.kick(RECEIVE)
         return frames
 

@@ -75,8 +75,7 @@ void Connection::watch_kick() {
 
 void Connection::broken(size_t ring, const char* what) {
   back_end_.stop(ring);
-  if (broken_limit_.allow())
-    log::warning("switch: a front end's {} ring makes no sense; it is not served any more", what);
+  on_end_(fmt::format("its {} ring makes no sense", what));
 }
 
 Connection::Took Connection::take(MutableByteSpan room, Taken& taken) {

@@ -6,7 +6,6 @@
 #include <memory>
 
 #include "net/vhost/back_end.h"
-#include "support/log.h"
 #include "support/loop/event_loop.h"
 
 namespace bulkhead::net::server {
@@ -15,7 +14,8 @@ class Connection {
  public:
   enum class Took : uint8_t { kNone, kFrame, kNothingOfUse };
 
-  // on_frames when there may be frames to take, on_end when it is over; both from the loop.
+  // on_frames when there may be frames to take, from the loop; on_end when it is over, which take(), put() and rest()
+  // may find out: it must not destroy the connection yet.
   static Result<std::unique_ptr<Connection>> create(Fd socket, EventLoop& loop, std::function<void()> on_frames,
                                                     std::function<void(std::string why)> on_end);
   ~Connection();
@@ -55,7 +55,6 @@ class Connection {
   Fd kick_;
   uint64_t kick_generation_ = 0;
   bool took_ = false, put_ = false;
-  log::RateLimit broken_limit_;
 };
 
 }  // namespace bulkhead::net::server

@@ -119,5 +119,17 @@ TEST(ServerConnection, EndsForAKickThatIsClosed) {
   EXPECT_EQ(peer.ended.value_or("nothing"), "a kick that is no eventfd");
 }
 
+TEST(ServerConnection, EndsForARingThatGivesMoreThanItHas) {
+  Peer peer;
+  peer.introduce();
+  peer.run_until([&] { return peer.connection->is_ready(); });
+  const uint16_t too_many = 9;  // of a ring of 8
+  std::memcpy(peer.memory.data() + Peer::kAvailable + 2, &too_many, sizeof too_many);
+  const auto frame = frame::FrameBuilder().ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).build();
+  EXPECT_FALSE(peer.connection->put(frame, {}));
+  EXPECT_EQ(peer.ended.value_or("nothing"), "its receive ring makes no sense");
+  EXPECT_FALSE(peer.connection->is_ready());
+}
+
 }  // namespace
 }  // namespace bulkhead::net::server
