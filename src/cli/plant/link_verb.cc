@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <iterator>
 
 #include <unistd.h>
 
@@ -25,10 +26,6 @@ namespace {
 const std::vector<std::string> kCalls{"socket",   "connect",  "sendmsg",         "recvmsg",   "setsockopt",
                                       "shutdown", "eventfd2", "memfd_create",    "ftruncate", "clone",
                                       "clone3",   "prctl",    "rt_sigtimedwait", "sendto",    "recvfrom"};
-// What libslirp does for the guests' connections; it looks up the host's name servers again and again.
-const std::vector<std::string> kNatCalls{"bind",        "listen",      "accept", "accept4", "getsockopt",
-                                         "getsockname", "getpeername", "ioctl",  "openat",  "stat"};
-
 // A tunnel hears many datagrams at once, and takes the socket of who asks for its state away at its end.
 const std::vector<std::string> kTunnelCalls{"accept4", "recvmmsg", "unlink"};
 
@@ -39,8 +36,10 @@ Result<> give_up(const plant::LinkToOutside& link, const std::string& directory)
     confinement.calls.insert(confinement.calls.end(), kTunnelCalls.begin(), kTunnelCalls.end());
   }
   if (link.kind == plant::LinkToOutside::Kind::kNat) {
-    confinement.readable = {"/etc/resolv.conf"};
-    confinement.calls.insert(confinement.calls.end(), kNatCalls.begin(), kNatCalls.end());
+    const Confinement nat = net::link::NatLink::needs();
+    confinement.readable = nat.readable;
+    std::ranges::copy_if(nat.calls, std::back_inserter(confinement.calls),
+                         [](const std::string& call) { return std::ranges::find(kCalls, call) == kCalls.end(); });
   }
   for (const std::string& each : TRY(confine(confinement)))
     log::warning("link '{}': not confined: {}", link.name, each);
@@ -82,7 +81,7 @@ Result<std::unique_ptr<net::link::Link>> LinkVerb::open_confined(const plant::Pl
     return net::link::TapLink::adopt(std::move(device));
   }
   TRY(give_up(link, directory_));
-  return net::link::NatLink::create(config);
+  return net::link::NatLink::create(config, net::link::NatLink::Confined::kProcess);
 }
 
 Result<> LinkVerb::serve() {

@@ -65,7 +65,7 @@ Result<Forward> parse_forward(std::string_view text) {
 Result<std::unique_ptr<Link>> open_link(const LinkConfig& config, const frame::MacAddress& mac, Fabrics& fabrics) {
   switch (config.kind) {
     case LinkConfig::Kind::kNat:
-      return NatLink::create(config);
+      return NatLink::create(config, NatLink::Confined::kThread);
     case LinkConfig::Kind::kTap:
       return TapLink::create(config.tap);
     case LinkConfig::Kind::kSwitch:

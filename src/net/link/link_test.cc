@@ -1,6 +1,8 @@
 #include "net/link/link.h"
 
 #include <condition_variable>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include <fcntl.h>
@@ -103,6 +105,30 @@ TEST(FrameQueue, IsBoundedInFramesAndBytes) {
 TEST(NoLink, IsDown) {
   const auto link = open({}).value();
   EXPECT_FALSE(link->link_up());
+}
+
+// The lines of /proc/self/task/TASK/status of the thread of this name.
+std::string status_of_thread(std::string_view name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string line;
+    std::getline(std::ifstream(task.path() / "comm"), line);
+    if (line != name) continue;
+    std::ifstream status(task.path() / "status");
+    return {std::istreambuf_iterator<char>(status), {}};
+  }
+  return {};
+}
+
+// The thread that runs libslirp gives up calls and files, and its neighbours do not.
+TEST(Nat, IsConfinedAlone) {
+  const auto link = open({.kind = LinkConfig::Kind::kNat}).value();
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (!status_of_thread("nat").contains("\nSeccomp:\t2\n") && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(status_of_thread("nat").contains("\nSeccomp:\t2\n"));
+  EXPECT_TRUE(status_of_thread("nat").contains("\nNoNewPrivs:\t1\n"));
+  const Fd still(::open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+  EXPECT_TRUE(still.valid());
 }
 
 // A DHCP discover gets an offer, without any socket of the host's.

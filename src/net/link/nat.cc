@@ -102,13 +102,23 @@ struct NatLink::Callbacks {
   }
 };
 
-Result<std::unique_ptr<Link>> NatLink::create(const LinkConfig& config) {
+Confinement NatLink::needs() {
+  // Sockets for the guests' connections; the host's name servers are looked up again and again. The rest is for the
+  // card's listener, which may wake other threads or a hypervisor of the host.
+  return {
+      .removable_in = {},
+      .readable = {"/etc/resolv.conf"},
+      .calls = {"socket", "connect", "bind", "listen", "accept", "accept4", "shutdown", "sendto", "sendmsg", "recvfrom",
+                "recvmsg", "setsockopt", "getsockopt", "getsockname", "getpeername", "ioctl", "openat", "stat"}};
+}
+
+Result<std::unique_ptr<Link>> NatLink::create(const LinkConfig& config, Confined confined) {
   std::unique_ptr<NatLink> link(new NatLink(TRY(EventFd::create())));
-  TRY(link->start(config));
+  TRY(link->start(config, confined));
   return link;
 }
 
-Result<> NatLink::start(const LinkConfig& config) {
+Result<> NatLink::start(const LinkConfig& config, Confined confined) {
   static constexpr SlirpCb kCallbacks = Callbacks::table();
   SlirpConfig settings{};
   settings.version = 1;
@@ -132,7 +142,10 @@ Result<> NatLink::start(const LinkConfig& config) {
   slirp_ = ::slirp_new(&settings, &kCallbacks, this);
   if (slirp_ == nullptr) return fail("nat: libslirp refused its configuration");
   for (const Forward& forward : config.forwards) TRY(add_forward(forward));
-  thread_ = Thread("nat", [this] { work(); });
+  thread_ = Thread("nat", [this, confined] {
+    if (confined == Confined::kThread) give_up();
+    work();
+  });
   return {};
 }
 
@@ -172,6 +185,12 @@ size_t NatLink::receive(MutableByteSpan out, frame::Offload& offload) {
 }
 
 // ---- The thread ----
+
+void NatLink::give_up() {
+  const auto missing = confine(needs());
+  if (!missing) return log::warning("nat: not confined: {}", missing.error().message);
+  for (const std::string& each : *missing) log::warning("nat: not confined: {}", each);
+}
 
 void NatLink::feed() {
   std::array<uint8_t, frame::kMaximumFrameSize> frame;

@@ -2,6 +2,10 @@
 // connections leave the host as connections of this process, without any privilege. libslirp runs on one thread, which
 // alone touches it; frames go through bounded queues in both directions. IPv4 only.
 //
+// libslirp is C that parses what a guest sends. In a plant it runs in a process of its own that has given up files and
+// calls; in a VM's process its thread gives up the same, which ends what it calls by itself, but not what it might
+// write into the memory that it shares.
+//
 //   10.0.2.2 the gateway (and with reach_host the host's loopback), 10.0.2.3 names, 10.0.2.15 the guest
 #pragma once
 
@@ -14,6 +18,7 @@
 #include "net/link/frame_queue.h"
 #include "net/link/link.h"
 #include "support/log.h"
+#include "support/os/confine.h"
 #include "support/os/fd.h"
 #include "support/os/thread.h"
 
@@ -23,8 +28,12 @@ namespace bulkhead::net::link {
 
 class NatLink final : public Link {
  public:
-  static Result<std::unique_ptr<Link>> create(const LinkConfig& config);
+  // Who gives up files and calls: the process has, or is about to, or the thread does.
+  enum class Confined : uint8_t { kProcess, kThread };
+  static Result<std::unique_ptr<Link>> create(const LinkConfig& config, Confined confined);
   ~NatLink() override;
+  // What libslirp needs of the host, beside what every confined thread has.
+  static Confinement needs();
 
   Sent send(ByteSpan frame, const frame::Offload& offload) override;
   size_t receive(MutableByteSpan out, frame::Offload& offload) override;
@@ -41,8 +50,9 @@ class NatLink final : public Link {
     int64_t deadline_ms;  // INT64_MAX: not armed
   };
   explicit NatLink(EventFd wake) : wake_(std::move(wake)) {}
-  Result<> start(const LinkConfig& config);
+  Result<> start(const LinkConfig& config, Confined confined);
   Result<> add_forward(const Forward& forward);
+  static void give_up();
   void work();
   [[nodiscard]] int wait_ms(uint32_t slirp_ms) const;
   void feed();

@@ -1,5 +1,6 @@
 // Takes away from a process all that it does not need any more: files by Landlock, system calls by seccomp. For
-// processes that have opened what they work with. It cannot be undone and holds for all threads made afterwards.
+// processes that have opened what they work with. It cannot be undone and holds for the calling thread and all that it
+// makes afterwards; a process that has others has given up nothing.
 #pragma once
 
 #include <span>
