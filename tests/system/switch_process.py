@@ -31,6 +31,7 @@ class Switch:
         self.start()
 
     def start(self):
+        self.started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([str(BULKHEAD), "switch", str(self.plant), "--directory", str(self.folder)],
                                             stdout=log, stderr=log)

@@ -74,7 +74,7 @@ class Guest:
             self.process = subprocess.Popen(
                 [str(BULKHEAD), "run", "--engine", "soft", "--name", name, "--memory", "128M", "--kernel", str(GUESTS / "cloud/vmlinuz"),
                  "--initrd", str(GUESTS / "cloud/initrd"), "--nic", f"switch={switch},port={name}.0,mac=02:00:00:00:00:0{number}{more}", "--cmdline",
-                 f"console=ttyS0 quiet panic=-1 task=diode plant.address=10.88.0.{number}/24 intruder.args={','.join(map(str, arguments))}"],
+                 f"console=ttyS0 quiet panic=-1 task=program plant.address=10.88.0.{number}/24 program=intruder,{','.join(map(str, arguments))}"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def said(self):
