@@ -137,7 +137,7 @@ void Server::accept(Port& port, Fd socket) {
     ++port.refused_connections;
     return;
   }
-  attach(port, std::move(socket));
+  (void)attach(port, std::move(socket));
 }
 
 void Server::accept_guest(switching::GroupId group, Fd socket) {
@@ -150,11 +150,12 @@ void Server::accept_guest(switching::GroupId group, Fd socket) {
   port->is_guest = true;
   port->inward = std::make_unique<fault::Faults>(fault::FaultConfig{}, 0);
   port->outward = std::make_unique<fault::Faults>(fault::FaultConfig{}, 1);
-  Port& raw = *ports_.emplace_back(std::move(port));
-  attach(raw, std::move(socket));
+  if (attach(*ports_.emplace_back(std::move(port)), std::move(socket))) return;
+  ports_.pop_back();
+  --guest_count_;
 }
 
-void Server::attach(Port& port, Fd socket) {
+bool Server::attach(Port& port, Fd socket) {
   Port* const raw = &port;
   auto connection = Connection::create(
       std::move(socket), loop_, [this, raw] { drain(*raw); },
@@ -167,10 +168,11 @@ void Server::attach(Port& port, Fd socket) {
       });
   if (!connection) {
     log::warning("switch '{}': port '{}': {}", name_, port.name, connection.error().message);
-    return;
+    return false;
   }
   port.connection = std::move(*connection);
   log::info("switch '{}': port '{}': connected", name_, port.name);
+  return true;
 }
 
 Server::Port* Server::find(uint64_t serial) const {

@@ -98,7 +98,7 @@ class Server final : private switching::Output {
 
   void accept(Port& port, Fd socket);
   void accept_guest(switching::GroupId group, Fd socket);
-  void attach(Port& port, Fd socket);
+  [[nodiscard]] bool attach(Port& port, Fd socket);
   void detach(Port& port);
   // Soon, and not from within a connection's own callback.
   void post_detach(const Port& port);

@@ -10,13 +10,26 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "net/frame/frame_builder.h"
 #include "net/server/listen.h"
 #include "net/vhost/front_end.h"
 #include "support/os/thread.h"
+
+// Instead of the library's, so that a test can have the kernel refuse to watch the next front end.
+static std::atomic<bool> refuses_front_end{false};
+extern "C" int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
+  const bool is_front_end = operation == EPOLL_CTL_ADD && (event->events & EPOLLRDHUP) != 0;
+  if (is_front_end && refuses_front_end.exchange(false)) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_epoll_ctl, epoll, operation, fd, event));
+}
 
 namespace bulkhead::net::server {
 namespace {
@@ -240,6 +253,19 @@ TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {
   // It is gone when its card is, and its place with it.
   cards.links.pop_back();
   EXPECT_TRUE(comes_true([&] { return cards.ask("ports\n").find("floor#") == std::string::npos; }));
+}
+
+TEST(SwitchServer, AGuestThatCannotBeServedLeavesNothing) {
+  const Folder folder;
+  const Running running(setup_in(folder.path));
+  Cards cards(folder.path);
+  refuses_front_end = true;
+  const Fd guest = connect_to(folder.path + "/group-floor.sock").value();
+  char byte = 0;
+  EXPECT_EQ(::read(guest.get(), &byte, 1), 0);
+  EXPECT_EQ(cards.ask("ports\n").find("floor#"), std::string::npos);
+  cards.plug("group-floor");
+  EXPECT_NE(cards.ask("ports\n").find("floor#"), std::string::npos);
 }
 
 TEST(SwitchServer, KeepsAPortForWhoIsThereAndClosesItForNonsense) {
