@@ -469,6 +469,44 @@ def test_a_wrong_link_is_named(folder, change, complaint):
     assert result.status == 2 and complaint in result.errors and f"{plant}:" in result.errors, result.describe()
 
 
+BARE = "kind: Plant\nmetadata: {name: bare}\nspec:\n  switches: {wire: {}}\n  zones: {floor: {}}\n"
+
+
+def test_a_plant_that_runs_already_is_left_as_it_is(folder):
+    plant = folder / "plant.yaml"
+    plant.write_text(BARE)
+    there = ["--directory", folder / "p"]
+    first = run(["up", plant, "--detach", *there], timeout=60)
+    try:
+        said = (folder / "p/_up.log").read_text()
+        second = run(["up", plant, "--detach", *there], timeout=60)
+        kept = (folder / "p/_up.log").read_text()
+    finally:
+        down = run(["down", plant, *there], timeout=60)
+    assert first.status == 0 and down.status == 0, first.describe() + down.describe()
+    assert second.status == 1 and "plant.sock': another process listens there" in second.errors, second.describe()
+    assert "plant 'bare': up" in said and kept == said
+    assert (folder / "p/_up.log").read_text().startswith(said) and "plant 'bare': down" in (folder / "p/_up.log").read_text()
+
+
+def test_a_machine_that_dies_at_each_start_is_given_up_waiting_for_and_goes_on(folder):
+    plant = folder / "plant.yaml"
+    plant.write_text(BARE + "  machines:\n    plc: {kernel: none, restart: true, nics: {zone: floor}, ready: {log: up}}\n")
+    there = ["--directory", folder / "p"]
+    up = run(["up", plant, "--detach", *there], timeout=120)
+    try:
+        deadline = time.monotonic() + 120
+        while int(re.search(r"^plc .* (\d+)  floor", run(["ps", plant, *there], timeout=60).output, re.MULTILINE)[1]) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        log = run(["logs", "plc", plant, *there], timeout=60)
+    finally:
+        down = run(["down", plant, *there], timeout=60)
+    assert up.status == 1 and f"plant 'bare': plc has ended with status 2; see {folder}/p/plc.log" in up.errors, up.describe()
+    assert log.output.count(f"'{folder}/none'") >= 4, log.describe()
+    assert down.status == 0, down.describe()
+
+
 def test_a_plant_that_cannot_come_up_says_why(folder):
     plant = folder / "plant.yaml"
     text = (ROOT / "tests/system/plants/running.yaml").read_text().replace("FOLDER", str(GUESTS / "cloud"))

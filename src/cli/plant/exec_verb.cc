@@ -1,16 +1,38 @@
 #include "cli/plant/exec_verb.h"
 
 #include <algorithm>
+#include <array>
+
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include <CLI/CLI.hpp>
 
 #include "cli/plant/exec_session.h"
 #include "cli/plant/up_verb.h"
+#include "net/server/listen.h"
 #include "plant/model.h"
 #include "plant/run/agent_line.h"
 #include "support/random.h"
 
 namespace bulkhead::cli {
+namespace {
+
+// A plant that runs asks the same agent whether the machine is ready; it leaves the line alone while this is open.
+// Where no plant runs nobody is in the way.
+Fd ask_for_line(const std::string& directory, const std::string& machine) {
+  auto socket = net::server::connect_to(directory + "/plant.sock");
+  if (!socket) return {};
+  const timeval patience{.tv_sec = 2, .tv_usec = 0};
+  ::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  const std::string line = fmt::format("exec {}\n", machine);
+  std::array<char, 256> answer;
+  if (!write_all(socket->get(), {reinterpret_cast<const uint8_t*>(line.data()), line.size()})) return {};
+  (void)!::recv(socket->get(), answer.data(), answer.size(), 0);
+  return std::move(*socket);
+}
+
+}  // namespace
 
 void ExecVerb::add_options(CLI::App& options) {
   options.footer(
@@ -49,6 +71,7 @@ Result<int> ExecVerb::execute() {
   if (machine_.empty() || machine_.find('/') != std::string::npos) return fail("'{}': no name", machine_);
   std::string directory = directory_;
   if (directory.empty()) directory = folder_of(TRY(plant::load_plant(file_)).name);
+  const Fd line = ask_for_line(directory, machine_);
   return run_in_guest({.machine = machine_,
                        .socket_path = plant::agent_socket_of(directory, machine_),
                        .id = HostRandom().next_u64(),

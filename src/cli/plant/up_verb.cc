@@ -112,8 +112,6 @@ Result<int> UpVerb::supervise() {
     ::setsid();
     const Fd nothing = TRY(open_file("/dev/null", O_RDWR));
     ::dup2(nothing.get(), STDIN_FILENO);
-    own_log = TRY(
-        plant::OwnLog::create(directory + "/_up.log", {STDOUT_FILENO, STDERR_FILENO}, plant::Supervisor::kLogBytes));
   }
   ::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
@@ -127,6 +125,11 @@ Result<int> UpVerb::supervise() {
     if (!detach_) return std::unexpected(std::move(made).error());
     tell(parent, made.error().message);
     return kRefused;
+  }
+  // Not before it is certain that no other plant writes there.
+  if (detach_) {
+    own_log = TRY(
+        plant::OwnLog::create(directory + "/_up.log", {STDOUT_FILENO, STDERR_FILENO}, plant::Supervisor::kLogBytes));
   }
   plant::Supervisor& supervisor = **made;
   TRY(loop->watch(ends.get(), EPOLLIN, [&](uint32_t) {

@@ -22,7 +22,10 @@ namespace {
 // Of one that was never ready.
 constexpr unsigned kStartsInVain = 4;
 
-using Clock = std::chrono::steady_clock;
+// As a shell says of a command that it cannot start.
+constexpr int kNotStarted = 127;
+// Of one machine's, whose askers keep a descriptor each.
+constexpr size_t kMaximumCommands = 16;
 
 constexpr std::chrono::milliseconds kTick{50};
 constexpr std::chrono::seconds kShutDownPatience{8};
@@ -48,8 +51,10 @@ std::string_view to_string(Stage stage) {
 }
 
 Result<std::unique_ptr<Supervisor>> Supervisor::create(Plant plant, std::string plant_file, std::string directory,
-                                                       std::string program, EventLoop& loop) {
-  std::unique_ptr<Supervisor> made(new Supervisor(std::move(plant), std::move(directory), std::move(program), loop));
+                                                       std::string program, EventLoop& loop,
+                                                       std::function<Clock::time_point()> now) {
+  std::unique_ptr<Supervisor> made(
+      new Supervisor(std::move(plant), std::move(directory), std::move(program), loop, std::move(now)));
   TRY(made->open(plant_file));
   return made;
 }
@@ -58,8 +63,9 @@ Result<> Supervisor::open(const std::string& plant_file) {
   control_ = TRY(net::server::Control::create(directory_ + "/plant.sock", loop_,
                                               [this](std::string_view line) { return answer(line); }));
   control_->on_take_over = [this](std::string_view line, std::string_view typed, Fd& socket) {
-    constexpr std::string_view kConsole = "console ";
+    constexpr std::string_view kConsole = "console ", kCommand = "exec ";
     if (line.starts_with(kConsole)) view(line.substr(kConsole.size()), typed, socket);
+    if (line.starts_with(kCommand)) leave_line(line.substr(kCommand.size()), socket);
   };
   sigset_t signals;
   sigemptyset(&signals);
@@ -110,6 +116,7 @@ Supervisor::~Supervisor() {
     if (process->child.pid > 0) ::kill(process->child.pid, SIGKILL);
     if (process->child.output.valid()) loop_.unwatch(process->child.output.get());
     if (process->viewer.valid()) loop_.unwatch(process->viewer.get());
+    for (const Fd& command : process->commands) loop_.unwatch(command.get());
   }
   if (children_.valid()) loop_.unwatch(children_.get());
 }
@@ -146,14 +153,32 @@ Result<> Supervisor::start(Process& process) {
     process.log_bytes = 0;
   }
   process.child = TRY(Child::start(program_, process.arguments));
-  process.began = Clock::now();
+  process.began = now_();
   process.stage = Stage::kStarting;
   process.tail.clear();
   process.text_seen = false;
   process.question.reset();
+  process.not_started.clear();
   ++process.starts;
   Process* const raw = &process;
-  return loop_.watch(process.child.output.get(), EPOLLIN, [this, raw](uint32_t) { on_output(*raw); });
+  const auto watched = loop_.watch(process.child.output.get(), EPOLLIN, [this, raw](uint32_t) { on_output(*raw); });
+  // One that nobody listens to would wait for ever once its pipe is full. Its end comes as any other's.
+  if (!watched) {
+    log::error("plant '{}': {}: {}", plant_.name, process.name, watched.error().message);
+    ::kill(process.child.pid, SIGKILL);
+  }
+  return {};
+}
+
+// Out of descriptors, processes or disk, for one: that passes, so it counts as a start that ended at once.
+void Supervisor::not_started(Process& process, std::string why) {
+  ++process.starts;
+  process.stage = Stage::kEnded;
+  process.status = kNotStarted;
+  process.ended = now_();
+  process.pause.ended_after({});
+  log::error("plant '{}': {}: cannot be started: {}{}", plant_.name, process.name, why, again_text(process));
+  process.not_started = std::move(why);
 }
 
 void Supervisor::tick() {
@@ -162,7 +187,7 @@ void Supervisor::tick() {
   for (const auto& process : processes_) look_after(*process);
   report_up();
   if (is_going_down_) {
-    const auto waited = Clock::now() - down_since_;
+    const auto waited = now_() - down_since_;
     bool machines_left = false, any_left = false;
     for (const auto& process : processes_) {
       if (process->child.pid <= 0) continue;
@@ -199,7 +224,7 @@ void Supervisor::start_those_whose_turn_it_is() {
   const bool switches_ready = all_ready(false), wires_ready = all_ready(true);
   for (const auto& process : processes_) {
     const bool again = process->stage == Stage::kEnded && !process->stop_asked && process->child.pid < 0 &&
-                       Clock::now() - process->ended >= process->pause.length() &&
+                       now_() - process->ended >= process->pause.length() &&
                        (process->machine == nullptr || process->machine->restart);
     if (process->stage != Stage::kWaiting && !again) continue;
     if (process->link != nullptr && !switches_ready) continue;
@@ -208,11 +233,7 @@ void Supervisor::start_those_whose_turn_it_is() {
                                                           [&](const Reference& other) { return is_there(other.name); });
       if (!may) continue;
     }
-    if (const auto started = start(*process); !started) {
-      log::error("plant '{}': {}: {}", plant_.name, process->name, started.error().message);
-      process->stage = Stage::kEnded;
-      process->stop_asked = true;
-    }
+    if (const auto started = start(*process); !started) not_started(*process, started.error().message);
   }
 }
 
@@ -229,11 +250,15 @@ bool Supervisor::is_ready(Process& process) {
     if (!made) return false;
     process.prober = std::move(*made);
   }
-  return process.prober->poll(static_cast<uint64_t>(Clock::now().time_since_epoch().count()));
+  return process.prober->poll(static_cast<uint64_t>(now_().time_since_epoch().count()));
 }
 
 bool Supervisor::command_says_ready(Process& process) {
-  const auto now = static_cast<uint64_t>(Clock::now().time_since_epoch().count());
+  const auto now = static_cast<uint64_t>(now_().time_since_epoch().count());
+  if (!process.commands.empty()) {
+    process.question.reset();
+    return false;
+  }
   if (!process.question) {
     if (now < process.question_ns + kCommandPause_ns) return false;
     const std::vector<std::string> words{"/bin/sh", "-c", process.machine->ready.text};
@@ -271,7 +296,7 @@ void Supervisor::look_after(Process& process) {
     return;
   }
   const uint64_t within_ns = process.machine == nullptr ? 30'000'000'000 : process.machine->ready.within_ns;
-  if (process.stage == Stage::kStarting && Clock::now() - process.began > std::chrono::nanoseconds(within_ns)) {
+  if (process.stage == Stage::kStarting && now_() - process.began > std::chrono::nanoseconds(within_ns)) {
     process.stage = Stage::kLate;
     log::warning("plant '{}': {}: not ready in time", plant_.name, process.name);
   }
@@ -289,8 +314,10 @@ void Supervisor::report_up() {
                         (has_ended && process->status != 0 && (!is_again || process->starts >= kStartsInVain));
     if (failed && why.empty()) {
       why = process->stage == Stage::kLate ? fmt::format("{} is not ready in time", process->name)
-                                           : fmt::format("{} has ended with status {}; see {}/{}.log", process->name,
-                                                         process->status, directory_, process->name);
+            : !process->not_started.empty()
+                ? fmt::format("{} cannot be started: {}", process->name, process->not_started)
+                : fmt::format("{} has ended with status {}; see {}/{}.log", process->name, process->status, directory_,
+                              process->name);
     }
     waits |= process->stage == Stage::kWaiting || process->stage == Stage::kStarting ||
              (has_ended && is_again && !process->stop_asked);
@@ -346,6 +373,11 @@ void Supervisor::on_child() {
   }
 }
 
+std::string Supervisor::again_text(const Process& process) {
+  const bool again = process.machine == nullptr || process.machine->restart;
+  return again ? fmt::format("; it is started again in {} ms", process.pause.length().count()) : std::string();
+}
+
 void Supervisor::ended(Process& process, int status) {
   // What it still said.
   for (int i = 0; i < 64 && process.child.output.valid(); ++i) on_output(process);
@@ -358,12 +390,10 @@ void Supervisor::ended(Process& process, int status) {
   process.question.reset();
   process.stage = Stage::kEnded;
   process.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  process.ended = Clock::now();
+  process.ended = now_();
   process.pause.ended_after(process.ended - process.began);
   if (process.stop_asked) return;
-  const bool again = process.machine == nullptr || process.machine->restart;
-  const std::string more =
-      again ? fmt::format("; it is started again in {} ms", process.pause.length().count()) : std::string();
+  const std::string more = again_text(process);
   if (process.status == 0 && process.machine != nullptr) {
     log::info("plant '{}': {}: ended{}", plant_.name, process.name, more);
   } else {
@@ -373,7 +403,7 @@ void Supervisor::ended(Process& process, int status) {
 
 void Supervisor::shut_down() {
   if (std::exchange(is_going_down_, true)) return;
-  down_since_ = Clock::now();
+  down_since_ = now_();
   for (const auto& process : processes_) {
     process->stop_asked = true;
     if (process->machine != nullptr && process->child.pid > 0) ::kill(process->child.pid, SIGTERM);
@@ -452,6 +482,33 @@ void Supervisor::on_viewer(Process& process) {
   process.viewer.reset();
 }
 
+void Supervisor::leave_line(std::string_view name, Fd& socket) {
+  Process* const process = find(name);
+  std::string reply = "done\n";
+  if (process == nullptr || process->machine == nullptr) {
+    reply = fmt::format("error: no machine '{}'\n", name);
+  } else if (process->commands.size() >= kMaximumCommands) {
+    reply = fmt::format("error: machine '{}' has {} commands already\n", name, kMaximumCommands);
+  } else if (!loop_.watch(socket.get(), EPOLLIN,
+                          [this, process, fd = socket.get()](uint32_t) { on_command(*process, fd); })) {
+    reply = "error: no room to watch for one more\n";
+  }
+  const bool is_refused = reply != "done\n";
+  // Not before the line is free.
+  if (!is_refused) process->question.reset();
+  (void)!::send(socket.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (is_refused) return socket.reset();
+  process->commands.push_back(std::move(socket));
+}
+
+void Supervisor::on_command(Process& process, int fd) {
+  std::array<uint8_t, 256> bytes;
+  const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT);
+  if (count > 0 || (count < 0 && errno == EAGAIN)) return;
+  loop_.unwatch(fd);
+  std::erase_if(process.commands, [fd](const Fd& each) { return each.get() == fd; });
+}
+
 std::string Supervisor::answer(std::string_view line) {
   const size_t space = line.find(' ');
   const std::string_view word = line.substr(0, space);
@@ -462,7 +519,7 @@ std::string Supervisor::answer(std::string_view line) {
     shut_down();
     return "done\n";
   }
-  return fmt::format("error: '{}'; allowed: ps, stop, console, down\n", word);
+  return fmt::format("error: '{}'; allowed: ps, stop, console, exec, down\n", word);
 }
 
 }  // namespace bulkhead::plant

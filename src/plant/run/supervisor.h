@@ -6,6 +6,8 @@
 //                            `-> late: not ready within its time, which ends the plant's start but not the machine
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,9 +30,13 @@ class Supervisor {
   // Of each process's log: when it is full, it begins anew and the one before is kept beside it as NAME.log.1.
   static constexpr uint64_t kLogBytes = 4u << 20;
 
-  // program is this program's own path. directory exists and is the plant's alone.
+  using Clock = std::chrono::steady_clock;
+
+  // program is this program's own path. directory exists and is the plant's alone. now tells what has passed between
+  // starts, deaths and questions; how often it is asked is the loop's.
   static Result<std::unique_ptr<Supervisor>> create(Plant plant, std::string plant_file, std::string directory,
-                                                    std::string program, EventLoop& loop);
+                                                    std::string program, EventLoop& loop,
+                                                    std::function<Clock::time_point()> now = Clock::now);
   ~Supervisor();
 
   // Once each, from the loop. The first when everything is ready or cannot become so (then with why), the second when
@@ -51,7 +57,8 @@ class Supervisor {
     Child child;
     int status = 0;
     unsigned starts = 0;
-    std::chrono::steady_clock::time_point began, ended;
+    std::string not_started;  // why, if the latest start was none
+    Clock::time_point began, ended;
     Pause pause;  // before it is started again
     std::unique_ptr<Prober> prober;
     std::unique_ptr<AgentLine> question;  // the same by a command in the guest
@@ -64,14 +71,24 @@ class Supervisor {
     Fd log;
     uint64_t log_bytes = 0;
     Fd viewer;  // who looks at its console
+    // Whose commands run in it, or wait to: the line to its agent is theirs, and readiness is not asked there.
+    std::vector<Fd> commands;
   };
 
-  Supervisor(Plant plant, std::string directory, std::string program, EventLoop& loop)
-      : plant_(std::move(plant)), directory_(std::move(directory)), program_(std::move(program)), loop_(loop) {}
+  Supervisor(Plant plant, std::string directory, std::string program, EventLoop& loop,
+             std::function<Clock::time_point()> now)
+      : plant_(std::move(plant)),
+        directory_(std::move(directory)),
+        program_(std::move(program)),
+        loop_(loop),
+        now_(std::move(now)) {}
   Result<> open(const std::string& plant_file);
   Result<> add_processes(const std::string& plant_file);
   [[nodiscard]] std::vector<std::string> machine_arguments(const MachineConfig& machine) const;
   Result<> start(Process& process);
+  void not_started(Process& process, std::string why);
+  // What follows a process's end, for the log.
+  [[nodiscard]] static std::string again_text(const Process& process);
   void tick();
   void start_those_whose_turn_it_is();
   [[nodiscard]] bool is_ready(Process& process);
@@ -91,18 +108,22 @@ class Supervisor {
   void view(std::string_view name, std::string_view typed, Fd& socket);
   [[nodiscard]] std::string why_no_view(const Process* process, std::string_view name) const;
   void on_viewer(Process& process);
+  // Leaves the agent's line to whoever asks, for as long as the socket is open.
+  void leave_line(std::string_view name, Fd& socket);
+  void on_command(Process& process, int fd);
 
   const Plant plant_;
   const std::string directory_;
   const std::string program_;
   EventLoop& loop_;
+  const std::function<Clock::time_point()> now_;
   std::vector<std::unique_ptr<Process>> processes_;
   Fd children_;  // signalfd
   std::unique_ptr<net::server::Control> control_;
   bool is_up_ = false;
   bool is_going_down_ = false;
   bool is_down_ = false;
-  std::chrono::steady_clock::time_point down_since_;
+  Clock::time_point down_since_;
 };
 
 }  // namespace bulkhead::plant

@@ -2,12 +2,15 @@
 // socket, and machines that do what their names say.
 #include "plant/run/supervisor.h"
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <future>
+#include <thread>
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -72,13 +75,17 @@ constexpr std::string_view kLog = "nics: {zone: floor}, ready: {log: READY, with
 
 class World {
  public:
-  explicit World(const std::string& machines) {
+  // prepare gets the folder before anything starts.
+  explicit World(const std::string& machines,
+                 std::function<Supervisor::Clock::time_point()> now = Supervisor::Clock::now,
+                 const std::function<void(const std::string&)>& prepare = {}) {
     EXPECT_NE(::mkdtemp(folder.data()), nullptr);
+    if (prepare) prepare(folder);
     const std::string program = folder + "/program";
     std::ofstream(program) << kProgram;
     std::filesystem::permissions(program, std::filesystem::perms::owner_all);
     loop_ = EventLoop::create().value();
-    supervisor_ = Supervisor::create(plant_of(machines), "plant.yaml", folder, program, *loop_).value();
+    supervisor_ = Supervisor::create(plant_of(machines), "plant.yaml", folder, program, *loop_, std::move(now)).value();
     supervisor_->on_up = [this](const std::string& why_not) { up_.set_value(why_not); };
     supervisor_->on_down = [this] { loop_->stop(); };
     thread_ = Thread("supervisor", [this] { loop_->run(); });
@@ -225,19 +232,73 @@ TEST(Supervisor, WhatDiesYoungRestsLongerAndLonger) {
   EXPECT_EQ(pause.length(), 100ms);
 }
 
+// Time stands still but where the test moves it.
 TEST(Supervisor, StartsAMachineThatDiesAtOnceSeldomerAndSeldomer) {
-  World world(machine("fails", ", restart: true") + machine("good"));
-  const auto starts = [&world] {
+  std::atomic<Supervisor::Clock::duration> time{1h};
+  World world(machine("fails", ", restart: true"), [&time] { return Supervisor::Clock::time_point(time.load()); });
+  // NAME KIND "ended 3" PID STARTS
+  const auto has_ended_after = [&world](int starts) {
     const auto words = world.listed("fails");
-    // "ended 3" is two of them.
-    const size_t at = words[2] == "ended" ? 5 : 4;
-    return words.size() > at && !words[at].empty() ? std::stoi(words[at]) : 0;
+    return words[2] == "ended" && words.size() > 5 && words[5] == std::to_string(starts);
   };
-  ASSERT_TRUE(comes_true([&] { return starts() >= 3; }));
-  const auto third = std::chrono::steady_clock::now();
-  ASSERT_TRUE(comes_true([&] { return starts() >= 5; }));
-  // The pauses behind the third start and the fourth are 400 ms and 800 ms; a host that is slow makes them longer.
-  EXPECT_GE(std::chrono::steady_clock::now() - third, 1100ms);
+  int starts = 1;
+  for (const std::chrono::milliseconds pause : {100ms, 200ms, 400ms, 800ms}) {
+    ASSERT_TRUE(comes_true([&] { return has_ended_after(starts); })) << starts;
+    time = time.load() + pause - 1ms;
+    std::this_thread::sleep_for(200ms);  // in which it is looked at a few times
+    EXPECT_TRUE(has_ended_after(starts)) << "before its pause of " << pause.count() << " ms was over";
+    time = time.load() + 1ms;
+    ++starts;
+  }
+  EXPECT_TRUE(comes_true([&] { return has_ended_after(starts); }));
+}
+
+TEST(Supervisor, WhatCannotBeStartedIsTriedAgain) {
+  const auto block = [](const std::string& folder) { std::filesystem::create_directory(folder + "/plc.log"); };
+  World world(machine("plc", ", restart: true"), Supervisor::Clock::now, block);
+  EXPECT_EQ(world.wait_until_up(),
+            fmt::format("plc cannot be started: open '{}/plc.log': Is a directory", world.folder));
+  EXPECT_EQ(world.listed("plc")[2] + " " + world.listed("plc")[3], "ended 127");
+  std::filesystem::remove(world.folder + "/plc.log");
+  EXPECT_TRUE(comes_true([&] { return world.listed("plc")[2] == "ready"; }));
+}
+
+TEST(Supervisor, SaysWhichMachineCannotBeStarted) {
+  const auto block = [](const std::string& folder) { std::filesystem::create_directory(folder + "/plc.log"); };
+  World world(machine("plc") + machine("good"), Supervisor::Clock::now, block);
+  EXPECT_EQ(world.wait_until_up(),
+            fmt::format("plc cannot be started: open '{}/plc.log': Is a directory", world.folder));
+}
+
+// The test is the machine's end of its agent's line.
+TEST(Supervisor, LeavesTheLineToTheAgentToCommands) {
+  Fd listener;
+  const auto prepare = [&listener](const std::string& folder) {
+    listener = net::server::listen_at(agent_socket_of(folder, "plc")).value();
+  };
+  World world("    plc: {kernel: k, nics: {zone: floor}, ready: {exec: nothing, within: 600s}}\n",
+              Supervisor::Clock::now, prepare);
+  Fd line;
+  const auto is_asked = [&] {
+    line = Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    return line.valid();
+  };
+  ASSERT_TRUE(comes_true(is_asked));
+  char bytes[256];
+  {
+    const Fd one = world.say("exec plc\n"), other = world.say("exec plc\n");
+    EXPECT_EQ(World::read_from(one, "\n"), "done\n");
+    EXPECT_EQ(World::read_from(other, "\n"), "done\n");
+    const timeval patience{.tv_sec = 60, .tv_usec = 0};
+    ::setsockopt(line.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    ssize_t count = 0;
+    while ((count = ::recv(line.get(), bytes, sizeof bytes, 0)) > 0) continue;
+    EXPECT_EQ(count, 0) << "the question has not gone";
+    std::this_thread::sleep_for(1500ms);
+    EXPECT_FALSE(is_asked()) << "while commands run";
+  }
+  EXPECT_TRUE(comes_true(is_asked));
+  EXPECT_EQ(world.ask("exec wire\n"), "error: no machine 'wire'\n");
 }
 
 TEST(OwnLog, BeginsAnewWhenItIsFullAndKeepsTheOneBefore) {
@@ -279,7 +340,7 @@ TEST(Supervisor, StopsAMachineAndTellsThatItDoesNotRun) {
   EXPECT_NE(world.log_of("plc").find("power button"), std::string::npos);
   EXPECT_EQ(world.ask("console plc\n"), "error: machine 'plc' does not run\n");
   EXPECT_EQ(world.ask("stop wire\n"), "error: no machine 'wire'\n");
-  EXPECT_EQ(world.ask("dance\n"), "error: 'dance'; allowed: ps, stop, console, down\n");
+  EXPECT_EQ(world.ask("dance\n"), "error: 'dance'; allowed: ps, stop, console, exec, down\n");
 }
 
 TEST(Supervisor, StartsAgainWhatIsToGoOn) {
