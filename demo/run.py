@@ -28,6 +28,9 @@ OTHER_MAC = "02:00:00:00:00:99"
 SMALL = ("plc1", "hmi", "desk")
 START_LIMIT_S = 600
 PORT = 8080  # of the host, as plant.yaml has it
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Of "bulkhead up": 1 is said by one that had something that was not ready in time, and the signals by one that had hardly begun.
+ENDED = (0, 1, *(-number for number in ENDING))
 
 INTRODUCTION = """
 Bulkhead runs a plant: {count} Debian machines in zones, on its own engine, as ordinary processes of this user.
@@ -83,6 +86,19 @@ def die_with_parent():
     """In a child: SIGTERM when this process ends, however that is; and no signals of its terminal."""
     os.setsid()
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Ctrl-C waits: between a child's start and its being known here it would leave one that nobody ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 class Plant:
@@ -123,8 +139,9 @@ class Plant:
         return done.stdout
 
     def start(self, progress):
-        self.process = subprocess.Popen([BULKHEAD, "up", str(self.file), *self.options], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=(self.folder / "up.log").open("wb"), preexec_fn=die_with_parent)
+        with undisturbed():
+            self.process = subprocess.Popen([BULKHEAD, "up", str(self.file), *self.options], stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.DEVNULL, stderr=(self.folder / "up.log").open("wb"), preexec_fn=die_with_parent)
         shown, deadline = set(), time.monotonic() + START_LIMIT_S
         while len(shown) < len(self.machines):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -145,8 +162,8 @@ class Plant:
         return self.bulkhead("logs", name)
 
     def end(self):
-        """Whether everything ended when asked."""
-        status = 0
+        """(whether everything ended when asked, what there is to say about it)"""
+        status, said = 0, ""
         if self.process is not None:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGINT)
@@ -155,8 +172,11 @@ class Plant:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 status = self.process.wait()
+                said = "it went on for 60 s; "
+        if status > 0 or status not in ENDED:
+            said += f"bulkhead up: status {status}\n" + (self.folder / "up.log").read_text(errors="replace")[-1500:]
         shutil.rmtree(self.folder, ignore_errors=True)
-        return status in (0, -signal.SIGINT)  # the latter when it had hardly begun
+        return status in ENDED, said
 
 
 class Console:
@@ -367,11 +387,11 @@ def main():
     except (Failed, OSError, subprocess.SubprocessError) as error:
         print(f"\ndemo: {error}", file=sys.stderr, flush=True)
         status = 1
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)  # what ends, ends
     if plant is not None:
         report.step("5. Ending: power buttons, then switch and NAT")
-        report.claim("everything has ended", plant.end())
+        report.claim("everything has ended", *plant.end())
     if status == 0 and report.wrong:
         status = 1
     print(f"\n{'DEMO DONE' if status == 0 else 'DEMO ENDED, status ' + str(status)}", flush=True)

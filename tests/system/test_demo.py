@@ -119,6 +119,55 @@ def test_ctrl_c_ends_it_at_any_time(demo, moment):
     assert "Interrupted." in small.said() and "  ok     everything has ended" in small.said()
 
 
+# In the place of bulkhead: "up" says that it is there, and ends by SIGINT with the status that is asked for.
+STAND_IN = """#!/bin/sh
+trap 'exit STATUS' INT
+echo $$ > FOLDER/up.pid
+while :; do sleep 0.1; done
+"""
+STARTS = """
+import os, pathlib, signal, sys, time
+import run
+folder = pathlib.Path(sys.argv[1])
+run.CACHE = folder
+plant = run.Plant((), None)
+plant.folder.mkdir()
+plant.machines = ["plc1"]
+die_with_parent = run.die_with_parent
+def interrupted():
+    # The child is there, and its parent does not know of it yet.
+    die_with_parent()
+    if sys.argv[2] == "early":
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(0.5)
+run.die_with_parent = interrupted
+def states():
+    while not (folder / "up.pid").exists():
+        time.sleep(0.05)
+    raise KeyboardInterrupt
+plant.states = states
+try:
+    plant.start(print)
+except KeyboardInterrupt:
+    print("Interrupted", plant.process is not None)
+print(*plant.end())
+"""
+
+
+@pytest.mark.parametrize("moment,status,expected", [("early", 0, "True"), ("later", 0, "True"), ("later", 1, "True bulkhead up: status 1"),
+                                                    ("later", 3, "False bulkhead up: status 3")])
+def test_what_ctrl_c_ends_is_known_and_judged_by_its_end(tmp_path, moment, status, expected):
+    """1 says that something was not ready in time, on a host under load: it has ended all the same."""
+    program = tmp_path / "program"
+    program.write_text(STAND_IN.replace("STATUS", str(status)).replace("FOLDER", str(tmp_path)))
+    program.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", STARTS, str(tmp_path), moment], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "BULKHEAD": str(program), "PYTHONPATH": str(ROOT / "demo")}, check=False)
+    assert done.stdout.rstrip() == f"Interrupted True\n{expected}", done.stdout + done.stderr
+    if (tmp_path / "up.pid").exists():
+        assert not pathlib.Path("/proc", (tmp_path / "up.pid").read_text().strip()).exists()
+
+
 def test_the_screen_refuses_what_is_no_operators_request(demo):
     """Beside it, that a plant which stays ends well on Ctrl-C."""
     small = demo("--small", "--stay")
