@@ -75,6 +75,14 @@ def debian_arguments(flavour="cloud", task="boot", cpus=1, engine="soft", memory
             "--initrd", folder / "initrd", "--cmdline", f"console=ttyS0 panic=-1 task={task} {extra_command_line}".strip(), *extra]
 
 
+def disks_arguments(labels, *extra):
+    """A guest with the drivers of all buses, which writes to the file system of each label, reads it back and says whether its kernel complained."""
+    folder = GUESTS / "amd64"
+    words = f"console=ttyS0 panic=-1 task=disks disks.labels={','.join(labels)}" + (" disks.cd=1" if "--cdrom" in extra else "")
+    return ["run", "--engine", "soft", "--memory", "512M", "--kernel", folder / "vmlinuz", "--initrd", folder / "disks-initrd",
+            "--cmdline", words, *extra]
+
+
 def run_debian(timeout=180, **options):
     return run(debian_arguments(**options), timeout=timeout)
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from bulkhead import BULKHEAD, GUESTS, run, run_debian
+from bulkhead import BULKHEAD, disks_arguments, run, run_debian
 
 FORMATS = ["raw", "qcow2", "vmdk", "vhd", "vhdx"]
 BUSES = ["virtio", "nvme", "sata"]
@@ -50,10 +50,7 @@ def test_two_disks_are_the_namespaces_of_one_nvme_controller(tmp_path):
         subprocess.run([BULKHEAD, "image", "convert", raw, image, "-O", format_], check=True, capture_output=True)
         images[label] = (image, format_)
         arguments += ["--disk", f"file={image},format={format_},bus=nvme,controller=pool"]
-    words = f"console=ttyS0 panic=-1 task=disks disks.labels={','.join(images)}"
-    folder = GUESTS / "amd64"
-    vm = run(["run", "--engine", "soft", "--memory", "512M", "--kernel", folder / "vmlinuz", "--initrd", folder / "disks-initrd",
-              "--cmdline", words, *arguments], timeout=600)
+    vm = run(disks_arguments(images, *arguments), timeout=600)
     assert vm.status == 0 and "DISKS DONE" in vm.output, vm.describe()
     assert vm.field("complaints") == "0", vm.describe()
     assert {vm.field(f"{label} device") for label in images} == {"nvme0n1", "nvme0n2"}, vm.describe()
@@ -76,10 +73,7 @@ def test_a_guest_uses_disks_of_every_format(tmp_path, bus):
         images[label] = (image, format_)
         arguments += ["--disk", f"file={image},format={format_},bus={bus}"]
     cd, cd_digest = make_ext4(tmp_path, "cd", 8)
-    words = f"console=ttyS0 panic=-1 task=disks disks.labels={','.join(images)} disks.cd=1"
-    folder = GUESTS / "amd64"
-    vm = run(["run", "--engine", "soft", "--memory", "512M", "--kernel", folder / "vmlinuz", "--initrd", folder / "disks-initrd",
-              "--cmdline", words, *arguments, "--cdrom", cd], timeout=600)
+    vm = run(disks_arguments(images, *arguments, "--cdrom", cd), timeout=600)
     assert vm.status == 0 and "DISKS DONE" in vm.output, vm.describe()
     assert vm.field("complaints") == "0", vm.describe()
     assert vm.field("cd from host") == cd_digest, vm.describe()

@@ -2,17 +2,25 @@
 import json
 import re
 import socket
+import subprocess
 import time
 
+import pytest
+
+from bulkhead import BULKHEAD, GUESTS, disks_arguments, run, wait_until_listening
 from test_disk_jobs import Machine
 
 
-def status_of(machine):
+def said_to(path, word):
     with socket.socket(socket.AF_UNIX) as control:
         control.settimeout(60)
-        control.connect(str(machine.control))
-        control.sendall(b"status\n")
-        return control.recv(4096).decode()
+        control.connect(str(path))
+        control.sendall(word.encode() + b"\n")
+        return control.recv(4096).decode().strip()
+
+
+def status_of(machine):
+    return said_to(machine.control, "status")
 
 
 def stats_of(machine):
@@ -47,13 +55,48 @@ def test_errors_that_pause_the_machine_are_put_off_and_come_again(tmp_path):
         assert re.search(r"fault on purpose 1: write of \d+ bytes at byte \d+ fails", machine.said())
         before = stats_of(machine)
         assert before["put_off"] > 0 and before["errors"] == 0
-        with socket.socket(socket.AF_UNIX) as control:
-            control.settimeout(60)
-            control.connect(str(machine.control))
-            control.sendall(b"resume\n")
-            assert control.recv(100) == b"done\n"
+        assert said_to(machine.control, "resume") == "done"
         wait_for(lambda: stats_of(machine)["put_off"] > before["put_off"], machine)
         wait_for(lambda: "paused: disk" in status_of(machine), machine)
         assert stats_of(machine)["errors"] == 0
     finally:
         machine.kill()
+
+
+def faulty_disk(folder, bus, more):
+    image = folder / "disk.img"
+    subprocess.run(["cp", "--sparse=always", GUESTS / "disk.img", image], check=True)
+    return disks_arguments(["bulkhead"], "--disk", f"file={image},bus={bus},{more}")
+
+
+@pytest.mark.parametrize("bus", ["nvme", "sata"])
+def test_other_buses_put_errors_off_too_until_all_is_written(tmp_path, bus):
+    control, log = tmp_path / "control", tmp_path / "log"
+    arguments = faulty_disk(tmp_path, bus, "on-error=pause,fault=seed:1;write-error:40%")
+    with log.open("wb") as output:
+        process = subprocess.Popen([str(BULKHEAD), *map(str, arguments), "--control", str(control)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        wait_until_listening(control)
+        deadline, pauses = time.monotonic() + 300, 0
+        while process.poll() is None:
+            assert time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
+            try:
+                if said_to(control, "status").startswith("paused: disk"):
+                    pauses += 1
+                    assert said_to(control, "resume") == "done"
+            except OSError:  # it has ended
+                pass
+            time.sleep(0.05)
+        said = log.read_text(errors="replace")
+        assert process.returncode == 0 and pauses > 0, said[-3000:]
+        assert "complaints: 0" in said and re.search(r"bulkhead read back: \w{64}", said), said[-3000:]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("bus", ["nvme", "sata"])
+def test_other_buses_tell_the_guest_of_errors_where_that_is_wanted(tmp_path, bus):
+    vm = run(faulty_disk(tmp_path, bus, "on-error=report,fault=seed:1;write-error:100%"), timeout=300)
+    assert vm.status == 0 and "DISKS DONE" in vm.output and "paused" not in vm.errors, vm.describe()
+    assert int(vm.field("complaints")) > 0 and vm.field("bulkhead read back") is None, vm.describe()

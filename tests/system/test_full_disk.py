@@ -1,6 +1,7 @@
 """A host whose storage is full: the machine waits with a message, goes on when there is room, and loses nothing; or the guest is told."""
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import tempfile
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from bulkhead import BULKHEAD, GUESTS, debian_arguments, wait_until_listening
+from bulkhead import BULKHEAD, GUESTS, SLOW, debian_arguments, disks_arguments, wait_until_listening
 
 MIB = 1 << 20
 
@@ -16,7 +17,7 @@ MIB = 1 << 20
 class FullHost:
     """A VM whose disk lies on a tmpfs of its own without a free page."""
 
-    def __init__(self, folder, image_format, on_error):
+    def __init__(self, folder, image_format, on_error, bus="virtio"):
         self.folder, self.mount = folder, folder / "full"
         self.mount.mkdir()
         self.control = folder / "control"
@@ -25,10 +26,11 @@ class FullHost:
             subprocess.run(["cp", "--sparse=always", GUESTS / "disk.img", image], check=True)
         else:
             subprocess.run([BULKHEAD, "image", "convert", "-f", "raw", "-O", image_format, GUESTS / "disk.img", image], check=True)
-        disk = f"file={self.mount}/disk,format={image_format},on-error={on_error}"
-        arguments = debian_arguments(task="demo", extra=["--disk", disk, "--control", self.control])
+        more = ["--disk", f"file={self.mount}/disk,format={image_format},on-error={on_error},bus={bus}", "--control", self.control]
+        # The guest with drivers of other buses writes more.
+        arguments, room = (debian_arguments(task="demo", extra=more), 8) if bus == "virtio" else (disks_arguments(["bulkhead"], *more), 24)
         script = f"""set -e
-            mount -t tmpfs -o size={image.stat().st_blocks * 512 // MIB + 8}M none '{self.mount}'
+            mount -t tmpfs -o size={image.stat().st_blocks * 512 // MIB + room}M none '{self.mount}'
             cp --sparse=always '{image}' '{self.mount}/disk'
             dd if=/dev/zero of='{self.mount}/filler' bs=4k 2>/dev/null || true
             exec "$@" """
@@ -80,8 +82,8 @@ def full_host():
     hosts = []
     with tempfile.TemporaryDirectory(prefix="full-") as folder:
 
-        def start(image_format, on_error):
-            hosts.append(FullHost(pathlib.Path(folder), image_format, on_error))
+        def start(*words):
+            hosts.append(FullHost(pathlib.Path(folder), *words))
             return hosts[0]
 
         yield start
@@ -106,6 +108,20 @@ def test_a_full_disk_pauses_the_machine_until_there_is_room(full_host, image_for
     assert "disk: read back what was written" in host.said()
 
 
+@pytest.mark.parametrize("bus", ["nvme", "sata"])
+def test_drivers_that_count_the_seconds_of_a_request_do_not_hear_of_the_pause(full_host, bus):
+    host = full_host("qcow2", "enospc", bus)
+    host.wait_until_it_waits()
+    assert "no space" in host.ask("status")
+    if SLOW:
+        time.sleep(45)  # both drivers give a request 30 s
+    host.make_room()
+    assert host.ask("resume") == "done"
+    host.wait_until_it_ends()
+    said = host.said()
+    assert "complaints: 0" in said and re.search(r"bulkhead read back: \w{64}", said) and "DISKS DONE" in said, said[-3000:]
+
+
 def test_a_machine_that_waits_for_a_disk_can_be_ended(full_host):
     host = full_host("raw", "pause")
     host.wait_until_it_waits()
@@ -118,6 +134,15 @@ def test_the_guest_is_told_where_that_is_wanted(full_host):
     assert host.process.wait(timeout=180) is not None
     assert "paused" not in host.said()
     assert "error" in host.said(), host.said()[-3000:]
+
+
+@pytest.mark.parametrize("bus", ["nvme", "sata"])
+def test_other_drivers_are_told_too_and_go_on(full_host, bus):
+    host = full_host("raw", "report", bus)
+    assert host.process.wait(timeout=180) == 0, host.said()[-3000:]
+    said = host.said()
+    assert "paused" not in said and "DISKS DONE" in said, said[-3000:]
+    assert int(re.search(r"complaints: (\d+)", said)[1]) > 0, said[-3000:]
 
 
 def test_a_machine_is_paused_and_goes_on(tmp_path):
