@@ -1,6 +1,9 @@
-// What a fuzz target does with any bytes as an image of some format: opened, mapped, read, checked, written, resized,
-// its bitmaps used, and repaired. Nothing may crash, hang or use much memory.
+// What a fuzz target does with any bytes as an image of some format, and as the files that it names: opened, mapped,
+// read, checked, written, resized, put on no backing file, its bitmaps and snapshots used, and repaired. Nothing may
+// crash, hang or use much memory.
 #pragma once
+
+#include <algorithm>
 
 #include "block/format/bitmaps.h"
 #include "block/format/image.h"
@@ -28,27 +31,66 @@ inline void fuzz_bitmaps(Bitmaps& bitmaps, uint64_t disk, bool writable) {
   if (writable) (void)bitmaps.add_bitmap("fuzz", uint64_t{1} << 31);
 }
 
-inline void fuzz_image(std::string_view format, ByteSpan data) {
+inline void fuzz_snapshots(Snapshots& snapshots, bool writable) {
+  constexpr size_t kMost = 3;
+  const auto listed = snapshots.list();
+  if (!writable) return;
+  (void)snapshots.create("fuzz", 1);
+  for (size_t i = 0; listed && i < std::min(listed->size(), kMost); ++i) {
+    (void)snapshots.apply((*listed)[i].id);
+    if (i % 2 != 0) (void)snapshots.remove((*listed)[i].name);
+  }
+  (void)snapshots.apply("fuzz");
+  (void)snapshots.remove("fuzz");
+}
+
+// An image, and behind it the other files that it names, in the order in which they are opened, over and over.
+using FuzzFiles = std::vector<std::vector<uint8_t>>;
+inline constexpr std::string_view kBetweenFiles = "\n-- next file --\n";
+
+// Input that holds several files holds kBetweenFiles between them.
+inline FuzzFiles split_files(ByteSpan data) {
+  FuzzFiles files;
+  while (true) {
+    const auto next = std::ranges::search(data, kBetweenFiles);
+    files.emplace_back(data.begin(), next.begin());
+    if (next.empty()) return files;
+    data = ByteSpan(next.end(), data.end());
+  }
+}
+
+// Without a second file, whatever other file the image names is there, of noise.
+inline ImageOpener opener_of(const FuzzFiles& files) {
+  constexpr size_t kMostOpened = 64, kMostBytes = size_t{32} << 20;
+  ImageOpener opener("/nonexistent");
+  opener.take_files_from([&files, opened = std::make_shared<size_t>(0), bytes = std::make_shared<size_t>(0)](
+                             const std::string& name, Access) -> Result<std::unique_ptr<Store>> {
+    const size_t others = files.size() - 1;
+    std::vector<uint8_t> file = others == 0 ? std::vector<uint8_t>(64 << 10, 0x5A) : files[1 + (*opened)++ % others];
+    *bytes += file.size();
+    if (*opened > kMostOpened || *bytes > kMostBytes) return fail("open '{}': enough", name);
+    return std::make_unique<MemoryStore>(std::move(file), 8 << 20);
+  });
+  return opener;
+}
+
+inline void fuzz_files(std::string_view format, const FuzzFiles& files) {
+  const std::vector<uint8_t>& data = files.front();
   if (data.size() > (size_t{4} << 20)) return;
   const Format* const found = find_format(format).value();
-  // Whatever other file an image names is there.
-  ImageOpener opener("/nonexistent");
-  opener.take_files_from([](const std::string&, Access) {
-    return std::make_unique<MemoryStore>(std::vector<uint8_t>(64 << 10, 0x5A), 8 << 20);
-  });
   for (const Access access : {Access::kReadOnly, Access::kReadWrite}) {
-    auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
-    const auto image = found->open(std::move(store), access, opener);
+    const bool writable = access == Access::kReadWrite;
+    const auto image = found->open(std::make_unique<MemoryStore>(data, 8 << 20), access, opener_of(files));
     if (!image) continue;
     const uint64_t disk = (*image)->geometry().size;
     (void)(*image)->info();
-    if (Bitmaps* const bitmaps = (*image)->bitmaps()) fuzz_bitmaps(*bitmaps, disk, access == Access::kReadWrite);
+    if (Bitmaps* const bitmaps = (*image)->bitmaps()) fuzz_bitmaps(*bitmaps, disk, writable);
     std::vector<uint8_t> bytes(4096, 0x5A);
     for (const uint64_t offset : {uint64_t{0}, disk / 2 & ~uint64_t{4095}, disk < 4096 ? 0 : disk - 4096}) {
       if (disk < offset + bytes.size()) continue;
       (void)(*image)->map(offset);
       (void)(*image)->read(offset, bytes);
-      if (access == Access::kReadOnly) continue;
+      if (!writable) continue;
       (void)(*image)->write(offset, bytes);
       const uint64_t unit = (*image)->compression_unit();
       if (unit != 0) (void)(*image)->write_compressed(offset / unit * unit, bytes);
@@ -56,16 +98,22 @@ inline void fuzz_image(std::string_view format, ByteSpan data) {
       (void)(*image)->write_zeroes(offset, 4096, Unmap::kYes);
       (void)(*image)->flush();
     }
-    if (access == Access::kReadWrite) {
-      (void)(*image)->grow(disk + (1 << 20));
-      (void)(*image)->shrink(disk / 2);
+    if (Snapshots* const snapshots = (*image)->snapshots()) fuzz_snapshots(*snapshots, writable);
+    if (writable) {
+      const uint64_t now = (*image)->geometry().size;
+      (void)(*image)->grow(now + (1 << 20));
+      (void)(*image)->shrink(now / 2);
+      (void)(*image)->set_backing("", "");
     }
     (void)(*image)->check(Repair::kNone);
   }
-  auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
-  if (const auto image = found->open(std::move(store), Access::kRepair, opener)) {
+  if (const auto image = found->open(std::make_unique<MemoryStore>(data, 8 << 20), Access::kRepair, opener_of(files))) {
     (void)(*image)->check(Repair::kAll);
   }
+}
+
+inline void fuzz_image(std::string_view format, ByteSpan data) {
+  fuzz_files(format, split_files(data));
 }
 
 }  // namespace bulkhead::block::testing

@@ -14,12 +14,13 @@ void seal(bulkhead::MutableByteSpan bytes, size_t sum_at) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using bulkhead::MutableByteSpan;
-  std::vector<uint8_t> bytes(data, data + size);
-  bulkhead::block::testing::fuzz_image("vhd", bytes);
-  if (size < 2048) return 0;
+  auto files = bulkhead::block::testing::split_files({data, size});
+  bulkhead::block::testing::fuzz_files("vhd", files);
+  std::vector<uint8_t>& bytes = files.front();
+  if (bytes.size() < 2048) return 0;
   seal(MutableByteSpan(bytes).first(512), 64);
   seal(MutableByteSpan(bytes).last(512), 64);
   seal(MutableByteSpan(bytes).subspan(512, 1024), 36);
-  bulkhead::block::testing::fuzz_image("vhd", bytes);
+  bulkhead::block::testing::fuzz_files("vhd", files);
   return 0;
 }

@@ -1,5 +1,6 @@
 // Changes at any places of a VHDX file's structures, with checksums that fit afterwards, without which little would get
-// past the headers. Input: records of a structure (1 byte), an offset in it (2), a length (1) and the bytes.
+// past the headers. They are made to an image by itself, and to one on another. Input: records of a structure (1 byte),
+// an offset in it (2), a length (1) and the bytes.
 #include <algorithm>
 
 #include "block/format/crc32c.h"
@@ -16,12 +17,27 @@ constexpr uint64_t kLogAt = kMiB, kMetadataAt = 2 * kMiB, kTableAt = 3 * kMiB;
 constexpr std::array<uint64_t, 8> kStructures{kHeaderAt[0], kHeaderAt[1], kRegionTableAt[0],       kRegionTableAt[1],
                                               kLogAt,       kMetadataAt,  kMetadataAt + 64 * kKiB, kTableAt};
 
+std::vector<uint8_t> made(const CreateOptions& options) {
+  MemoryStore store;
+  CHECK(vhdx::create(store, options).has_value(), "a new image");
+  return store.bytes();
+}
+
 const std::vector<uint8_t>& sound_file() {
+  static const std::vector<uint8_t> file = made({.size = 4 * kMiB, .settings = {{"block_size", "1048576"}}});
+  return file;
+}
+
+// A differencing image on the sound file.
+const std::vector<uint8_t>& sound_child() {
   static const std::vector<uint8_t> file = [] {
-    MemoryStore store;
-    const bool made = vhdx::create(store, {.size = 4 * kMiB, .settings = {{"block_size", "1048576"}}}).has_value();
-    CHECK(made, "a new image");
-    return store.bytes();
+    const auto parent =
+        vhdx::open(std::make_unique<MemoryStore>(sound_file()), Access::kReadOnly, ImageOpener("/nonexistent"));
+    return made({.size = 4 * kMiB,
+                 .backing_name = "parent",
+                 .backing_format = "vhdx",
+                 .backing_identity = parent.value()->info().identity,
+                 .settings = {{"block_size", "1048576"}}});
   }();
   return file;
 }
@@ -30,11 +46,7 @@ void seal(MutableByteSpan bytes) {
   store(&bytes[4], crc32c_without(bytes, 4));
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::vector<uint8_t> file = sound_file();
-  ByteSpan left(data, size);
+std::vector<uint8_t> changed(std::vector<uint8_t> file, ByteSpan left) {
   while (left.size() >= 4) {
     const uint64_t at = kStructures[left[0] % kStructures.size()] + (left[1] | left[2] << 8);
     const size_t length = std::min<size_t>(left[3], left.size() - 4);
@@ -48,6 +60,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto entry = load<uint32_t>(&file[at + 8]);
     if (entry >= 64 && entry <= 64 * kKiB) seal(all.subspan(at, entry));
   }
-  testing::fuzz_image("vhdx", file);
+  return file;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  testing::fuzz_files("vhdx", {changed(sound_file(), {data, size})});
+  testing::fuzz_files("vhdx", {changed(sound_child(), {data, size}), sound_file()});
   return 0;
 }

@@ -7,10 +7,10 @@ namespace {
 using namespace bulkhead;
 using namespace bulkhead::block;
 
-void fuzz_extent(ByteSpan data) {
+void fuzz_extent(ByteSpan data, Access access) {
   if (data.size() > (size_t{4} << 20)) return;
-  auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()));
-  const auto extent = vmdk::SparseExtent::open(std::move(store), Access::kReadOnly);
+  auto store = std::make_unique<MemoryStore>(std::vector<uint8_t>(data.begin(), data.end()), 8 << 20);
+  const auto extent = vmdk::SparseExtent::open(std::move(store), access);
   if (!extent) return;
   const uint64_t size = (*extent)->geometry().size;
   std::vector<uint8_t> bytes(4096);
@@ -18,6 +18,7 @@ void fuzz_extent(ByteSpan data) {
     if (!range_fits(offset, bytes.size(), size)) continue;
     (void)(*extent)->map(offset);
     (void)(*extent)->read(offset, bytes);
+    if (!(*extent)->geometry().read_only) (void)(*extent)->write(offset, bytes);
   }
   (void)(*extent)->check(Repair::kNone);
 }
@@ -26,6 +27,6 @@ void fuzz_extent(ByteSpan data) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bulkhead::block::testing::fuzz_image("vmdk", {data, size});
-  fuzz_extent({data, size});
+  for (const Access access : {Access::kReadOnly, Access::kReadWrite}) fuzz_extent({data, size}, access);
   return 0;
 }
