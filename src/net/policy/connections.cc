@@ -1,5 +1,7 @@
 #include "net/policy/connections.h"
 
+#include <algorithm>
+
 namespace bulkhead::net::policy {
 
 using frame::kTcpAcknowledge, frame::kTcpFin, frame::kTcpReset, frame::kTcpSyn;
@@ -41,11 +43,24 @@ bool ConnectionTable::follow_tcp(Connection& connection, const frame::Tcp& tcp, 
 
 std::optional<bool> ConnectionTable::is_from_start(const Connection& connection, const Path& path) {
   const auto is_other_end = [&](uint16_t port, uint16_t zone) {
-    return zone == connection.to_zone && (!connection.to || port == *connection.to);
+    if (zone == connection.to_zone) return !connection.to || port == *connection.to;
+    return std::ranges::find(connection.other_zones, zone, &std::pair<uint16_t, uint32_t>::first) !=
+           connection.other_zones.end();
   };
   if (path.from == connection.from && is_other_end(path.to, path.to_zone)) return true;
   if (path.to == connection.from && is_other_end(path.from, path.from_zone)) return false;
   return std::nullopt;
+}
+
+bool ConnectionTable::may_widen(const Connection& connection, const Flow& flow, const Path& path) {
+  return path.is_flooded && connection.state == State::kOpening && !connection.to && !connection.inspection &&
+         path.from == connection.from && path.to_zone != connection.to_zone && flow.source == connection.start.source &&
+         flow.source_port == connection.start.source_port && connection.other_zones.size() < kOtherZones;
+}
+
+uint32_t ConnectionTable::rule_of(const Connection& connection, uint16_t zone) {
+  const auto other = std::ranges::find(connection.other_zones, zone, &std::pair<uint16_t, uint32_t>::first);
+  return other == connection.other_zones.end() ? connection.rule : other->second;
 }
 
 ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::Headers& headers, const Path& path,
@@ -58,9 +73,9 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
     erase(found);
     return Match::kNone;
   }
-  last_rule_ = connection.rule;
   const std::optional<bool> direction = is_from_start(connection, path);
-  if (!direction) return Match::kWrong;
+  // Which zone it is for nobody knows yet: the rules say of each.
+  if (!direction) return may_widen(connection, flow, path) ? Match::kNone : Match::kWrong;
   // Echoes of a flow have one identifier, so that only the ports tell the ends apart; addresses must fit too.
   const bool from_start = *direction;
   if ((flow.source == connection.start.source) != from_start && flow.source != flow.destination) return Match::kWrong;
@@ -81,7 +96,13 @@ ConnectionTable::Match ConnectionTable::follow(const Flow& flow, const frame::He
   } else if (!from_start) {
     connection.state = State::kOpen;
   }
-  if (!from_start) connection.to = path.from;
+  last_rule_ = rule_of(connection, from_start ? path.to_zone : path.from_zone);
+  if (!from_start) {
+    connection.to = path.from;
+    connection.to_zone = path.from_zone;
+    connection.rule = last_rule_;
+    connection.other_zones.clear();
+  }
   if (connection.unheard_is_start == from_start) connection.unheard_is_start.reset();
   connection.expires_ns = now_ns + lifetime_ns(connection);
   last_ = &*found;
@@ -150,6 +171,11 @@ ConnectionTable::Opened ConnectionTable::open(const Flow& flow, const frame::Hea
     return Opened::kNoStart;
   if (headers.icmp && headers.icmp->type != 8 && headers.icmp->type != 128) return Opened::kNoStart;
   if (inspected_by != nullptr && !headers.tcp) return Opened::kNoStart;
+  if (const auto known = connections_.find(FlowKey::of(flow, path.vlan)); known != connections_.end()) {
+    if (inspected_by != nullptr || !may_widen(known->second, flow, path)) return Opened::kNoStart;
+    known->second.other_zones.emplace_back(path.to_zone, rule);
+    return Opened::kOpened;
+  }
   size_t& inspected_count = inspected_counts_[path.from];
   const auto has_no_room = [&] {
     return is_full(path.from) || (inspected_by != nullptr && (inspected_count >= limits_.inspected_a_port ||

@@ -11,6 +11,8 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "net/frame/headers.h"
 #include "net/inspect/modbus.h"
@@ -93,6 +95,8 @@ class ConnectionTable {
     std::optional<bool> unheard_is_start = {};  // of one picked up: the end that has not spoken yet
     uint16_t to_zone = 0;
     std::optional<uint16_t> to = {};  // none yet: any port of the zone may answer
+    // Until one answers: other zones that a rule let the flooded first packet into, each with that rule.
+    std::vector<std::pair<uint16_t, uint32_t>> other_zones = {};
     State state = State::kOpening;
     bool start_ended = false, answer_ended = false;  // FIN seen
     std::unique_ptr<Inspection> inspection;
@@ -103,7 +107,12 @@ class ConnectionTable {
   };
   using Map = std::unordered_map<FlowKey, Connection, Hash>;
   static constexpr uint64_t kSweepInterval_ns = 1'000'000'000;
+  static constexpr size_t kOtherZones = 8;
 
+  // Whether a flooded packet may be its first one in a zone that it has not been let into yet.
+  [[nodiscard]] static bool may_widen(const Connection& connection, const Flow& flow, const Path& path);
+  // The rule of the zone that the packet goes to or comes from.
+  [[nodiscard]] static uint32_t rule_of(const Connection& connection, uint16_t zone);
   // Whether a packet goes from its first end to the other; nothing: neither way.
   [[nodiscard]] static std::optional<bool> is_from_start(const Connection& connection, const Path& path);
   [[nodiscard]] bool follow_tcp(Connection& connection, const frame::Tcp& tcp, bool from_start) const;

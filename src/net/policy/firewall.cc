@@ -42,12 +42,13 @@ void Firewall::set_plan(CompiledPlan plan) {
   rule_counts_.assign(plan_.rules().size(), 0);
 }
 
-void Firewall::remove_port(switching::PortId port) {
+void Firewall::remove_port(switching::PortId port, const std::string& name) {
+  const auto zone = zones_.find(port);
+  refusals_.remove_port(port, zone == zones_.end() ? ZoneId{0} : zone->second, name);
   zones_.erase(port);
   connections_.forget_port(port);
   questions_.forget_port(port);
   fragments_.forget_port(port);
-  refusals_.forget_port(port);
 }
 
 bool Firewall::lets_through(const Passage& passage) {
@@ -214,7 +215,8 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
   if (decided.direction == Direction::kOneWay) return {.reason = Reason::kRule, .rule = rule};
   if (is_to_group) {
     // TCP has no groups (RFC 9293 3.10.7.2), and what echoes come back nobody could tell.
-    if (headers.tcp) return {.reason = Reason::kNoStart};
+    const bool is_request = headers.icmp && (headers.icmp->type == 8 || headers.icmp->type == 128);
+    if (headers.tcp || (headers.icmp && !is_request)) return {.reason = Reason::kNoStart};
     const bool has_room = !headers.udp || questions_.ask(flow, path, *rule, passage.now_ns);
     return {.reason = has_room ? Reason::kRule : Reason::kFull, .rule = rule};
   }

@@ -46,7 +46,8 @@ class Firewall final : public switching::Filter {
 
   // A port without a zone reaches nothing and is reached by nothing.
   void set_zone(switching::PortId port, ZoneId zone) { zones_[port] = zone; }
-  void remove_port(switching::PortId port);
+  // name: what its refusals say of it afterwards.
+  void remove_port(switching::PortId port, const std::string& name);
   // Connections end: each must be let through anew.
   void set_plan(CompiledPlan plan);
 

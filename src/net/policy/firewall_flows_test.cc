@@ -137,7 +137,7 @@ TEST(FirewallFlows, WhereAFloodedConnectionLeadsIsSaidByItsAnswer) {
   const auto back = [](uint8_t flags) { return World::ip("10.0.0.3", "10.0.0.1").tcp(22, 4000, flags); };
   EXPECT_EQ(world.send(kStation, kFirst, there(kTcpSyn), true), Reason::kRule);
   EXPECT_EQ(world.send(kStation, kSecondPlc, there(kTcpSyn), true), Reason::kConnection);
-  EXPECT_EQ(world.send(kStation, kOffice, there(kTcpSyn), true), Reason::kWrongState);
+  EXPECT_EQ(world.send(kStation, kOffice, there(kTcpSyn), true), Reason::kNoRule);
   EXPECT_EQ(world.send(kOffice, kStation, back(kTcpSyn | kTcpAcknowledge)), Reason::kWrongState);
   EXPECT_EQ(world.send(kSecondPlc, kStation, back(kTcpSyn | kTcpAcknowledge)), Reason::kConnection);
   EXPECT_EQ(world.send(kStation, kSecondPlc, there(kTcpAcknowledge)), Reason::kConnection);
@@ -236,6 +236,56 @@ TEST(FirewallFlows, AnUnknownConnectionIsResetSoThatItComesBack) {
   EXPECT_EQ(world.send(kOffice, kFirst, World::ip("10.0.0.4", "10.0.0.2").tcp(4000, 22, kTcpAcknowledge)),
             Reason::kNoRule);
   EXPECT_TRUE(world.firewall.take_answers().empty());
+}
+
+TEST(FirewallFlows, AGroupGetsEchoRequestsAndNoOtherMessages) {
+  World world;
+  const auto to_group = [&](uint8_t type) {
+    return world.send(kStation, kFirst,
+                      FrameBuilder()
+                          .ethernet(kMac, {{0x33, 0x33, 0, 0, 0, 1}})
+                          .ipv6("fe80::1", "ff02::1")
+                          .icmp(type)
+                          .payload("group"));
+  };
+  EXPECT_EQ(to_group(128), Reason::kRule);
+  for (const uint8_t type : {uint8_t{129}, uint8_t{130}, uint8_t{131}, uint8_t{134}, uint8_t{143}}) {
+    EXPECT_FALSE(is_pass(to_group(type))) << unsigned{type};
+  }
+}
+
+TEST(FirewallFlows, AFloodedFirstPacketIsForEachZoneThatMayHaveItUntilOneAnswers) {
+  Plan plan = World::plan();
+  for (const char* zone : {"control", "office"}) {
+    plan.conduits.push_back({.name = zone, .from = "station", .to = zone, .services = {"udp/7000", "tcp/7000"}});
+  }
+  for (const bool is_tcp : {false, true}) {
+    World world(plan);
+    const auto ask = [&](uint16_t own) {
+      const auto to = World::ip("10.0.0.1", "10.0.0.4");
+      return is_tcp ? FrameBuilder(to).tcp(own, 7000, kTcpSyn) : FrameBuilder(to).udp(own, 7000);
+    };
+    const auto answer = [&](uint16_t own) {
+      const auto to = World::ip("10.0.0.4", "10.0.0.1");
+      return is_tcp ? FrameBuilder(to).tcp(7000, own, kTcpSyn | kTcpAcknowledge) : FrameBuilder(to).udp(7000, own);
+    };
+    EXPECT_EQ(world.send(kStation, kFirst, ask(5), true), Reason::kRule);
+    EXPECT_EQ(world.send(kStation, kOffice, ask(5), true), Reason::kRule);
+    EXPECT_EQ(world.send(kStation, kOffice, ask(5), true), Reason::kConnection);
+    EXPECT_EQ(world.send(kOffice, kStation, answer(5)), Reason::kConnection);
+    const uint32_t rule = world.firewall.connections().last_rule();
+    EXPECT_EQ(world.firewall.plan().rules()[rule].name.substr(0, 16), "conduit 'office'");
+    // Who has answered is the other end, and nobody else.
+    EXPECT_EQ(world.send(kFirst, kStation, answer(5)), Reason::kWrongState);
+    EXPECT_EQ(world.send(kStation, kFirst, ask(5), true), Reason::kWrongState);
+    EXPECT_EQ(world.firewall.connections().size(), 1u);
+    // Known to be for one: another zone's rule has no say.
+    EXPECT_EQ(world.send(kStation, kFirst, ask(6)), Reason::kRule);
+    EXPECT_EQ(world.send(kStation, kOffice, ask(6), true), Reason::kWrongState);
+    // A zone that no rule names gets nothing.
+    World other;
+    EXPECT_EQ(other.send(kStation, kOffice, ask(7), true), Reason::kNoRule);
+  }
 }
 
 }  // namespace

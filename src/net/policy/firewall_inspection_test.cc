@@ -272,7 +272,7 @@ TEST(FirewallInspection, HoldsNoMoreConnectionsThanItsShare) {
     EXPECT_EQ(world.send(kClient, FrameBuilder().ipv4("10.0.0.1", "10.0.0.2").tcp(port, 502, kTcpSyn)), Reason::kRule);
   }
   EXPECT_EQ(world.send(kClient, FrameBuilder().ipv4("10.0.0.1", "10.0.0.2").tcp(5000, 502, kTcpSyn)), Reason::kFull);
-  world.firewall.remove_port(kClient);
+  world.firewall.remove_port(kClient, "client");
   EXPECT_EQ(world.firewall.connections().inspected(), 0u);
 }
 

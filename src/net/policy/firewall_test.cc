@@ -216,7 +216,7 @@ TEST(Firewall, WhoTakesAPortOverHasNoneOfItsFragments) {
   EXPECT_EQ(world.send(kHistorian, kPlc,
                        World::ip("10.1.0.1", "10.2.0.1").fragment({1, 0, true}).udp(5000, 123).payload("8 bytes.")),
             Reason::kRule);
-  world.firewall.remove_port(kHistorian);
+  world.firewall.remove_port(kHistorian, "historian");
   world.firewall.set_zone(kHistorian, world.firewall.plan().zone("office").value());
   EXPECT_EQ(
       world.send(kHistorian, kPlc,
@@ -346,7 +346,7 @@ TEST(Firewall, BoundsConnectionsForEachPortAndInAll) {
   world.now += 31 * kSecond;
   open_many(7, "10.1.0.7");
   EXPECT_EQ(opened, 60u);
-  world.firewall.remove_port(7);
+  world.firewall.remove_port(7, "seven");
   EXPECT_EQ(world.firewall.connections().size(), 0u);
 }
 
@@ -402,6 +402,39 @@ TEST(Firewall, AScanHidesNothingFromTheLog) {
   ASSERT_EQ(lines.size(), RefusalLog::kLinesASecond);
   EXPECT_EQ(lines[0].untold, 1000 - RefusalLog::kLinesAtOnce);
   EXPECT_EQ(world.firewall.refusals().count(), 2001u);
+}
+
+TEST(Firewall, RemembersRefusalsOfPortsThatAreGoneByTheirNames) {
+  World world;
+  const auto try_ssh = [&](switching::PortId from, switching::PortId to, uint16_t own) {
+    (void)world.send(from, to, World::ip("10.3.0.1", "10.2.0.1").tcp(own, 22, kTcpSyn));
+    world.now += kSecond;
+  };
+  try_ssh(kOffice, kPlc, 1);
+  try_ssh(kSensor, kOffice, 2);
+  const auto zone = [&](const char* name) { return world.firewall.plan().zone(name).value(); };
+  world.firewall.remove_port(kOffice, "first");
+  world.firewall.set_zone(kOffice, zone("office"));
+  try_ssh(kOffice, kPlc, 3);
+  world.firewall.remove_port(kOffice, "second");
+  auto refusals = world.firewall.refusals().latest();
+  ASSERT_EQ(refusals.size(), 3u);
+  EXPECT_EQ(refusals[0].gone_from, "first");
+  EXPECT_FALSE(refusals[0].gone_to);
+  EXPECT_FALSE(refusals[1].gone_from);
+  EXPECT_EQ(refusals[1].gone_to, "first");
+  EXPECT_EQ(refusals[2].gone_from, "second");
+  EXPECT_EQ(refusals[2].flow->source_port, 3);
+  // Whoever comes and goes for ever takes no more room than one port, and that of its own zone.
+  for (uint16_t i = 0; i < 1000; ++i) {
+    world.firewall.set_zone(kOffice, zone("office"));
+    try_ssh(kOffice, kPlc, i);
+    world.firewall.remove_port(kOffice, "again");
+  }
+  refusals = world.firewall.refusals().latest();
+  ASSERT_EQ(refusals.size(), RefusalLog::kRemembered + 1);
+  EXPECT_EQ(refusals.front().from, kSensor);
+  EXPECT_EQ(refusals.back().flow->source_port, 999);
 }
 
 TEST(Firewall, CountsWhatIsForEverybodyAndLogsQuestionsOnceAMinute) {

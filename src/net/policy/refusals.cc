@@ -67,16 +67,41 @@ void RefusalLog::add(Kind kind, const Refusal& refusal) {
 
 std::vector<Refusal> RefusalLog::latest() const {
   std::vector<Refusal> all;
-  for (const auto& [of, share] : shares_) {
-    std::vector<Refusal> merged;
-    std::ranges::merge(all, share.latest, std::back_inserter(merged), {}, &Refusal::time_ns, &Refusal::time_ns);
-    all = std::move(merged);
-  }
-  return all;
+  for (const auto& [of, share] : shares_) all.insert(all.end(), share.latest.begin(), share.latest.end());
+  for (const auto& [of, refusals] : gone_) all.insert(all.end(), refusals.begin(), refusals.end());
+  // Those of one moment in the order in which they came.
+  std::vector<std::pair<uint64_t, size_t>> order;
+  for (size_t i = 0; i < all.size(); ++i) order.emplace_back(all[i].time_ns, i);
+  std::ranges::sort(order);
+  std::vector<Refusal> sorted;
+  for (const auto& [time_ns, index] : order) sorted.push_back(std::move(all[index]));
+  return sorted;
 }
 
-void RefusalLog::forget_port(switching::PortId port) {
-  std::erase_if(shares_, [port](const auto& each) { return each.first.first == port; });
+void RefusalLog::remove_port(switching::PortId port, uint16_t zone, const std::string& name) {
+  const auto name_it = [&](std::deque<Refusal>& refusals) {
+    for (Refusal& refusal : refusals) {
+      if (refusal.from == port && !refusal.gone_from) refusal.gone_from = name;
+      if (refusal.to == port && !refusal.gone_to) refusal.gone_to = name;
+    }
+  };
+  for (auto& [of, refusals] : gone_) name_it(refusals);
+  for (auto& [of, share] : shares_) {
+    name_it(share.latest);
+    // Who comes in its place is asked for the first time.
+    share.question_lines_ns.erase(port);
+  }
+  for (const Kind kind : {Kind::kPacket, Kind::kInspection, Kind::kQuestion}) {
+    const auto share = shares_.find({port, kind});
+    if (share == shares_.end()) continue;
+    std::deque<Refusal>& kept = gone_[{zone, kind}];
+    std::deque<Refusal> merged;
+    std::ranges::merge(kept, share->second.latest, std::back_inserter(merged), {}, &Refusal::time_ns,
+                       &Refusal::time_ns);
+    while (merged.size() > kRemembered) merged.pop_front();
+    kept = std::move(merged);
+    shares_.erase(share);
+  }
 }
 
 }  // namespace bulkhead::net::policy

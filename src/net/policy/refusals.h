@@ -1,6 +1,7 @@
 // What was refused, for the log and for whoever asks: so much of each port and no more, what inspection refused apart
-// from the rest, so that who is refused often hides neither others nor a request of its own. A function of refusals and
-// time.
+// from the rest, so that who is refused often hides neither others nor a request of its own. What a port was refused
+// outlives it, by its name, and so much of each zone: whoever comes and goes hides nothing but what was before in its
+// own zone. A function of refusals and time.
 #pragma once
 
 #include <array>
@@ -8,6 +9,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -44,6 +46,8 @@ struct Refusal {
   uint64_t time_ns = 0;
   switching::PortId from = 0;
   switching::PortId to = 0;
+  // Of ports that are gone, whose numbers others may have.
+  std::optional<std::string> gone_from = {}, gone_to = {};
   Reason reason = Reason::kNoRule;
   uint16_t type = 0;
   std::optional<Flow> flow;  // of ARP: who asks for whom
@@ -55,7 +59,7 @@ struct Refusal {
 
 class RefusalLog {
  public:
-  // Of a port and a kind.
+  // Of a port and a kind, and of all the ports of a zone that are gone.
   static constexpr size_t kRemembered = 32;
   static constexpr uint64_t kLinesASecond = 5, kLinesAtOnce = 20;
   // ARP that asks for a card: it asks again and again, so there is so seldom a line for a pair of ports.
@@ -73,7 +77,8 @@ class RefusalLog {
   // The latest ones of all ports, oldest first.
   [[nodiscard]] std::vector<Refusal> latest() const;
   [[nodiscard]] uint64_t count() const { return count_; }
-  void forget_port(switching::PortId port);
+  // The port's number may be another's from now on.
+  void remove_port(switching::PortId port, uint16_t zone, const std::string& name);
 
  private:
   struct Share {
@@ -83,6 +88,7 @@ class RefusalLog {
     uint64_t untold = 0;
   };
   std::map<std::pair<switching::PortId, Kind>, Share> shares_;
+  std::map<std::pair<uint16_t, Kind>, std::deque<Refusal>> gone_;  // by zone
   std::vector<Line> lines_;
   uint64_t count_ = 0;
 };

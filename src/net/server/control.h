@@ -14,6 +14,9 @@ class Control {
  public:
   static constexpr size_t kMaximumQuestions = 16;
   static constexpr size_t kMaximumLine = 1024;
+  // Bytes that a socket takes at once wherever this runs (net.core.wmem_default is 208 KiB); of more the end is cut
+  // off.
+  static constexpr size_t kMaximumAnswer = size_t{128} << 10;
   static constexpr std::chrono::seconds kPatience{5};
 
   // reply from the loop: the answer to a line, which comes without its end.

@@ -45,7 +45,8 @@ std::string Server::name_of(switching::PortId id) const {
 }
 
 std::string Server::refusal_text(const policy::Refusal& refusal) const {
-  std::string text = fmt::format("{} -> {}", name_of(refusal.from), name_of(refusal.to));
+  std::string text = fmt::format("{} -> {}", refusal.gone_from ? *refusal.gone_from : name_of(refusal.from),
+                                 refusal.gone_to ? *refusal.gone_to : name_of(refusal.to));
   if (refusal.flow && refusal.type == frame::kTypeArp) {
     text += fmt::format(" ARP {} asks for {}", refusal.flow->source.to_string(), refusal.flow->destination.to_string());
   } else if (refusal.flow) {
@@ -186,14 +187,25 @@ std::string Server::list_rules() const {
                             firewall_.connections().inspected());
 }
 
+// Oldest first; of more than a socket takes at once the latest, behind a line with the number of the others.
 std::string Server::list_refusals() const {
-  std::string text;
+  const std::vector<policy::Refusal> latest = firewall_.refusals().latest();
   const auto now = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-  for (const policy::Refusal& refusal : firewall_.refusals().latest()) {
+  std::vector<std::string> lines;
+  size_t bytes = 0;
+  for (size_t left = latest.size(); left > 0; --left) {
+    const policy::Refusal& refusal = latest[left - 1];
     const uint64_t ago_ms = now > refusal.time_ns ? (now - refusal.time_ns) / 1'000'000 : 0;
-    text += fmt::format("{}.{:03} s ago: {}\n", ago_ms / 1000, ago_ms % 1000, refusal_text(refusal));
+    std::string line = fmt::format("{}.{:03} s ago: {}\n", ago_ms / 1000, ago_ms % 1000, refusal_text(refusal));
+    bytes += line.size();
+    if (bytes > Control::kMaximumAnswer) {
+      lines.push_back(fmt::format("{} older ones are left out\n", left));
+      break;
+    }
+    lines.push_back(std::move(line));
   }
-  return text;
+  std::ranges::reverse(lines);
+  return fmt::format("{}", fmt::join(lines, ""));
 }
 
 // Nothing: what there is. Else "PORT [in|out] delay_ns jitter_ns lost duplicated reordered corrupted rate cut", numbers
@@ -211,9 +223,12 @@ std::string Server::set_faults(std::string_view arguments) {
   uint64_t numbers[8] = {};
   for (uint64_t& number : numbers) {
     const std::string_view word = next_word(arguments);
-    if (std::from_chars(word.data(), word.data() + word.size(), number).ec != std::errc()) {
-      return fmt::format("error: '{}' is no number\n", word);
-    }
+    const char* const word_end = word.data() + word.size();
+    const auto [end, error] = std::from_chars(word.data(), word_end, number);
+    if (error != std::errc() || end != word_end) return fmt::format("error: '{}' is no number\n", word);
+  }
+  if (const std::string_view more = next_word(arguments); !more.empty()) {
+    return fmt::format("error: '{}': allowed: {} numbers\n", more, std::size(numbers));
   }
   for (size_t i = 2; i < 6; ++i) {
     if (numbers[i] > fault::FaultConfig::kAlways) return fmt::format("error: {} of a million\n", numbers[i]);

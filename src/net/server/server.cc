@@ -69,7 +69,9 @@ Result<> Server::open(const Setup& setup) {
 
 Result<> Server::open_groups(const Setup& setup) {
   for (const GroupSetup& group : setup.groups) {
-    const auto id = TRY_IN(fmt::format("port group '{}'", group.policy.name), switch_.add_group(group.policy));
+    switching::GroupPolicy policy = group.policy;
+    policy.zone = TRY_IN(fmt::format("port group '{}'", policy.name), firewall_.plan().zone(group.zone));
+    const auto id = TRY_IN(fmt::format("port group '{}'", group.policy.name), switch_.add_group(std::move(policy)));
     group_names_.push_back(group.policy.name);
     group_zones_.push_back(group.zone);
     group_listeners_.push_back(
@@ -194,7 +196,7 @@ void Server::detach(Port& port) {
   if (!port.is_guest) return;
   if (port.id) {
     by_id_.erase(*port.id);
-    firewall_.remove_port(*port.id);
+    firewall_.remove_port(*port.id, port.name);
     switch_.remove_port(*port.id);
   }
   if (port.timer != 0) loop_.cancel(port.timer);
@@ -238,6 +240,13 @@ void Server::take(Port& port, MutableByteSpan frame, const frame::Offload& offlo
     // A card without a name is who it says it is first, and nobody else after.
     const frame::Ethernet ethernet = frame::read_ethernet(frame);
     if (ethernet.fault != frame::Fault::kNone) return;
+    if (switch_.is_heard(port.group, ethernet.source, now)) {
+      if (!std::exchange(port.is_pretender, true)) {
+        log::warning("switch '{}': {} sends as {}, which is heard at another port: refused", name_, port.name,
+                     ethernet.source.to_string());
+      }
+      return;
+    }
     const auto id = switch_.add_port({.name = port.name, .group = port.group, .mac = ethernet.source});
     const auto zone = firewall_.plan().zone(group_zones_[port.group]);
     if (!id || !zone) return;
@@ -291,6 +300,7 @@ void Server::deliver(switching::PortId id, const switching::OutputFrame& frame) 
   const MutableByteSpan bytes = MutableByteSpan(incoming_).first(frame.size());
   frame.copy_to(bytes);
   if (const auto capture = captures_.find(id); capture != captures_.end()) {
+    if (!frame.seen) return;  // a probe: a file leads nowhere
     const std::string port = name_of(frame.seen->port);
     return frame::for_each_piece(bytes, frame.offload, [&](ByteSpan piece) {
       capture->second->write({.frame = piece, .time_ns = wall_ns(), .port = port, .is_sent = frame.seen->is_sent});

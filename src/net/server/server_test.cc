@@ -250,6 +250,13 @@ TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {
   const auto again = between(9, 1).udp(3, 4).build();
   ASSERT_EQ(guest.send(again), Sent::kDone);
   EXPECT_EQ(next(a), again);
+  // An address that is heard at another port is nobody's to take.
+  link::Link& thief = cards.plug("group-floor");
+  ASSERT_EQ(thief.send(between(9, 1).udp(5, 6).build()), Sent::kDone);
+  const auto own = between(7, 1).udp(7, 8).build();
+  ASSERT_EQ(thief.send(own), Sent::kDone);
+  EXPECT_EQ(next(a), own);
+  cards.links.pop_back();
   // It is gone when its card is, and its place with it.
   cards.links.pop_back();
   EXPECT_TRUE(comes_true([&] { return cards.ask("ports\n").find("floor#") == std::string::npos; }));
@@ -266,6 +273,42 @@ TEST(SwitchServer, AGuestThatCannotBeServedLeavesNothing) {
   EXPECT_EQ(cards.ask("ports\n").find("floor#"), std::string::npos);
   cards.plug("group-floor");
   EXPECT_NE(cards.ask("ports\n").find("floor#"), std::string::npos);
+}
+
+TEST(SwitchServer, ListsTheLatestRefusalsByTheNamesOfThoseWhoTried) {
+  const Folder folder;
+  const Running running(setup_in(folder.path));
+  Cards cards(folder.path);
+  (void)cards.plug("a");
+  link::Link& guest = cards.plug("group-office");
+  ASSERT_EQ(guest.send(between(9, 1).tcp(7, 22, frame::kTcpSyn).build()), Sent::kDone);
+  EXPECT_TRUE(comes_true([&] { return cards.ask("refusals\n").find("office#") != std::string::npos; }));
+  cards.links.pop_back();
+  EXPECT_TRUE(comes_true([&] { return cards.ask("ports\n").find("office#") == std::string::npos; }));
+  const std::string after = cards.ask("refusals\n");
+  EXPECT_NE(after.find("-> a TCP 10.0.0.9:7 -> 10.0.0.1:22: refused"), std::string::npos) << after;
+  EXPECT_NE(after.find("ago: office#"), std::string::npos) << after;
+  // More guests than there is room in an answer; what each is refused has a long name.
+  for (unsigned number = 0; number < 60; ++number) {
+    link::Link& each = cards.plug("group-office");
+    const frame::MacAddress own{{2, 0, 0, 0, 1, static_cast<uint8_t>(number)}};
+    for (uint16_t port = 1; port <= 32; ++port) {
+      ASSERT_EQ(each.send(FrameBuilder()
+                              .ethernet(own, mac(1))
+                              .ipv6(fmt::format("fd00:1111:2222:3333:4444:5555:6666:{:x}", 0xF000 + number),
+                                    "fd00:1111:2222:3333:4444:5555:6666:7777")
+                              .tcp(static_cast<uint16_t>(50000 + number), port, frame::kTcpSyn)
+                              .build()),
+                Sent::kDone);
+    }
+  }
+  std::string all;
+  EXPECT_TRUE(comes_true([&] { return (all = cards.ask("refusals\n")).find(":50059 -> ") != std::string::npos; }));
+  EXPECT_TRUE(
+      comes_true([&] { return (all = cards.ask("refusals\n")).find("]:32: ", all.rfind(":50059 ")) != all.npos; }));
+  EXPECT_LE(all.size(), Control::kMaximumAnswer + 100);
+  EXPECT_NE(all.find(" older ones are left out\n"), std::string::npos) << all.substr(0, 200);
+  EXPECT_EQ(all.back(), '\n');
 }
 
 TEST(SwitchServer, KeepsAPortForWhoIsThereAndClosesItForNonsense) {
@@ -369,6 +412,8 @@ TEST(SwitchServer, ChangesFaultsWhileItRuns) {
   ASSERT_EQ(b.send(late), Sent::kDone);
   EXPECT_EQ(next(a), late);
   EXPECT_EQ(cards.ask("faults a 1 2 3\n"), "error: '' is no number\n");
+  EXPECT_EQ(cards.ask("faults a 1ms 0 0 0 0 0 0 0\n"), "error: '1ms' is no number\n");
+  EXPECT_EQ(cards.ask("faults a 0 0 0 0 0 0 0 0 out\n"), "error: 'out': allowed: 8 numbers\n");
   EXPECT_EQ(cards.ask("faults b in 5000000 0 10000 0 0 0 8000 0\n"), "done\n");
   const std::string faults = cards.ask("faults\n");
   EXPECT_NE(faults.find("b in delay=5000000 jitter=0 lost=10000 duplicated=0 reordered=0 corrupted=0 rate=8000 cut=0 "),

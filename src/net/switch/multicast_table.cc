@@ -1,7 +1,6 @@
 #include "net/switch/multicast_table.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "net/frame/big_endian.h"
 
@@ -16,12 +15,10 @@ constexpr uint8_t kModeIsInclude = 1, kModeIsExclude = 2, kChangeToInclude = 3, 
 constexpr size_t kIpv4Size = 4, kIpv6Size = 16, kMessageHeader = 8;
 constexpr uint64_t kSweepInterval_ns = 1'000'000'000;
 
-uint64_t key_of(uint16_t vlan, const frame::MacAddress& group) {
-  return uint64_t{vlan} << 48 | group.number();
-}
+}  // namespace
 
 // RFC 1112 6.4 and RFC 2464 7. None for groups of the link itself, which everybody always gets.
-std::optional<uint64_t> key_of(uint16_t vlan, ByteSpan address) {
+std::optional<MulticastTable::Key> MulticastTable::key_of(Segment segment, ByteSpan address) {
   frame::MacAddress mac;
   if (address.size() == kIpv4Size) {
     if ((address[0] & 0xF0) != 0xE0 || (address[0] == 224 && address[1] == 0 && address[2] == 0)) return std::nullopt;
@@ -33,12 +30,10 @@ std::optional<uint64_t> key_of(uint16_t vlan, ByteSpan address) {
     mac = {{0x33, 0x33, address[12], address[13], address[14], address[15]}};
     if (mac.bytes[2] == 0 && mac.bytes[3] == 0 && mac.bytes[4] == 0) return std::nullopt;
   }
-  return key_of(vlan, mac);
+  return Key(segment, mac.number());
 }
 
-}  // namespace
-
-bool MulticastTable::learn(uint16_t vlan, PortId port, bool may_query, const frame::Headers& headers, ByteSpan frame,
+bool MulticastTable::learn(Segment segment, PortId port, bool may_query, const frame::Headers& headers, ByteSpan frame,
                            uint64_t now_ns) {
   if (headers.fault != frame::Fault::kNone || !headers.ip || headers.ip->fragment) return false;
   const frame::Ip& ip = *headers.ip;
@@ -48,59 +43,59 @@ bool MulticastTable::learn(uint16_t vlan, PortId port, bool may_query, const fra
   const bool is_ipv4 = ip.source.family == frame::Family::kIpv4;
   const uint8_t type = message[0];
   if (is_ipv4 && ip.protocol == frame::kProtocolIgmp) {
-    learn_igmp(vlan, port, may_query, ip, message, now_ns);
+    learn_igmp(segment, port, may_query, ip, message, now_ns);
     return type == kIgmpReport1 || type == kIgmpReport2 || type == kIgmpReport3 || type == kIgmpLeave;
   }
   if (is_ipv4 || !headers.icmp) return false;
-  learn_mld(vlan, port, may_query, ip, message, now_ns);
+  learn_mld(segment, port, may_query, ip, message, now_ns);
   return type == kMldReport1 || type == kMldReport2 || type == kMldDone;
 }
 
-bool MulticastTable::is_router(uint16_t vlan, PortId port, uint64_t now_ns) const {
-  const auto asks = queriers_.find(vlan);
+bool MulticastTable::is_router(Segment segment, PortId port, uint64_t now_ns) const {
+  const auto asks = queriers_.find(segment);
   if (asks == queriers_.end()) return false;
   const auto router = asks->second.routers.find(port);
   return router != asks->second.routers.end() && router->second > now_ns;
 }
 
-void MulticastTable::learn_igmp(uint16_t vlan, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message,
+void MulticastTable::learn_igmp(Segment segment, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message,
                                 uint64_t now_ns) {
   const ByteSpan address = message.subspan(4, kIpv4Size);
   switch (message[0]) {
     case kIgmpQuery:
       // From no address: another switch asks, and is no router (RFC 4541 2.1.1).
-      if (may_query && !ip.source.is_unspecified()) query(vlan, port, now_ns);
+      if (may_query && !ip.source.is_unspecified()) query(segment, port, now_ns);
       break;
     case kIgmpReport1:
     case kIgmpReport2:
-      join(vlan, port, address, now_ns);
+      join(segment, port, address, now_ns);
       break;
     case kIgmpLeave:
-      leave(vlan, port, address, now_ns);
+      leave(segment, port, address, now_ns);
       break;
     case kIgmpReport3:
-      learn_records(vlan, port, message, kIpv4Size, now_ns);
+      learn_records(segment, port, message, kIpv4Size, now_ns);
       break;
     default:
       break;
   }
 }
 
-void MulticastTable::learn_mld(uint16_t vlan, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message,
+void MulticastTable::learn_mld(Segment segment, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message,
                                uint64_t now_ns) {
   const bool has_address = message.size() >= kMessageHeader + kIpv6Size;
   switch (message[0]) {
     case kMldQuery:
-      if (may_query && !ip.source.is_unspecified()) query(vlan, port, now_ns);
+      if (may_query && !ip.source.is_unspecified()) query(segment, port, now_ns);
       break;
     case kMldReport1:
-      if (has_address) join(vlan, port, message.subspan(kMessageHeader, kIpv6Size), now_ns);
+      if (has_address) join(segment, port, message.subspan(kMessageHeader, kIpv6Size), now_ns);
       break;
     case kMldDone:
-      if (has_address) leave(vlan, port, message.subspan(kMessageHeader, kIpv6Size), now_ns);
+      if (has_address) leave(segment, port, message.subspan(kMessageHeader, kIpv6Size), now_ns);
       break;
     case kMldReport2:
-      learn_records(vlan, port, message, kIpv6Size, now_ns);
+      learn_records(segment, port, message, kIpv6Size, now_ns);
       break;
     default:
       break;
@@ -108,7 +103,8 @@ void MulticastTable::learn_mld(uint16_t vlan, PortId port, bool may_query, const
 }
 
 // Group records of IGMPv3 and MLDv2: type, words of auxiliary data, number of sources, group, sources.
-void MulticastTable::learn_records(uint16_t vlan, PortId port, ByteSpan message, size_t address_size, uint64_t now_ns) {
+void MulticastTable::learn_records(Segment segment, PortId port, ByteSpan message, size_t address_size,
+                                   uint64_t now_ns) {
   size_t count = load_big16(message.data() + 6);
   for (ByteSpan rest = message.subspan(kMessageHeader); count > 0 && rest.size() >= 4 + address_size; --count) {
     const size_t sources = load_big16(rest.data() + 2);
@@ -117,36 +113,36 @@ void MulticastTable::learn_records(uint16_t vlan, PortId port, ByteSpan message,
     const uint8_t type = rest[0];
     const bool includes = type == kModeIsInclude || type == kChangeToInclude;
     if (type == kModeIsExclude || type == kChangeToExclude || type == kAllowNew || (includes && sources != 0)) {
-      join(vlan, port, address, now_ns);
+      join(segment, port, address, now_ns);
     } else if (includes) {
-      leave(vlan, port, address, now_ns);
+      leave(segment, port, address, now_ns);
     }
     if (size > rest.size()) return;
     rest = rest.subspan(size);
   }
 }
 
-void MulticastTable::query(uint16_t vlan, PortId port, uint64_t now_ns) {
-  const bool goes_on = querier(vlan, now_ns) != nullptr;
-  Querier& found = queriers_[vlan];
+void MulticastTable::query(Segment segment, PortId port, uint64_t now_ns) {
+  const bool goes_on = querier(segment, now_ns) != nullptr;
+  Querier& found = queriers_[segment];
   if (!goes_on) found.first_ns = now_ns;
   found.routers[port] = now_ns + kQuerier_ns;
 }
 
-const MulticastTable::Querier* MulticastTable::querier(uint16_t vlan, uint64_t now_ns) const {
-  const auto found = queriers_.find(vlan);
+const MulticastTable::Querier* MulticastTable::querier(Segment segment, uint64_t now_ns) const {
+  const auto found = queriers_.find(segment);
   if (found == queriers_.end()) return nullptr;
   const bool alive = std::ranges::any_of(found->second.routers, [&](const auto& each) { return each.second > now_ns; });
   return alive ? &found->second : nullptr;
 }
 
-void MulticastTable::join(uint16_t vlan, PortId port, ByteSpan address, uint64_t now_ns) {
-  const auto key = key_of(vlan, address);
+void MulticastTable::join(Segment segment, PortId port, ByteSpan address, uint64_t now_ns) {
+  const auto key = key_of(segment, address);
   if (!key) return;
-  if (size_ >= kMaximumMemberships || port_counts_[port] >= kMembershipsAPort) sweep(now_ns);
+  if (port_counts_[port] >= kMembershipsAPort) sweep(now_ns);
   const auto group = groups_.find(*key);
   const bool is_member = group != groups_.end() && group->second.contains(port);
-  if (!is_member && (size_ >= kMaximumMemberships || port_counts_[port] >= kMembershipsAPort)) return;
+  if (!is_member && port_counts_[port] >= kMembershipsAPort) return;
   groups_[*key][port] = now_ns + kMembership_ns;
   if (is_member) return;
   ++port_counts_[port];
@@ -154,35 +150,35 @@ void MulticastTable::join(uint16_t vlan, PortId port, ByteSpan address, uint64_t
 }
 
 // Others may be behind the same port: they have a moment to say so.
-void MulticastTable::leave(uint16_t vlan, PortId port, ByteSpan address, uint64_t now_ns) {
-  const auto key = key_of(vlan, address);
+void MulticastTable::leave(Segment segment, PortId port, ByteSpan address, uint64_t now_ns) {
+  const auto key = key_of(segment, address);
   const auto group = key ? groups_.find(*key) : groups_.end();
   if (group == groups_.end()) return;
   const auto member = group->second.find(port);
   if (member != group->second.end()) member->second = std::min(member->second, now_ns + kLastMember_ns);
 }
 
-bool MulticastTable::is_known(uint16_t vlan, const frame::MacAddress& group, uint64_t now_ns) const {
-  const Querier* const asks = querier(vlan, now_ns);
+bool MulticastTable::is_known(Segment segment, const frame::MacAddress& group, uint64_t now_ns) const {
+  const Querier* const asks = querier(segment, now_ns);
   if (asks == nullptr || now_ns < asks->first_ns + kFirstAnswers_ns) return false;
-  const auto found = groups_.find(key_of(vlan, group));
+  const auto found = groups_.find({segment, group.number()});
   return found != groups_.end() &&
          std::ranges::any_of(found->second, [now_ns](const auto& each) { return each.second > now_ns; });
 }
 
-bool MulticastTable::wants(uint16_t vlan, const frame::MacAddress& group, PortId port, uint64_t now_ns) const {
+bool MulticastTable::wants(Segment segment, const frame::MacAddress& group, PortId port, uint64_t now_ns) const {
   const auto is_alive = [&](const auto& map) {
     const auto found = map.find(port);
     return found != map.end() && found->second > now_ns;
   };
-  const auto members = groups_.find(key_of(vlan, group));
-  const auto asks = queriers_.find(vlan);
+  const auto members = groups_.find({segment, group.number()});
+  const auto asks = queriers_.find(segment);
   return (members != groups_.end() && is_alive(members->second)) ||
          (asks != queriers_.end() && is_alive(asks->second.routers));
 }
 
 void MulticastTable::forget_port(PortId port) {
-  for (auto& [vlan, asks] : queriers_) asks.routers.erase(port);
+  for (auto& [segment, asks] : queriers_) asks.routers.erase(port);
   for (auto group = groups_.begin(); group != groups_.end();) {
     size_ -= group->second.erase(port);
     group = group->second.empty() ? groups_.erase(group) : std::next(group);

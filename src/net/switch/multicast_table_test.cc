@@ -45,13 +45,13 @@ const Bytes kQuery{0x11, 100, 0, 0, 0, 0, 0, 0}, kReport{0x16, 0, 0, 0, 239, 1, 
 
 struct World {
   void hear(PortId port, const Bytes& frame, bool may_query = false) {
-    table.learn(1, port, may_query, frame::read_headers(frame), frame, now);
+    table.learn({.vlan = 1}, port, may_query, frame::read_headers(frame), frame, now);
   }
   [[nodiscard]] std::string members(const frame::MacAddress& group = kGroup) const {
-    if (!table.is_known(1, group, now)) return "everybody";
+    if (!table.is_known({.vlan = 1}, group, now)) return "everybody";
     std::string all;
     for (PortId port = 0; port < 10; ++port) {
-      if (table.wants(1, group, port, now)) all += static_cast<char>('0' + port);
+      if (table.wants({.vlan = 1}, group, port, now)) all += static_cast<char>('0' + port);
     }
     return all;
   }
@@ -162,6 +162,50 @@ TEST(VirtualSwitch, SendsAKnownGroupToItsMembersOnly) {
   (void)send(member, igmp(kReport));
   now += MulticastTable::kFirstAnswers_ns;
   EXPECT_EQ(send(sender, data), (std::vector<PortId>{member, router}));
+}
+
+// What is beyond a diode must not choose, by joining, leaving and asking, which ports of this side get a frame.
+TEST(VirtualSwitch, ZonesTellEachOtherNothingByTheirMemberships) {
+  struct Recorder final : Output {
+    void deliver(PortId port, const OutputFrame& /*frame*/) override { ports.push_back(port); }
+    std::vector<PortId> ports;
+  };
+  VirtualSwitch fabric({}, 1);
+  const GroupId near = fabric.add_group({.name = "near", .zone = 0}).value();
+  const GroupId far = fabric.add_group({.name = "far", .zone = 1, .network_services = Permission::kAllow}).value();
+  const PortId sender = fabric.add_port({.group = near}).value(), silent = fabric.add_port({.group = near}).value();
+  const PortId member = fabric.add_port({.group = far}).value(), other = fabric.add_port({.group = far}).value();
+  const PortId router = fabric.add_port({.group = far}).value();
+  uint64_t now = kSecond;
+  const auto send = [&](PortId from, Bytes frame) {
+    Recorder recorder;
+    frame[10] = static_cast<uint8_t>(from);  // each has its own address
+    fabric.forward(from, frame, now, recorder);
+    return recorder.ports;
+  };
+  const auto data =
+      FrameBuilder().ethernet({{2, 0, 0, 0, 0, 9}}, kGroup).ipv4("10.0.0.9", "239.1.2.3").udp(1, 2).build();
+  (void)send(router, igmp(kQuery));
+  (void)send(member, igmp(kReport));
+  now += MulticastTable::kFirstAnswers_ns;
+  EXPECT_EQ(send(sender, data), (std::vector<PortId>{silent, member, router}));
+  EXPECT_EQ(send(sender, igmp(kReport)), (std::vector<PortId>{silent, router})) << "a report of the near zone";
+  // However many groups the far zone is in, the near one's are known. Enough ports to fill any table for all of them.
+  for (unsigned port = 0; port < 64; ++port) {
+    const PortId crowd = fabric.add_port({.group = far}).value();
+    for (unsigned i = 0; i < MulticastTable::kMembershipsAPort; ++i) {
+      (void)send(crowd, igmp({0x16, 0, 0, 0, 239, 7, static_cast<uint8_t>(port), static_cast<uint8_t>(i)}));
+    }
+  }
+  const GroupId asks = fabric.add_group({.name = "asks", .network_services = Permission::kAllow}).value();
+  const PortId near_router = fabric.add_port({.group = asks}).value();
+  (void)send(near_router, igmp(kQuery));
+  (void)send(silent, igmp(kReport));
+  now += MulticastTable::kFirstAnswers_ns;
+  const PortId late = fabric.add_port({.group = near}).value();
+  EXPECT_EQ(send(sender, data), (std::vector<PortId>{silent, member, router, near_router})) << late;
+  EXPECT_EQ(send(member, data).front(), sender);
+  (void)other;
 }
 
 }  // namespace

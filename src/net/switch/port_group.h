@@ -25,6 +25,9 @@ enum class Permission : uint8_t { kDeny, kAllow };
 
 struct GroupPolicy {
   std::string name;
+  // What cards say of multicast groups counts for ports of the same zone, and an address that is heard in one moves to
+  // no port of another.
+  uint16_t zone = 0;
   VlanMode mode = VlanMode::kAccess;
   uint16_t vlan = 1;         // of access and tunnel ports
   VlanSet allowed_vlans;     // of trunks

@@ -20,6 +20,7 @@ bool is_reserved(const frame::MacAddress& address) {
 
 // Types for experiments within one network (IEEE 802); ours says which port the probe left by.
 constexpr uint16_t kTypeProbe = 0x88B5;
+constexpr size_t kMarkOffset = kAddressesSize + 4;  // behind the port
 
 // A second's worth, and one whole frame of the largest size at least.
 RateLimit byte_limit(uint64_t rate) {
@@ -42,6 +43,13 @@ std::optional<frame::MacAddress> card_of(const frame::IpAddress& address) {
 
 bool is_known_address(const PortConfig& config, const frame::IpAddress& address) {
   return std::ranges::find(config.ip_addresses, address) != config.ip_addresses.end();
+}
+
+// Numbers of which one, seen by a guest, does not tell the others.
+uint64_t derive(uint64_t secret, uint64_t which) {
+  const uint64_t one = secret ^ (0x9E37'79B9'7F4A'7C15 * (which + 1)), other = secret ^ (0xC2B2'AE3D'27D4'EB4F + which);
+  const unsigned __int128 product = static_cast<unsigned __int128>(one | 1) * (other | 1);
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
 Result<> check_vlan(uint16_t vlan, std::string_view what) {
@@ -84,8 +92,10 @@ std::vector<uint8_t> OutputFrame::bytes() const {
 
 // ---- What there is ----
 
-VirtualSwitch::VirtualSwitch(const MacTableLimits& limits, uint64_t secret) : addresses_(limits, secret) {
-  for (size_t i = 0; i < frame::MacAddress::kSize; ++i) probe_source_.bytes[i] = static_cast<uint8_t>(secret >> 8 * i);
+VirtualSwitch::VirtualSwitch(const MacTableLimits& limits, uint64_t secret)
+    : addresses_(limits, derive(secret, 0)), mirror_mark_(derive(secret, 1) | 1) {
+  const uint64_t source = derive(secret, 2);
+  for (size_t i = 0; i < frame::MacAddress::kSize; ++i) probe_source_.bytes[i] = static_cast<uint8_t>(source >> 8 * i);
   probe_source_.bytes[0] = static_cast<uint8_t>((probe_source_.bytes[0] & 0xFC) | 2);
 }
 
@@ -209,6 +219,16 @@ void VirtualSwitch::stop_mirror(size_t index) {
   mirror_targets_.pop_back();
 }
 
+bool VirtualSwitch::is_heard(GroupId group, const frame::MacAddress& address, uint64_t now_ns) const {
+  if (group >= groups_.size()) return false;
+  const GroupPolicy& policy = groups_[group].policy;
+  if (policy.mode != VlanMode::kTrunk) return addresses_.find(policy.vlan, address, now_ns).has_value();
+  for (uint16_t vlan = 1; vlan <= frame::kMaximumVlan; ++vlan) {
+    if (carries(policy, vlan) && addresses_.find(vlan, address, now_ns)) return true;
+  }
+  return false;
+}
+
 const Counters* VirtualSwitch::counters(PortId id) const {
   const Port* const found = port(id);
   return found == nullptr ? nullptr : &found->counters;
@@ -255,6 +275,10 @@ std::optional<Drop> VirtualSwitch::guard(const Port& from, const GroupPolicy& po
   if (const auto owner = assigned_.find(source); owner != assigned_.end() && owner->second != work.from) {
     return Drop::kForgedMac;
   }
+  // Nor one that was heard in another zone: a zone must not take away what is sent within another.
+  const bool is_own = from.config.mac && source == *from.config.mac;
+  const auto heard = is_own ? std::nullopt : addresses_.find(work.vlan, source, work.now_ns);
+  if (heard && groups_[ports_[*heard]->config.group].policy.zone != policy.zone) return Drop::kForgedMac;
   const bool check_services = policy.network_services == Permission::kDeny;
   const bool check_addresses = policy.forged_address == Permission::kDeny;
   if (!check_services && !check_addresses) return std::nullopt;
@@ -340,6 +364,7 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
                             const frame::Offload& offload) {
   Port* const source = port(from);
   CHECK(source != nullptr, "a frame from a port that is there");
+  now_ns_ = now_ns;
   Group& group = group_of(*source);
   for (Counters* counters : {&source->counters, &group.counters}) {
     ++counters->received_frames;
@@ -381,20 +406,26 @@ void VirtualSwitch::forward(PortId from, ByteSpan frame, uint64_t now_ns, Output
   }
   if (destination && overhearing_count_ == 0) return;
   if (destination) work.is_flooded = true;
-  bool to_members = false, to_routers = false;
-  if (work.ethernet.destination.is_group() && !work.ethernet.destination.is_broadcast()) {
+  const bool is_multicast = work.ethernet.destination.is_group() && !work.ethernet.destination.is_broadcast();
+  bool is_report = false;
+  if (is_multicast) {
     const bool may_query = group.policy.network_services == Permission::kAllow;
-    const bool is_report = multicast_.learn(work.vlan, from, may_query, headers_of(work), frame, now_ns);
-    to_routers = is_report && multicast_.has_router(work.vlan, now_ns);
-    to_members = multicast_.is_known(work.vlan, work.ethernet.destination, now_ns);
+    is_report = multicast_.learn({group.policy.zone, work.vlan}, from, may_query, headers_of(work), frame, now_ns);
   }
   for (PortId to = 0; to < ports_.size(); ++to) {
     if (ports_[to] == nullptr || to == from) continue;
-    if (to_routers && !ports_[to]->overhears && !multicast_.is_router(work.vlan, to, now_ns)) continue;
-    if (to_members && !ports_[to]->overhears && !multicast_.wants(work.vlan, work.ethernet.destination, to, now_ns))
-      continue;
+    if (is_multicast && !ports_[to]->overhears && !wants(to, work, is_report)) continue;
     if (destination ? ports_[to]->overhears && *destination != to : true) send(to, work);
   }
+}
+
+bool VirtualSwitch::wants(PortId to, const Work& work, bool is_report) const {
+  const MulticastTable::Segment segment{groups_[ports_[to]->config.group].policy.zone, work.vlan};
+  if (is_report && multicast_.has_router(segment, work.now_ns) && !multicast_.is_router(segment, to, work.now_ns)) {
+    return false;
+  }
+  const frame::MacAddress& group = work.ethernet.destination;
+  return !multicast_.is_known(segment, group, work.now_ns) || multicast_.wants(segment, group, to, work.now_ns);
 }
 
 // ---- Out of the switch ----
@@ -475,6 +506,7 @@ void VirtualSwitch::send_own(PortId to, uint16_t vlan, ByteSpan frame, bool for_
 // ---- Loops outside ----
 
 void VirtualSwitch::probe_for_loops(uint64_t now_ns, Output& output) {
+  now_ns_ = now_ns;
   std::array<uint8_t, 60> probe{};
   // To a group that nobody is in, which whoever carries frames on sends everywhere.
   std::ranges::copy(probe_source_.bytes, probe.begin());
@@ -487,16 +519,34 @@ void VirtualSwitch::probe_for_loops(uint64_t now_ns, Output& output) {
     // Where the sender's address is checked nothing can come back.
     if (policy.forged_mac == Permission::kDeny && ports_[id]->config.mac) continue;
     frame::store_big16(probe.data() + kAddressesSize + 2, id);
+    if (ports_[id]->is_mirror) {
+      // As copies go: without a say of its VLAN.
+      store(probe.data() + kMarkOffset, mirror_mark_);
+      count_sent(*ports_[id], probe.size());
+      output.deliver(id, {.parts = {probe, {}, {}}});
+      store(probe.data() + kMarkOffset, uint64_t{0});
+      continue;
+    }
     send_own(id, policy.mode == VlanMode::kTrunk ? policy.native_vlan : policy.vlan, probe, false, output);
   }
 }
 
 bool VirtualSwitch::take_probe(Port& from, const Work& work) {
   if (work.ethernet.source != probe_source_) return false;
-  const ByteSpan rest = work.frame.subspan(kAddressesSize);
-  // Of the two ends of a loop one stays: that of the smaller number.
-  const bool is_ours = rest.size() >= 4 && frame::load_big16(rest.data()) == kTypeProbe;
-  if (is_ours && frame::load_big16(rest.data() + 2) <= work.from) from.paused_until_ns = work.now_ns + kLoopPause_ns;
+  const uint64_t until_ns = work.now_ns + kLoopPause_ns;
+  const ByteSpan& frame = work.frame;
+  if (frame.size() < kMarkOffset + sizeof(uint64_t) || frame::load_big16(frame.data() + kAddressesSize) != kTypeProbe) {
+    return true;
+  }
+  const PortId sent_by = frame::load_big16(frame.data() + kAddressesSize + 2);
+  Port* const mirror = port(sent_by);
+  if (load<uint64_t>(frame.data() + kMarkOffset) == mirror_mark_ && mirror != nullptr && mirror->is_mirror) {
+    mirror->paused_until_ns = until_ns;
+    count_drop(*mirror, Drop::kLoop);
+  } else if (sent_by <= work.from) {
+    // Of the two ends of a loop one stays: that of the smaller number.
+    from.paused_until_ns = until_ns;
+  }
   return true;
 }
 
@@ -505,7 +555,7 @@ void VirtualSwitch::mirror(PortId seen_at, bool is_sent, const OutputFrame& fram
   const auto fresh = static_cast<Mirrors>(ports_[seen_at]->mirrored & ~copied);
   copied |= fresh;
   for (size_t i = 0; fresh >> i != 0; ++i) {
-    if ((fresh >> i & 1) == 0) continue;
+    if ((fresh >> i & 1) == 0 || ports_[mirror_targets_[i]]->paused_until_ns > now_ns_) continue;
     OutputFrame copy = frame;
     copy.seen = {seen_at, is_sent};
     count_sent(*ports_[mirror_targets_[i]], copy.size());

@@ -99,7 +99,8 @@ class Filter {
 };
 
 // Copies of what ports send and receive, each frame once, go to one more port, which takes part in nothing else:
-// nothing that it sends is taken. No filter, limit or guard has a say in a copy.
+// nothing that it sends is taken. No filter, limit or guard has a say in a copy: whoever watches sees a flood as it is,
+// and what becomes too much for the target is lost there.
 struct Mirror {
   std::vector<PortId> ports;
   std::vector<GroupId> groups = {};  // with the ports that come later
@@ -112,7 +113,7 @@ class VirtualSwitch {
   static constexpr size_t kMaximumGroups = 256;
   static constexpr size_t kMaximumMirrors = 16;
 
-  // The secret keeps places in tables unknown to guests.
+  // The secret keeps places in tables, and the marks of probes, unknown to guests.
   VirtualSwitch(const MacTableLimits& limits, uint64_t secret);
 
   Result<GroupId> add_group(GroupPolicy policy);
@@ -130,14 +131,17 @@ class VirtualSwitch {
   // A frame without a tag that nobody sent, such as a firewall's answer: straight to one port, tagged as it wants.
   void originate(PortId to, uint16_t vlan, ByteSpan frame, Output& output) { send_own(to, vlan, frame, true, output); }
 
-  // Sends a frame of the switch's own to each port that may send from any address, about once a second. One that comes
-  // in again has gone round outside; the port where it did carries nothing for kLoopPause_ns.
+  // Sends a frame of the switch's own to each port that may send from any address, mirrors' targets too, about once a
+  // second. One that comes in again has gone round outside: the port where it did carries nothing for kLoopPause_ns; of
+  // a mirror's target it is the mirror that rests.
   void probe_for_loops(uint64_t now_ns, Output& output);
   static constexpr uint64_t kLoopPause_ns = 10'000'000'000;
 
   [[nodiscard]] const Counters* counters(PortId port) const;
   [[nodiscard]] const Counters* group_counters(GroupId group) const;
   [[nodiscard]] const MacTable& addresses() const { return addresses_; }
+  // Whether somebody sends from an address in a VLAN that ports of the group reach.
+  [[nodiscard]] bool is_heard(GroupId group, const frame::MacAddress& address, uint64_t now_ns) const;
 
  private:
   using Mirrors = uint16_t;
@@ -185,6 +189,8 @@ class VirtualSwitch {
   // Whether the frame is one of our probes, which then has done its work.
   [[nodiscard]] bool take_probe(Port& from, const Work& work);
   [[nodiscard]] std::optional<PortId> destination_of(const Work& work) const;
+  // Whether a port is among those to which a multicast frame goes, by what its own segment has said.
+  [[nodiscard]] bool wants(PortId to, const Work& work, bool is_report) const;
   void count_drop(Port& port, Drop drop);
   // Why nothing of this goes out there at all.
   [[nodiscard]] std::optional<Drop> why_closed(const Port& target, const Work& work);
@@ -198,6 +204,7 @@ class VirtualSwitch {
   MacTable addresses_;
   MulticastTable multicast_;
   frame::MacAddress probe_source_;  // no guest knows it beforehand
+  uint64_t mirror_mark_;            // of probes to mirrors: nobody stops a mirror who does not see what it sends
   std::vector<Group> groups_;
   std::vector<std::unique_ptr<Port>> ports_;
   // Addresses that belong to ports: at most one a port.
@@ -205,6 +212,7 @@ class VirtualSwitch {
   std::map<frame::IpAddress, std::vector<PortId>> owners_;
   size_t overhearing_count_ = 0;
   std::vector<PortId> mirror_targets_;
+  uint64_t now_ns_ = 0;  // as last told
   Filter* filter_ = nullptr;
 };
 
