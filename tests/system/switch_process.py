@@ -51,6 +51,11 @@ class Switch:
         line = next(line for line in self.ask("ports").splitlines() if line.startswith(name + " "))
         return line.split(None, 8)[1:]
 
+    def counters(self, name):
+        """What a port has counted, by name."""
+        line = next(line for line in self.ask("counters").splitlines() if line.startswith(f"port {name} "))
+        return {key: int(value) for key, value in (fact.split("=") for fact in line.split()[2:]) if value.isdigit()}
+
     def said(self):
         return self.log.read_text(errors="replace")
 
