@@ -10,8 +10,10 @@ import time
 import pytest
 
 from bulkhead import BULKHEAD, GUESTS, ROOT, SLOW
+from frames import is_ipv6
 from oracle import Oracle
 from switch_process import Switch
+from test_switch import of_version
 
 MATRIX = ROOT / "tests/system/plants/matrix.yaml"
 CLIENT_PORT = 40000
@@ -73,7 +75,7 @@ def expected(oracle, cards):
             if protocol == "ethernet":
                 # There is no state: a frame type that a conduit names in either direction passes in both.
                 direction, back = direction or oracle.begins(other, one, protocol, port), False
-            if (protocol, port) == ("udp", 67):
+            if (protocol, port) == ("udp", 547 if is_ipv6(oracle.cards[one]["address"]) else 67):
                 back = back and oracle.may_serve_addresses(other)
             if direction and protocol != "ping":
                 lines.add(f"CAME {one} {other} {protocol} {port}")
@@ -82,10 +84,13 @@ def expected(oracle, cards):
     return lines
 
 
-def test_clients_in_guests_reach_what_the_oracle_says_and_nothing_else(folder):
-    oracle = Oracle(MATRIX.read_text())
+@pytest.mark.parametrize("version", [4, 6] if SLOW else [4])
+def test_clients_in_guests_reach_what_the_oracle_says_and_nothing_else(folder, version):
+    plant = folder / "plant.yaml"
+    plant.write_text(of_version(MATRIX.read_text(), version))
+    oracle = Oracle(plant.read_text())
     cards = [card for card in oracle.cards if SLOW or card.removesuffix(".0") in FEW]
-    switch = Switch(MATRIX, folder / "s")
+    switch = Switch(plant, folder / "s")
     guests = []
     try:
         # All cards at one kernel, or in the long form a guest for each card.
@@ -108,7 +113,7 @@ def test_clients_in_guests_reach_what_the_oracle_says_and_nothing_else(folder):
     seen = set(re.findall(r"^((?:NEIGHBOUR|CAME|ANSWERED) .*?)\r?$", said, re.MULTILINE))
     wanted = expected(oracle, cards)
     asked = sum(map(int, re.findall(r"CLIENTS: asked (\d+)", said)))
-    print(f"{asked} questions of clients in {len(guests)} guests with {len(cards)} cards: {sum(line.startswith('CAME') for line in seen)} came, "
+    print(f"{asked} questions of clients by IPv{version} in {len(guests)} guests with {len(cards)} cards: {sum(line.startswith('CAME') for line in seen)} came, "
           f"{sum(line.startswith('ANSWERED') for line in seen)} were answered; {len(seen ^ wanted)} differences")
     assert seen == wanted, ("too much", sorted(seen - wanted)[:20], "missing", sorted(wanted - seen)[:20], ports)
     assert asked == len(cards) * (len(cards) - 1) * len(oracle.asked()) and status == 0

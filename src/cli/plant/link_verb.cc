@@ -89,6 +89,7 @@ Result<> LinkVerb::serve() {
   const auto found = std::ranges::find(plant.links, link_, &plant::LinkToOutside::name);
   if (found == plant.links.end()) {
     std::vector<std::string_view> names;
+    names.reserve(plant.links.size());
     for (const auto& each : plant.links) names.push_back(each.name);
     return fail("--link '{}': allowed: {}", link_, fmt::join(names, ", "));
   }

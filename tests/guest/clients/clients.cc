@@ -6,22 +6,24 @@
 //                       card NAME MAC ADDRESS       each card, those of this guest too
 //                       ask tcp|udp|ping|ethernet PORT
 //
-// It says "CLIENTS: ready", waits for a line, finds its neighbours by ARP, asks, says "CLIENTS: asked N" when there has
-// been no news for a while, waits for another line, and says what it has seen:
-//   NEIGHBOUR one other               one has other's MAC address, by ARP
+// It says "CLIENTS: ready", waits for a line, finds its neighbours by ARP or neighbour discovery, asks, says "CLIENTS:
+// asked N" when there has been no news for a while, waits for another line, and says what it has seen:
+//   NEIGHBOUR one other               one has found out other's MAC address
 //   CAME one other PROTOCOL PORT      what one sent has come to other's server
 //   ANSWERED one other PROTOCOL PORT  and the answer has come back to one
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <net/if_arp.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -89,21 +91,44 @@ bool has_seen(const char* what, const Card& one, const Card& other, const Ask& a
                        std::to_string(ask.port));
 }
 
-sockaddr_in at(const std::string& address, uint16_t port) {
-  sockaddr_in where{};
-  where.sin_family = AF_INET;
-  where.sin_port = htons(port);
-  ::inet_pton(AF_INET, address.c_str(), &where.sin_addr);
+int family_of(const std::string& address) {
+  return address.find(':') != std::string::npos ? AF_INET6 : AF_INET;
+}
+
+// Of either version.
+struct Place {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  sockaddr* raw() { return reinterpret_cast<sockaddr*>(&storage); }
+  sockaddr_in& four() { return reinterpret_cast<sockaddr_in&>(storage); }
+  sockaddr_in6& six() { return reinterpret_cast<sockaddr_in6&>(storage); }
+  uint16_t port() { return ntohs(four().sin_port); }  // at the same place in both
+};
+
+Place at(const std::string& address, uint16_t port) {
+  Place where;
+  const int family = family_of(address);
+  where.storage.ss_family = static_cast<sa_family_t>(family);
+  where.four().sin_port = htons(port);
+  void* const bytes = family == AF_INET6 ? static_cast<void*>(&where.six().sin6_addr) : &where.four().sin_addr;
+  ::inet_pton(family, address.c_str(), bytes);
+  where.size = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
   return where;
 }
 
-const Card* card_at(const sockaddr_in& where) {
-  char text[INET_ADDRSTRLEN];
-  ::inet_ntop(AF_INET, &where.sin_addr, text, sizeof text);
+const Card* card_with(int family, const void* bytes) {
+  char text[INET6_ADDRSTRLEN];
+  ::inet_ntop(family, bytes, text, sizeof text);
   for (const Card& card : cards) {
     if (card.address == text) return &card;
   }
   return nullptr;
+}
+
+const Card* card_at(Place& where) {
+  const int family = where.storage.ss_family;
+  return card_with(family,
+                   family == AF_INET6 ? static_cast<const void*>(&where.six().sin6_addr) : &where.four().sin_addr);
 }
 
 std::vector<uint8_t> bytes_of(const std::string& mac) {
@@ -144,12 +169,15 @@ int open_socket(int family, int type, int protocol) {
   return fd;
 }
 
+int family() {
+  return family_of(cards.front().address);
+}
+
 int bound(int type, uint16_t port) {
-  const int fd = open_socket(AF_INET, type, 0), on = 1;
+  const int fd = open_socket(family(), type, 0), on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const sockaddr_in where = at("0.0.0.0", port);
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&where), sizeof where) != 0)
-    give_up("bind to port " + std::to_string(port));
+  Place where = at(family() == AF_INET6 ? "::" : "0.0.0.0", port);
+  if (::bind(fd, where.raw(), where.size) != 0) give_up("bind to port " + std::to_string(port));
   return fd;
 }
 
@@ -176,28 +204,32 @@ void serve(size_t index) {
     }
   }
   watch(Waiting::Kind::kUdpClient, own.udp = bound(SOCK_DGRAM, kClientPort), index);
-  watch(Waiting::Kind::kPing, own.ping = open_socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), index);
+  watch(Waiting::Kind::kPing,
+        own.ping =
+            open_socket(family(), SOCK_RAW, family() == AF_INET6 ? static_cast<int>(IPPROTO_ICMPV6) : IPPROTO_ICMP),
+        index);
 }
 
 void datagram(const Waiting& waiting, bool is_server) {
   char buffer[2048];
-  sockaddr_in from{};
-  socklen_t length = sizeof from;
-  const ssize_t size = ::recvfrom(waiting.fd, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &length);
+  Place from;
+  const ssize_t size = ::recvfrom(waiting.fd, buffer, sizeof buffer, 0, from.raw(), &from.size);
   const Card* other = size > 0 ? card_at(from) : nullptr;
   if (other == nullptr) return;
   const Card& own = cards[owns[waiting.own].card];
-  if (!is_server) return note("ANSWERED", own, *other, "udp", ntohs(from.sin_port));
+  if (!is_server) return note("ANSWERED", own, *other, "udp", from.port());
   note("CAME", *other, own, "udp", asks[waiting.ask].port);
-  (void)!::sendto(waiting.fd, buffer, static_cast<size_t>(size), 0, reinterpret_cast<const sockaddr*>(&from), length);
+  (void)!::sendto(waiting.fd, buffer, static_cast<size_t>(size), 0, from.raw(), from.size);
 }
 
 void pong(const Waiting& waiting) {
   uint8_t buffer[2048];
-  sockaddr_in from{};
-  socklen_t length = sizeof from;
-  const ssize_t size = ::recvfrom(waiting.fd, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &length);
-  if (size < 28 || buffer[20] != 0) return;
+  Place from;
+  const ssize_t size = ::recvfrom(waiting.fd, buffer, sizeof buffer, 0, from.raw(), &from.size);
+  // The head of IPv4 comes along.
+  const bool is_answer =
+      family() == AF_INET6 ? size >= 8 && buffer[0] == ICMP6_ECHO_REPLY : size >= 28 && buffer[20] == 0;
+  if (!is_answer) return;
   if (const Card* other = card_at(from)) note("ANSWERED", cards[owns[waiting.own].card], *other, "ping", 0);
 }
 
@@ -214,9 +246,8 @@ void packet(const Waiting& waiting) {
 }
 
 void accept_one(const Waiting& waiting) {
-  sockaddr_in from{};
-  socklen_t length = sizeof from;
-  const int fd = ::accept4(waiting.fd, reinterpret_cast<sockaddr*>(&from), &length, SOCK_NONBLOCK);
+  Place from;
+  const int fd = ::accept4(waiting.fd, from.raw(), &from.size, SOCK_NONBLOCK);
   if (fd < 0) return;
   if (const Card* other = card_at(from))
     note("CAME", *other, cards[owns[waiting.own].card], "tcp", asks[waiting.ask].port);
@@ -299,44 +330,98 @@ void set_up(Own& own) {
   shell("ip link set " + own.device + " netns " + std::to_string(holder));
   own.name_space = ::open(("/proc/" + std::to_string(holder) + "/ns/net").c_str(), O_RDONLY | O_CLOEXEC);
   enter(own.name_space);
-  shell("ip link set lo up && ip addr add " + card.address + "/24 dev " + own.device + " && ip link set " + own.device +
-        " up");
+  // Nobody else has the address; the kernel would wait a second to find that out.
+  shell("ip link set lo up && { echo 0 > /proc/sys/net/ipv6/conf/" + own.device + "/accept_dad; ip link set " +
+        own.device + " up; } && ip addr add " + card.address + (family() == AF_INET6 ? "/120" : "/24") + " dev " +
+        own.device);
+}
+
+// ---- The kernel's table of neighbours, by rtnetlink(7) ----
+
+void append(std::vector<uint8_t>& message, uint16_t kind, const void* bytes, size_t size) {
+  const rtattr head{static_cast<uint16_t>(sizeof head + size), kind};
+  const auto* raw = reinterpret_cast<const uint8_t*>(&head);
+  message.insert(message.end(), raw, raw + sizeof head);
+  message.insert(message.end(), static_cast<const uint8_t*>(bytes), static_cast<const uint8_t*>(bytes) + size);
+  message.resize((message.size() + 3) / 4 * 4);
+}
+
+std::vector<uint8_t> table_message(uint16_t kind, uint16_t flags, const Own& own) {
+  struct {
+    nlmsghdr head;
+    ndmsg entry;
+  } begin{};
+  begin.head.nlmsg_type = kind;
+  begin.head.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
+  begin.entry.ndm_family = static_cast<uint8_t>(family());
+  begin.entry.ndm_ifindex = static_cast<int>(::if_nametoindex(own.device.c_str()));
+  begin.entry.ndm_state = NUD_PERMANENT;
+  const auto* raw = reinterpret_cast<const uint8_t*>(&begin);
+  return {raw, raw + sizeof begin};
+}
+
+// Sends a question and gives each message that answers it, until that says the end.
+template <class Take>
+void ask_table(std::vector<uint8_t> message, Take take) {
+  reinterpret_cast<nlmsghdr*>(message.data())->nlmsg_len = static_cast<uint32_t>(message.size());
+  const int fd = ::socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+  if (fd < 0 || ::send(fd, message.data(), message.size(), 0) < 0) give_up("rtnetlink");
+  for (bool ends = false; !ends;) {
+    alignas(nlmsghdr) uint8_t buffer[32768];
+    auto size = static_cast<int>(::recv(fd, buffer, sizeof buffer, 0));
+    if (size <= 0) give_up("rtnetlink");
+    for (auto* each = reinterpret_cast<nlmsghdr*>(buffer); NLMSG_OK(each, static_cast<unsigned>(size));
+         each = NLMSG_NEXT(each, size)) {
+      ends = each->nlmsg_type == NLMSG_DONE || each->nlmsg_type == NLMSG_ERROR;
+      if (ends) errno = -*static_cast<int*>(NLMSG_DATA(each));
+      if (ends && each->nlmsg_type == NLMSG_ERROR && errno != 0) give_up("a neighbour");
+      if (!ends) take(*each);
+    }
+  }
+  ::close(fd);
+}
+
+// Those whose MAC address the kernel has found out.
+std::set<const Card*> found_by(const Own& own) {
+  std::set<const Card*> found;
+  ask_table(table_message(RTM_GETNEIGH, NLM_F_DUMP, own), [&](nlmsghdr& message) {
+    auto* entry = static_cast<ndmsg*>(NLMSG_DATA(&message));
+    if ((entry->ndm_state & (NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE)) == 0) return;
+    auto size = static_cast<int>(message.nlmsg_len - NLMSG_LENGTH(sizeof *entry));
+    for (auto* each = reinterpret_cast<rtattr*>(entry + 1); RTA_OK(each, size); each = RTA_NEXT(each, size)) {
+      if (each->rta_type == NDA_DST) found.insert(card_with(family(), RTA_DATA(each)));
+    }
+  });
+  return found;
+}
+
+void tell_neighbour(const Own& own, const Card& other) {
+  std::vector<uint8_t> message = table_message(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, own);
+  uint8_t address[16];
+  ::inet_pton(family(), other.address.c_str(), address);
+  append(message, NDA_DST, address, family() == AF_INET6 ? 16 : 4);
+  append(message, NDA_LLADDR, bytes_of(other.mac).data(), 6);
+  ask_table(std::move(message), [](nlmsghdr&) {});
 }
 
 void find_neighbours() {
   for (const Own& own : owns) {
     for (const Card& other : cards) {
-      const sockaddr_in where = at(other.address, 9);
-      if (&other != &cards[own.card])
-        (void)!::sendto(own.udp, "who", 3, 0, reinterpret_cast<const sockaddr*>(&where), sizeof where);
+      Place where = at(other.address, 9);
+      if (&other != &cards[own.card]) (void)!::sendto(own.udp, "who", 3, 0, where.raw(), where.size);
     }
   }
   work(kNeighbours_s);
   for (const Own& own : owns) {
     enter(own.name_space);
-    std::ifstream table("/proc/net/arp");
-    std::set<std::string> found;
-    for (std::string line; std::getline(table, line);) {
-      std::istringstream words(line);
-      std::string address, kind, flags;
-      words >> address >> kind >> flags;
-      if (flags == "0x2") found.insert(address);
-    }
+    const std::set<const Card*> found = found_by(own);
     for (const Card& other : cards) {
       if (&other == &cards[own.card]) continue;
-      if (found.contains(other.address)) {
+      // Without it, it would not be the question that is refused, or passes a conduit that has no way back.
+      if (!found.contains(&other))
+        tell_neighbour(own, other);
+      else
         note("NEIGHBOUR", cards[own.card], other, "", 0);
-        continue;
-      }
-      // So that it is the question that is refused, or passes a conduit that has no way back.
-      arpreq entry{};
-      const sockaddr_in where = at(other.address, 0);
-      std::memcpy(&entry.arp_pa, &where, sizeof where);
-      std::memcpy(entry.arp_ha.sa_data, bytes_of(other.mac).data(), 6);
-      entry.arp_ha.sa_family = ARPHRD_ETHER;
-      entry.arp_flags = ATF_PERM | ATF_COM;
-      std::strcpy(entry.arp_dev, own.device.c_str());
-      if (::ioctl(own.udp, SIOCSARP, &entry) != 0) give_up("SIOCSARP");
     }
   }
 }
@@ -345,20 +430,22 @@ void ask_one(size_t index, size_t other_index, size_t ask_index, bool again) {
   const Own& own = owns[index];
   const Card &one = cards[own.card], &other = cards[other_index];
   const Ask& ask = asks[ask_index];
-  const sockaddr_in where = at(other.address, ask.port);
-  const auto* to = reinterpret_cast<const sockaddr*>(&where);
+  Place where = at(other.address, ask.port);
   if (ask.protocol == "tcp") {
     // The kernel repeats what is lost.
     if (again) return;
-    const int fd = open_socket(AF_INET, SOCK_STREAM, 0);
-    if (::connect(fd, to, sizeof where) == 0 || errno == EINPROGRESS)
+    const int fd = open_socket(family(), SOCK_STREAM, 0);
+    if (::connect(fd, where.raw(), where.size) == 0 || errno == EINPROGRESS)
       return watch(Waiting::Kind::kConnecting, fd, index, ask_index, other_index);
     ::close(fd);
   } else if (ask.protocol == "udp") {
-    if (!has_seen("ANSWERED", one, other, ask)) (void)!::sendto(own.udp, "question", 8, 0, to, sizeof where);
+    if (!has_seen("ANSWERED", one, other, ask)) (void)!::sendto(own.udp, "question", 8, 0, where.raw(), where.size);
   } else if (ask.protocol == "ping") {
-    const uint8_t echo[8] = {8, 0, 0xF7, 0xFD, 0, 1, 0, 1};
-    if (!has_seen("ANSWERED", one, other, ask)) (void)!::sendto(own.ping, echo, sizeof echo, 0, to, sizeof where);
+    // The kernel sums that of IPv6 itself.
+    const uint8_t four[8] = {ICMP_ECHO, 0, 0xF7, 0xFD, 0, 1, 0, 1}, six[8] = {ICMP6_ECHO_REQUEST, 0, 0, 0, 0, 1, 0, 1};
+    const uint8_t* const echo = family() == AF_INET6 ? six : four;
+    if (!has_seen("ANSWERED", one, other, ask))
+      (void)!::sendto(own.ping, echo, sizeof four, 0, where.raw(), where.size);
   } else {
     std::vector<uint8_t> frame = bytes_of(other.mac), source = bytes_of(one.mac);
     frame.insert(frame.end(), source.begin(), source.end());

@@ -1,6 +1,6 @@
 // The two ends of a data diode, as guests of the system tests run them.
 //
-//   intruder sample PEER-IP PEER-MAC PORT                sends a datagram every 10 ms, and says every 5 s what came in
+//   intruder sample PEER-IP PEER-MAC PORT                sends a datagram every 10 ms, and says every 2 s what came in
 //   intruder try OWN-IP PEER-IP PEER-MAC SECONDS SEED    from the first datagram on, tries whatever a taken-over
 //   receiver can to get a
 //                                                        bit to the peer; says how many frames of each kind left the
@@ -36,6 +36,7 @@ using Bytes = std::vector<uint8_t>;
 
 constexpr const char* kCard = "eth0";
 constexpr uint16_t kFirstSamplePort = 5000, kSamplePorts = 11;
+constexpr double kReport_s = 2;
 constexpr unsigned kLeastRounds = 20;  // of each kind, however slow the host is
 
 double now() {
@@ -88,7 +89,7 @@ void know(const char* address, const Bytes& mac) {
     const uint64_t number = __builtin_bswap64(sent + 1);
     if (::sendto(fd, &number, sizeof number, 0, reinterpret_cast<const sockaddr*>(&where), sizeof where) > 0) ++sent;
     ::usleep(10000);
-    if (now() < said + 5) continue;
+    if (now() < said + kReport_s) continue;
     said = now();
     std::printf("SAMPLES: %llu sent, %llu packets and %llu bytes came in\n", static_cast<unsigned long long>(sent),
                 static_cast<unsigned long long>(counted("rx_packets")),
