@@ -1,9 +1,11 @@
 // What a plant's values mean together: that references lead somewhere, that addresses are there once and lie in their
 // network, that a conduit's two ends can meet at all, and that machines can be started in some order.
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 
+#include "net/capture/pcapng.h"
 #include "plant/compile.h"
 #include "plant/model.h"
 
@@ -318,12 +320,23 @@ class Checker {
 
   // Two that wrote one file would spoil it.
   Result<> check_captures() {
-    std::set<std::string> files;
-    for (const SwitchConfig& each : plant_.switches) {
-      for (const MirrorPlan& plan : mirrors_of(plant_, each.name)) {
-        if (plan.capture.empty() || files.insert(plan.capture).second) continue;
-        return fail("{}: spec.mirrors: '{}' is the file of several captures", plant_.file, plan.capture);
+    std::map<std::string, uint32_t> files;  // with the line of their capture
+    const auto check = [&](const std::string& capture, uint32_t line, const std::string& what) -> Result<> {
+      if (capture.empty()) return {};
+      const std::filesystem::path path(path_from(plant_, capture));
+      for (const std::string& file : net::capture::PcapngRing::files_of(path.lexically_normal().string())) {
+        const auto [other, is_new] = files.emplace(file, line);
+        if (is_new) continue;
+        return fail("{}: {} '{}': '{}' is a file of the capture in line {} too", at(line), what, capture, file,
+                    other->second);
       }
+      return {};
+    };
+    for (const SwitchConfig& each : plant_.switches) {
+      TRY(check(each.capture, each.line, fmt::format("spec.switches.{}.capture", each.name)));
+    }
+    for (const MirrorConfig& each : plant_.mirrors) {
+      TRY(check(each.capture, each.line, fmt::format("spec.mirrors.{}.pcapng", each.name)));
     }
     return {};
   }

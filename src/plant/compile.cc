@@ -21,11 +21,11 @@ PortPlan port_of(const Plant& plant, const CardConfig& card, std::string name, c
   return made;
 }
 
+}  // namespace
+
 std::string path_from(const Plant& plant, const std::string& path) {
   return path.starts_with('/') || plant.directory.empty() ? path : fmt::format("{}/{}", plant.directory, path);
 }
-
-}  // namespace
 
 void add_mirrored(const Plant& plant, const std::vector<PortPlan>& ports, std::string_view name, MirrorPlan& made) {
   for (const PortPlan& port : ports) {

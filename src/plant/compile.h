@@ -35,6 +35,8 @@ struct MirrorPlan {
 [[nodiscard]] std::vector<PortPlan> ports_of(const Plant& plant, std::string_view switch_name);
 // What a name in a mirror means: ports, and groups with whoever comes to them, of all that have the name.
 void add_mirrored(const Plant& plant, const std::vector<PortPlan>& ports, std::string_view name, MirrorPlan& made);
+// A path of the plant's file as this process opens it.
+[[nodiscard]] std::string path_from(const Plant& plant, const std::string& path);
 // Of one switch; its capture is one too.
 [[nodiscard]] std::vector<MirrorPlan> mirrors_of(const Plant& plant, std::string_view switch_name);
 // What the process of a link to a NAT or a tap opens.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "net/capture/pcapng.h"
 #include "plant/cursor.h"
 #include "plant/model.h"
 #include "plant/values.h"
@@ -72,6 +73,12 @@ Cursor::Field references_field(std::string_view name, std::vector<Reference>& ta
           }};
 }
 
+Result<uint64_t> parse_capture_size(std::string_view text) {
+  const uint64_t bytes = TRY(parse_byte_size(text));
+  if (bytes >= net::capture::PcapngRing::kLeastBytes) return bytes;
+  return fail("allowed: {}K and more", net::capture::PcapngRing::kLeastBytes / 1024);
+}
+
 // ---- What the network is ----
 
 Result<> read_switch(Plant& plant, const std::string& name, const Cursor& at) {
@@ -79,7 +86,7 @@ Result<> read_switch(Plant& plant, const std::string& name, const Cursor& at) {
   TRY(at.fields({value_field("network", made.network, IpPrefix::parse),
                  value_field("probe-address", made.probe_address, IpAddress::parse),
                  text_field("capture", made.capture), references_field("captured", made.captured, 64),
-                 value_field("capture-size", made.capture_bytes, parse_byte_size)}));
+                 value_field("capture-size", made.capture_bytes, parse_capture_size)}));
   plant.switches.push_back(std::move(made));
   return {};
 }
@@ -496,7 +503,7 @@ Result<> read_mirror(Plant& plant, const std::string& name, const Cursor& at) {
   MirrorConfig made{.name = name, .line = at.line()};
   TRY(at.fields({reference_field("switch", made.on), references_field("from", made.from, 64),
                  reference_field("to", made.to), text_field("pcapng", made.capture),
-                 value_field("size", made.capture_bytes, parse_byte_size)}));
+                 value_field("size", made.capture_bytes, parse_capture_size)}));
   plant.mirrors.push_back(std::move(made));
   return {};
 }

@@ -90,8 +90,15 @@ TEST(Plant, AMirrorNamesZonesGroupsMachinesAndCards) {
             "plant.yaml:11: spec.mirrors.one.from: 'ids' is where it goes to");
   EXPECT_EQ(wrong("    one: {to: ids}\n    two: {to: ids.0}\n"),
             "plant.yaml:12: spec.mirrors.two.to: 'ids.0' is that of the mirror in line 11 too");
-  EXPECT_EQ(wrong("    one: {pcapng: all.pcapng}\n"),
-            "plant.yaml: spec.mirrors: 'all.pcapng' is the file of several captures");
+  EXPECT_EQ(
+      wrong("    one: {pcapng: ./all.pcapng}\n"),
+      "plant.yaml:11: spec.mirrors.one.pcapng './all.pcapng': 'all.pcapng' is a file of the capture in line 4 too");
+  EXPECT_EQ(wrong("    one: {pcapng: p}\n    two: {pcapng: p.1}\n"),
+            "plant.yaml:12: spec.mirrors.two.pcapng 'p.1': 'p.1' is a file of the capture in line 11 too");
+  EXPECT_EQ(wrong("    one: {pcapng: p.1}\n    two: {pcapng: p}\n"),
+            "plant.yaml:12: spec.mirrors.two.pcapng 'p': 'p.1' is a file of the capture in line 11 too");
+  EXPECT_EQ(wrong("    one: {pcapng: p, size: 255K}\n"),
+            "plant.yaml:11: spec.mirrors.one.size '255K': allowed: 256K and more");
 }
 
 TEST(Plant, AGroupSaysWhatItsModeHasAndHowItTags) {

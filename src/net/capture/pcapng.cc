@@ -100,7 +100,8 @@ Result<Former> read_former(int file) {
       window.resize(std::min<uint64_t>(size - at, uint64_t{1} << 20));
       const ssize_t count = ::pread(file, window.data(), window.size(), static_cast<off_t>(at));
       if (count < 0) return fail_errno(errno, "read at byte {}", at);
-      if (at == 0) is_ours = std::memcmp(window.data(), &kSectionHeader, std::min<size_t>(window.size(), 4)) == 0;
+      // No file of ours has less than a block's type: a lone line end is somebody's.
+      if (at == 0) is_ours = count >= 4 && load<uint32_t>(window.data()) == kSectionHeader;
       if (count < 12) break;
       window.resize(static_cast<size_t>(count));
       window_at = at;
@@ -124,8 +125,9 @@ Result<std::unique_ptr<PcapngRing>> PcapngRing::create(const std::string& path, 
   constexpr int kFlags = O_RDWR | O_CREAT | O_NOFOLLOW;
   std::array<Fd, 2> files;
   std::array<Former, 2> former;
+  const std::array<std::string, 2> names = files_of(path);
   for (size_t i = 0; i < files.size(); ++i) {
-    const std::string name = i == 0 ? path : path + ".1";
+    const std::string& name = names[i];
     files[i] = TRY(open_file(name, kFlags, 0600));
     former[i] = TRY_IN(fmt::format("capture '{}'", name), read_former(files[i].get()));
   }

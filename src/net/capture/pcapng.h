@@ -29,6 +29,7 @@ class PcapngRing {
   // Opens path and path.1, which nothing else writes; a block that a former process did not end is cut off. Nothing is
   // opened afterwards. The error names the file, and what of it is no pcapng file.
   static Result<std::unique_ptr<PcapngRing>> create(const std::string& path, uint64_t limit_bytes);
+  [[nodiscard]] static std::array<std::string, 2> files_of(const std::string& path) { return {path, path + ".1"}; }
 
   // A frame that cannot be written is counted.
   void write(const Captured& captured);

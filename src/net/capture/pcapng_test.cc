@@ -1,6 +1,7 @@
 #include "net/capture/pcapng.h"
 
 #include <array>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +9,7 @@
 #include <stdexcept>
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 namespace bulkhead::net::capture {
 namespace {
@@ -141,7 +143,7 @@ TEST(Pcapng, BeginsAnewWhereAProcessWasKilledWithinItsFirstBlock) {
   const std::string path = folder.path + "/c";
   (void)open_ring(path);
   const auto size = std::filesystem::file_size(path);
-  for (size_t left = 0; left < size; ++left) {
+  for (size_t left = 0; left < size; left = left == 0 ? 4 : left + 1) {
     std::filesystem::resize_file(path, left);
     write(open_ring(path), "one", "a");
     ASSERT_EQ(frames_of(path), (Frames{"a>one"})) << left;
@@ -151,7 +153,9 @@ TEST(Pcapng, BeginsAnewWhereAProcessWasKilledWithinItsFirstBlock) {
 TEST(Pcapng, LeavesAForeignFileAsItIs) {
   const Folder folder;
   const std::string path = folder.path + "/c";
-  for (const std::string& text : {std::string("diary"), std::string(4096, 'd')}) {
+  // One that ends within the type of our first block is none of ours.
+  for (const std::string& text :
+       {std::string("diary"), std::string(4096, 'd'), std::string("\n"), std::string("\n\r\r")}) {
     for (const char* const suffix : {"", ".1"}) {
       std::filesystem::remove(path);
       std::filesystem::remove(path + ".1");
@@ -163,6 +167,55 @@ TEST(Pcapng, LeavesAForeignFileAsItIs) {
       EXPECT_EQ(bytes_of(path + suffix), text);
     }
   }
+}
+
+// Stands for a full disk while it lives: no file of this process grows beyond so many bytes.
+struct Full {
+  explicit Full(uint64_t bytes) {
+    EXPECT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit now{.rlim_cur = bytes, .rlim_max = before.rlim_max};
+    EXPECT_EQ(::setrlimit(RLIMIT_FSIZE, &now), 0);
+  }
+  ~Full() {
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    ::signal(SIGXFSZ, handler);
+  }
+  Full(const Full&) = delete;
+  Full& operator=(const Full&) = delete;
+  rlimit before{};
+  void (*handler)(int) = ::signal(SIGXFSZ, SIG_IGN);
+};
+
+TEST(Pcapng, GoesOnBehindWhatIsThereWhenAFullDiskHasRoomAgain) {
+  const Folder folder;
+  const std::string path = folder.path + "/c";
+  auto ring = open_ring(path);
+  write(ring, "one", "a");
+  const auto size = std::filesystem::file_size(path);
+  // No part of a block stays, wherever in it there was no more room.
+  for (uint64_t room = 0; room < 48; ++room) {
+    {
+      const Full full(size + room);
+      write(ring, "no room", "a");
+    }
+    ASSERT_EQ(ring->lost(), room + 1);
+    ASSERT_EQ(std::filesystem::file_size(path), size) << room;
+  }
+  write(ring, "two", "b");
+  EXPECT_EQ(frames_of(path), (Frames{"a>one", "b>two"}));
+  // The other file's turn comes while there is no room at all.
+  const std::string text(1000, 'x');
+  const auto before = ring->lost();
+  while (std::filesystem::file_size(path) + 2000 < PcapngRing::kLeastBytes / 2) write(ring, text, "a");
+  const size_t full_file = frames_of(path).size();
+  {
+    const Full full(0);
+    for (unsigned i = 0; i < 3; ++i) write(ring, std::string(4000, 'y'), "a");
+  }
+  EXPECT_EQ(ring->lost(), before + 3);
+  write(ring, "three", "a");
+  EXPECT_EQ(frames_of(path).size(), full_file);
+  EXPECT_EQ(frames_of(path + ".1"), (Frames{"a>three"}));
 }
 
 TEST(Pcapng, PortsThatComeAndGoFillNoTable) {
