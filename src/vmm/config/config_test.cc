@@ -336,6 +336,15 @@ TEST(Nic, IsReadFromItsWords) {
                             "nat,speed=10"}) {
     EXPECT_FALSE(parse_nic(wrong)) << wrong;
   }
+  // Policy is a switch process's: whoever looks for it here is told where it is.
+  for (const std::string link : {"switch=lan", "nat", "tap=a"}) {
+    EXPECT_EQ(parse_nic(link + ",group=office").error().message,
+              "group: a plant's switch has these: switch=/DIRECTORY,group=NAME (docs/plants.md); a switch inside the "
+              "machine has no policy, but vlan=NUMBER keeps cards apart");
+  }
+  EXPECT_TRUE(parse_nic("switch=lan,port=a").error().message.starts_with("port: a plant's switch has these: "));
+  EXPECT_EQ(parse_nic("switch=/run/tank,port=plc1.0,vlan=5").error().message,
+            "vlan: of a port of a plant's switch its group says it (docs/plants.md)");
 }
 
 TEST(Config, OnlyNvmeDisksShareAController) {

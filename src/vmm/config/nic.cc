@@ -83,6 +83,14 @@ Result<> set_option(NicConfig& nic, std::string_view name, std::string_view valu
       return fail("{}: the switch is a socket already, or port and group at once", name);
     if (value.empty() || value.find('/') != std::string_view::npos) return fail("{} '{}': no name", name, value);
     nic.link.socket += fmt::format("/{}{}.sock", name == "group" ? "group-" : "", value);
+  } else if (name == "port" || name == "group") {
+    return fail(
+        "{}: a plant's switch has these: switch=/DIRECTORY,{}=NAME (docs/plants.md); a switch inside the machine has "
+        "no "
+        "policy, but vlan=NUMBER keeps cards apart",
+        name, name);
+  } else if (name == "vlan" && nic.link.kind == LinkConfig::Kind::kPort) {
+    return fail("vlan: of a port of a plant's switch its group says it (docs/plants.md)");
   } else if (name == "host" && is_nat) {
     nic.link.reach_host = TRY_IN("host", parse_flag(value));
   } else {
