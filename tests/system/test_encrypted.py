@@ -11,6 +11,7 @@ import subprocess
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from bulkhead import SLOW
 from test_image import MIB, ours, qemu, random_raw, random_size
 
 CRYPTSETUP = shutil.which("cryptsetup") or "/sbin/cryptsetup"
@@ -18,6 +19,11 @@ QUICK = ("--set", "iterations=1000")
 QUICK_ARGON2 = ("--set", "iterations=2", "--set", "memory=256")
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
+
+
+def seeds(kinds):
+    """Of a test in so many kinds: 200 images in all in the long form, else one of each kind."""
+    return pytest.mark.parametrize("seed", range(-(-200 // kinds) if SLOW else 1))
 
 
 @pytest.fixture(name="secret")
@@ -74,10 +80,12 @@ def ours_to_raw(path, format_, secret):
     return raw.read_bytes()
 
 
+@seeds(2)
 @pytest.mark.parametrize("cipher", ["aes-xts-plain64", "aes-cbc-essiv:sha256"])
-def test_qemu_and_cryptsetup_read_our_luks1(tmp_path, passphrase, cipher):
-    raw = tmp_path / "a.raw"
-    random_raw(raw, random.Random(cipher), 3 * MIB + 512)
+def test_qemu_and_cryptsetup_read_our_luks1(tmp_path, passphrase, cipher, seed):
+    rng, raw = random.Random(f"{cipher} {seed}"), tmp_path / "a.raw"
+    size = random_size(rng)
+    random_raw(raw, rng, size)
     ours("convert", raw, tmp_path / "a.luks", "--target-encrypt", passphrase, "--set", "version=1", "--set", f"cipher={cipher}", *QUICK)
     assert theirs_to_raw(tmp_path / "a.luks", "luks", passphrase) == raw.read_bytes()
     assert ours_to_raw(tmp_path / "a.luks", "luks", passphrase) == raw.read_bytes()
@@ -85,24 +93,26 @@ def test_qemu_and_cryptsetup_read_our_luks1(tmp_path, passphrase, cipher):
     dump = cryptsetup("luksDump", tmp_path / "a.luks")
     info = json.loads(ours("info", "-o", "json", tmp_path / "a.luks"))
     assert info["format"] == "luks" and info["encryption"] == "luks1" and info["uuid"] in dump
-    assert info["cipher"] == cipher and info["virtual_size"] == 3 * MIB + 512
+    assert info["cipher"] == cipher and info["virtual_size"] == size
     assert "0 errors" in ours("check", tmp_path / "a.luks")
 
 
+@seeds(4)
 @pytest.mark.parametrize("words", ["cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64,hash-alg=sha256",
                                    "cipher-alg=aes-128,cipher-mode=xts,ivgen-alg=plain,hash-alg=sha1",
                                    "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=plain64,hash-alg=ripemd160",
                                    "cipher-alg=aes-256,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256,hash-alg=sha512"])
-def test_we_read_and_write_what_qemu_encrypts(tmp_path, passphrase, words):
-    raw, image = tmp_path / "a.raw", tmp_path / "a.luks"
-    random_raw(raw, random.Random(words), 3 * MIB)
+def test_we_read_and_write_what_qemu_encrypts(tmp_path, passphrase, words, seed):
+    rng, raw, image = random.Random(f"{words} {seed}"), tmp_path / "a.raw", tmp_path / "a.luks"
+    size = random_size(rng)
+    random_raw(raw, rng, size)
     qemu_encrypts(image, "convert", *object_of(passphrase), "-O", "luks", "-o", f"key-secret=key,iter-time=10,{words}", raw)
     assert ours_to_raw(image, "luks", passphrase) == raw.read_bytes()
-    ours("resize", "-f", "luks", "--encrypt", passphrase, image, 4 * MIB)
+    ours("resize", "-f", "luks", "--encrypt", passphrase, image, size + MIB)
     assert theirs_to_raw(image, "luks", passphrase) == raw.read_bytes() + bytes(MIB)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(200 if SLOW else 4))
 def test_encrypted_qcow2_is_the_same_for_both_programs(tmp_path, passphrase, seed):
     rng = random.Random(f"encrypted qcow2 {seed}")
     raw, size = tmp_path / "a.raw", random_size(rng)
@@ -161,11 +171,12 @@ def payload_of(image):
     return int(found.group(1)), int(found.group(2))
 
 
+@seeds(3)
 @pytest.mark.parametrize("settings", [("--set", "key_size=256", *QUICK_ARGON2), ("--set", "sector_size=4096", *QUICK_ARGON2),
                                       ("--set", "kdf=pbkdf2", *QUICK)])
-def test_cryptsetup_opens_our_luks2_and_its_data_is_what_it_should_be(tmp_path, secret, settings):
+def test_cryptsetup_opens_our_luks2_and_its_data_is_what_it_should_be(tmp_path, secret, settings, seed):
     raw, image = tmp_path / "a.raw", tmp_path / "a.luks"
-    random_raw(raw, random.Random(str(settings)), MIB)
+    random_raw(raw, random.Random(f"{settings} {seed}"), MIB)
     ours("convert", raw, image, "-O", "luks", "--target-encrypt", secret, *settings)
     cryptsetup("open", "--test-passphrase", "--key-file", secret, image)
     wrong = tmp_path / "wrong"
@@ -186,11 +197,12 @@ def test_cryptsetup_opens_our_luks2_and_its_data_is_what_it_should_be(tmp_path, 
     assert "opens none" in ours("info", "--encrypt", secret, image, status=1)
 
 
+@seeds(4)
 @pytest.mark.parametrize("version,words", [("luks2", ("--pbkdf", "argon2id", "--pbkdf-memory", "1024", "--pbkdf-parallel", "2")),
                                            ("luks2", ("--pbkdf", "argon2i", "--pbkdf-memory", "64", "--sector-size", "4096")),
                                            ("luks2", ("--pbkdf", "pbkdf2", "--hash", "sha512", "--key-size", "256", "--sector-size", "512", "--luks2-metadata-size", "64k")),
                                            ("luks1", ("--hash", "sha1"))])
-def test_we_open_what_cryptsetup_formats(tmp_path, secret, version, words):
+def test_we_open_what_cryptsetup_formats(tmp_path, secret, version, words, seed):
     image, size = tmp_path / "a.luks", MIB
     with open(image, "wb") as file:
         file.truncate(20 * MIB)
@@ -198,7 +210,7 @@ def test_we_open_what_cryptsetup_formats(tmp_path, secret, version, words):
     cryptsetup("luksFormat", "--type", version, *words, *force, "--key-file", secret, image)
     assert json.loads(ours("info", "-o", "json", "--encrypt", secret, image))["encryption"] == version
     if version == "luks2":
-        contents = random.Random(str(words)).randbytes(size)
+        contents = random.Random(f"{words} {seed}").randbytes(size)
         payload, sector_size = payload_of(image)
         with open(image, "r+b") as file:
             file.seek(payload)

@@ -12,7 +12,7 @@ from test_image import MIB, ours, qemu, random_raw, random_size
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
 
-COUNT = 60 if SLOW else 4
+COUNT = 200 if SLOW else 4
 
 # What both programs call them, and in which sizes of clusters they are.
 KINDS = {
