@@ -69,6 +69,9 @@ class Snapshots {
   [[nodiscard]] virtual Result<> remove(const std::string& name) = 0;
 };
 
+// Of what takes long: bytes that are done, of so many.
+using Progress = std::function<void(uint64_t done, uint64_t all)>;
+
 enum class FillOrder : uint8_t { kAny, kAscending };
 
 class Bitmaps;
@@ -88,6 +91,8 @@ class Image {
   // The run that begins at offset, which lies within the disk; at least one sector long.
   [[nodiscard]] virtual Result<Extent> map(uint64_t offset) = 0;
   [[nodiscard]] virtual Result<CheckReport> check(Repair repair) = 0;
+  // Of the checks that follow, from the thread that calls them.
+  void watch(Progress progress) { progress_ = std::move(progress); }
   // Nothing else runs meanwhile. What is new reads as zeroes.
   [[nodiscard]] virtual Result<> grow(uint64_t new_size) = 0;
   // Where growing writes all that is new: how many bytes at most at once, while a guest waits. 0: it does not.
@@ -118,6 +123,14 @@ class Image {
   [[nodiscard]] virtual std::optional<uint64_t> allocated() { return std::nullopt; }
   // In what order data must come; when ascending, in whole units of compression by write_compressed(), from one thread.
   [[nodiscard]] virtual FillOrder fill_order() const { return FillOrder::kAny; }
+
+ protected:
+  void tell(uint64_t done, uint64_t all) const {
+    if (progress_) progress_(done, all);
+  }
+
+ private:
+  Progress progress_;
 };
 
 // What encrypted images are opened with. Without a key they are refused, unless nobody wants their data.
@@ -125,6 +138,8 @@ struct Unlock {
   std::shared_ptr<DiskKey> key;
   bool may_stay_locked = false;
 };
+
+class NewFiles;
 
 // Opens the other files that an image names (backing, extents), only below one folder and never too deep.
 class ImageOpener {
@@ -139,11 +154,15 @@ class ImageOpener {
   }
   // Leaves backing files alone, which need not be there: for what looks at no data and changes the name alone.
   void open_no_backing() { opens_backing_ = false; }
+  // The extents of such an image nevertheless, which it cannot be opened without.
+  void open_extents() { opens_extents_ = true; }
   // Lets the backing file be written, to commit to it; those below it are only read all the same.
   void let_backing_be_written() { backing_access_ = Access::kCommit; }
   // Takes files from somewhere else than the host's folder, for tests.
   using Source = std::function<Result<std::unique_ptr<Store>>(const std::string& name, Access access)>;
   void take_files_from(Source source) { source_ = std::move(source); }
+  using Maker = std::function<Result<std::unique_ptr<Store>>(const std::string& name)>;
+  void make_files_by(Maker maker) { maker_ = std::move(maker); }
   // Of the files that it opens.
   void use_cache(HostCache cache) { cache_ = cache; }
   // For the image, and for those that it stands on.
@@ -152,7 +171,11 @@ class ImageOpener {
   [[nodiscard]] Result<DiskKey*> key_for(const std::string& image) const;
   // Null when backing files are left alone.
   [[nodiscard]] Result<std::unique_ptr<Image>> open_backing(const std::string& name, const std::string& format) const;
+  // What an image that is to stand on this one has to remember of it (ImageInfo::identity).
+  [[nodiscard]] Result<std::string> identity_of(const std::string& name, const std::string& format) const;
   [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
+  // A file that there is not yet, for an image that grows by one; gone again unless `files` keep it.
+  [[nodiscard]] Result<std::unique_ptr<Store>> create_store(NewFiles& files, const std::string& name) const;
 
  private:
   [[nodiscard]] Result<std::string> relative(const std::string& name) const;
@@ -163,12 +186,10 @@ class ImageOpener {
   HostCache cache_ = HostCache::kUsed;
   Unlock unlock_;
   Source source_;
+  Maker maker_;
   bool closed_ = false;
-  bool opens_backing_ = true;
+  bool opens_backing_ = true, opens_extents_ = false;
 };
-
-// Of what takes long: bytes that are done, of so many.
-using Progress = std::function<void(uint64_t done, uint64_t all)>;
 
 struct CreateOptions {
   uint64_t size = 0;

@@ -1,13 +1,9 @@
 #include "block/format/new_files.h"
 
-#include <filesystem>
-
-#include <fcntl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "block/store/file/plain_file.h"
-#include "support/os/fd.h"
 
 namespace bulkhead::block {
 
@@ -18,6 +14,13 @@ NewFiles::~NewFiles() {
 Result<std::unique_ptr<Store>> NewFiles::create(const std::string& path) {
   auto store = TRY(PlainFile::create(path));
   paths_.push_back(path);
+  return store;
+}
+
+Result<std::unique_ptr<Store>> NewFiles::create_below(const std::string& folder, const std::string& name) {
+  auto store = TRY(PlainFile::create_below(folder, name));
+  paths_.push_back(store->name());
+  TRY(sync_folder_of(store->name()));
   return store;
 }
 
@@ -47,17 +50,6 @@ Result<uint64_t> free_bytes_beside(const std::string& path) {
   struct statvfs status{};
   if (::statvfs(folder_of(path).c_str(), &status) != 0) return fail_errno(errno, "free space beside '{}'", path);
   return uint64_t{status.f_bavail} * status.f_frsize;
-}
-
-Result<> sync_folder_of(const std::string& path) {
-  const Fd folder = TRY(open_file(folder_of(path), O_RDONLY | O_DIRECTORY));
-  if (::fsync(folder.get()) != 0) return fail_errno(errno, "sync the folder of '{}'", path);
-  return {};
-}
-
-std::string folder_of(const std::string& path) {
-  const std::string folder = std::filesystem::path(path).parent_path();
-  return folder.empty() ? "." : folder;
 }
 
 }  // namespace bulkhead::block

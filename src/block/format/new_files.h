@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "block/format/image.h"
+#include "block/store/file/folder.h"
 
 namespace bulkhead::block {
 
@@ -16,6 +17,8 @@ class NewFiles {
   NewFiles& operator=(const NewFiles&) = delete;
   ~NewFiles();
   Result<std::unique_ptr<Store>> create(const std::string& path);
+  // Where no name leads out of the folder. That it was made outlasts a power cut.
+  Result<std::unique_ptr<Store>> create_below(const std::string& folder, const std::string& name);
   void keep() { paths_.clear(); }
 
  private:
@@ -29,9 +32,5 @@ Result<> create_files(NewFiles& files, const std::string& path, const std::strin
 Result<> check_served_disk(const std::string& uri, const std::string& format, const CreateOptions& options);
 // In its folder's file system, for who is not root.
 Result<uint64_t> free_bytes_beside(const std::string& path);
-// That a file was made or renamed in this folder outlasts a power cut.
-Result<> sync_folder_of(const std::string& path);
-// The folder that names inside an image are relative to; without a slash at its end.
-[[nodiscard]] std::string folder_of(const std::string& path);
 
 }  // namespace bulkhead::block

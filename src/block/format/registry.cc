@@ -111,9 +111,8 @@ Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_v
 
 Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::string_view format, Access access) {
   const Format* const found = TRY(find_format(format));
-  // Others look into the files that they name.
-  if (found->name != "qcow2") return fail("open '{}' alone: not a qcow2 image", path);
   ImageOpener opener(folder_of(path));
+  if (found->name == "vmdk") opener.open_extents();
   opener.use_key({.may_stay_locked = true});
   opener.open_no_backing();
   return found->open(TRY(PlainFile::open(path, access)), access, opener);
@@ -156,9 +155,22 @@ Result<std::string> ImageOpener::relative(const std::string& name) const {
 
 Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, Access access) const {
   if (closed_) return fail("file '{}': state the image's format to have it followed", name);
-  if (!opens_backing_) return locked(name);
+  if (!opens_backing_ && !opens_extents_) return locked(name);
   if (source_) return source_(name, access);
   return TRY(PlainFile::open_below(folder_, TRY(relative(name)), access, cache_));
+}
+
+Result<std::string> ImageOpener::identity_of(const std::string& name, const std::string& format) const {
+  ImageOpener opener = *this;
+  opener.opens_backing_ = true;
+  opener.backing_access_ = Access::kReadOnly;
+  return TRY(opener.open_backing(name, format))->info().identity;
+}
+
+Result<std::unique_ptr<Store>> ImageOpener::create_store(NewFiles& files, const std::string& name) const {
+  if (closed_ || !opens_backing_) return fail("file '{}': state the image's format to have it followed", name);
+  if (maker_) return maker_(name);
+  return files.create_below(folder_, TRY(relative(name)));
 }
 
 Result<std::unique_ptr<Image>> ImageOpener::open_backing(const std::string& name, const std::string& format) const {

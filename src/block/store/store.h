@@ -51,6 +51,8 @@ class Store {
   // Gives the storage back; the range reads as zeroes afterwards. kUnsupported when it cannot.
   [[nodiscard]] virtual Status punch(uint64_t offset, uint64_t size) = 0;
   [[nodiscard]] virtual Status truncate(uint64_t size) = 0;
+  // All that it holds, at once: after a power cut it is the old or the new. For small files.
+  [[nodiscard]] virtual Result<> replace(ByteSpan) { return fail("replace '{}': no such thing here", name()); }
   // Whether what nobody has written reads as zeroes: not where the store was there before, as on a block device.
   [[nodiscard]] virtual bool starts_as_zeroes() const { return true; }
   // Storage for the range, which need not be written, so that a write there does not find it full; what was there

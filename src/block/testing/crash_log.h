@@ -13,7 +13,7 @@ namespace bulkhead::block::testing {
 inline constexpr uint64_t kSector = 512;
 
 struct Change {
-  enum class Kind : uint8_t { kWrite, kPunch, kTruncate, kFlush };
+  enum class Kind : uint8_t { kWrite, kPunch, kTruncate, kReplace, kFlush };
   Kind kind;
   uint64_t offset = 0, size = 0;
   std::vector<uint8_t> bytes;
@@ -43,6 +43,10 @@ class RecordingStore final : public Store {
     log_.push_back({.kind = Change::Kind::kTruncate, .size = size, .file = file_});
     return below_.truncate(size);
   }
+  [[nodiscard]] Result<> replace(ByteSpan bytes) override {
+    log_.push_back({Change::Kind::kReplace, 0, bytes.size(), {bytes.begin(), bytes.end()}, file_});
+    return below_.replace(bytes);
+  }
   [[nodiscard]] StoreExtent extent(uint64_t offset) override { return below_.extent(offset); }
 
  private:
@@ -55,6 +59,10 @@ class RecordingStore final : public Store {
 template <typename Keep>
 void apply(MemoryStore& disk, const Change& change, Keep keep) {
   if (change.kind == Change::Kind::kFlush) return;
+  if (change.kind == Change::Kind::kReplace) {
+    (void)disk.replace(change.bytes);
+    return;
+  }
   if (change.kind == Change::Kind::kTruncate) {
     if (keep(0)) (void)disk.truncate(change.size);
     return;

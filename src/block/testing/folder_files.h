@@ -74,6 +74,8 @@ class Folder {
       MemoryStore flushed;
       for (; end < file->log.size() && file->times[end] <= time; ++end) {
         if (file->log[end].kind == Change::Kind::kFlush) flush = end;
+        // Done or not done, never in between.
+        if (file->log[end].kind == Change::Kind::kReplace) flush = end + 1;
       }
       for (size_t i = 0; i < flush; ++i) {
         testing::apply(flushed, file->log[i], [](uint64_t) { return true; });
@@ -116,6 +118,11 @@ class Folder {
       const LockGuard lock(folder_.mutex_);
       note({.kind = Change::Kind::kTruncate, .size = size});
       return file_->now.truncate(size);
+    }
+    [[nodiscard]] Result<> replace(ByteSpan bytes) override {
+      const LockGuard lock(folder_.mutex_);
+      note({Change::Kind::kReplace, 0, bytes.size(), {bytes.begin(), bytes.end()}});
+      return file_->now.replace(bytes);
     }
     [[nodiscard]] bool starts_as_zeroes() const override { return !file_->was_there; }
     [[nodiscard]] StoreExtent extent(uint64_t offset) override {

@@ -1,6 +1,6 @@
 // What a fuzz target does with any bytes as an image of some format, and as the files that it names: opened, mapped,
-// read, checked, written, resized, put on no backing file, its bitmaps and snapshots used, and repaired. Nothing may
-// crash, hang or use much memory.
+// read, checked, written, resized, put on other backing files, its bitmaps and snapshots used, and repaired. Nothing
+// may crash, hang or use much memory.
 #pragma once
 
 #include <algorithm>
@@ -103,6 +103,7 @@ inline void fuzz_files(std::string_view format, const FuzzFiles& files) {
       const uint64_t now = (*image)->geometry().size;
       (void)(*image)->grow(now + (1 << 20));
       (void)(*image)->shrink(now / 2);
+      (void)(*image)->set_backing("next", std::string(format));
       (void)(*image)->set_backing("", "");
     }
     (void)(*image)->check(Repair::kNone);

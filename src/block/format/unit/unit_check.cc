@@ -9,6 +9,8 @@ namespace {
 // The memory that a check may use for the places of units.
 constexpr size_t kMostPlaces = kMetadataLimit / sizeof(uint32_t);
 
+constexpr uint64_t kToldUnits = 4096;
+
 }  // namespace
 
 Result<> UnitImage::check_units(CheckReport& report, uint64_t before, uint64_t high, uint64_t& used) {
@@ -27,6 +29,7 @@ Result<> UnitImage::check_units(CheckReport& report, uint64_t before, uint64_t h
     const auto found = find_unit(unit);
     if (!found) return fail("check '{}': the table entry of unit {} cannot be read", store_->name(), unit);
     const uint64_t at = unit;
+    if (unit % kToldUnits == 0) tell(unit * unit_size_, count * unit_size_);
     unit += std::max<uint64_t>(1, found->count);
     if (found->kind != UnitKind::kData && found->kind != UnitKind::kPartial) continue;
     if (found->place < before || found->place % 512 != 0 || !may_be_data(found->place) || found->place >= high) {

@@ -282,6 +282,36 @@ Status UnitImage::discard(uint64_t offset, uint64_t size) {
   return zero(offset, size, Zeroing::kHint);
 }
 
+Result<> UnitImage::cover_below(uint64_t new_size) {
+  const uint64_t below = backing_ != nullptr ? backing_->geometry().size : 0, old_size = geometry_.size;
+  const uint64_t end = std::min(below - std::min(below, backing_offset_), new_size);
+  if (end <= old_size) return {};
+  geometry_.size = new_size;
+  Status status = zero(old_size, end - old_size, Zeroing::kUnmap);
+  if (status == Status::kOk) status = flush();
+  geometry_.size = old_size;
+  if (status == Status::kOk) return {};
+  return fail("resize '{}': the new part cannot be zeroed: {}", store_->name(), to_string(status));
+}
+
+Result<> UnitImage::fill_partial_units() {
+  std::vector<uint8_t> sector(geometry_.sector_size);
+  for (uint64_t unit = 0; backing_ != nullptr && unit < unit_count(); ++unit) {
+    const uint64_t at = unit * unit_size_;
+    {
+      const LockGuard lock(mutex_);
+      const auto found = find_unit(unit);
+      if (found && found->kind != UnitKind::kPartial) continue;
+    }
+    // Whatever is written to such a unit makes it whole.
+    Status status = read(at, sector);
+    if (status == Status::kOk) status = write(at, sector);
+    if (status != Status::kOk) return fail("rebase '{}': byte {}: {}", store_->name(), at, to_string(status));
+  }
+  if (flush() != Status::kOk) return fail("rebase '{}': flush", store_->name());
+  return {};
+}
+
 // Tables to the disk.
 
 Outcome<> UnitImage::write_tables(const std::vector<TableSectors::Run>& runs) {

@@ -20,8 +20,10 @@ bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) {
 
 }  // namespace
 
-DynamicImage::DynamicImage(std::unique_ptr<Store> store, Footer footer, Header header, Access access)
+DynamicImage::DynamicImage(std::unique_ptr<Store> store, Footer footer, Header header, Access access,
+                           const ImageOpener& opener)
     : UnitImage(std::move(store), footer.disk_size(), header.block_bytes, access),
+      opener_(opener),
       footer_(std::move(footer)),
       header_(std::move(header)) {}
 
@@ -46,13 +48,13 @@ Result<std::unique_ptr<Image>> DynamicImage::open(std::unique_ptr<Store> store, 
   TRY(store->read_all(file_size - kSector, tail));
   const auto last = parse_footer(tail, store->name(), file_size - kSector);
   const bool good = last && *last && (*last)->id == footer.id && (*last)->current_size == footer.current_size;
-  std::unique_ptr<DynamicImage> image(new DynamicImage(std::move(store), footer, std::move(header), access));
-  if (footer.type == DiskType::kDifferencing) TRY(image->open_parent(opener));
+  std::unique_ptr<DynamicImage> image(new DynamicImage(std::move(store), footer, std::move(header), access, opener));
+  if (footer.type == DiskType::kDifferencing) TRY(image->open_parent());
   TRY(image->begin(good));
   return image;
 }
 
-Result<> DynamicImage::open_parent(const ImageOpener& opener) {
+Result<> DynamicImage::open_parent() {
   const uint64_t file_size = TRY(store_->size());
   parent_name_ = from_windows_name(header_.parent_name);
   for (const ParentLocator& locator : header_.locators) {
@@ -65,7 +67,8 @@ Result<> DynamicImage::open_parent(const ImageOpener& opener) {
     parent_name_ = from_windows_name(from_utf16(name, ByteOrder::kLittle));
   }
   if (parent_name_.empty()) return fail("open '{}': its parent has no name", store_->name());
-  parent_ = TRY(opener.open_backing(parent_name_, "vhd"));
+  parent_ = TRY(opener_.open_backing(parent_name_, "vhd"));
+  if (!parent_) return {};
   const std::string expected = to_text(header_.parent_id, GuidOrder::kAsWritten);
   if (const std::string found = parent_->info().identity; found != expected) {
     return fail("open '{}': the parent '{}' is {}, made for was {}", store_->name(), parent_name_, found, expected);
@@ -107,8 +110,9 @@ ImageInfo DynamicImage::info() const {
   info.virtual_size = geometry_.size;
   info.identity = to_text(footer_.id, GuidOrder::kAsWritten);
   info.backing_name = parent_name_;
-  if (parent_) info.backing_format = "vhd";
-  info.details = {{"subformat", parent_ ? "differencing" : "dynamic"},
+  const bool differs = footer_.type == DiskType::kDifferencing;
+  if (differs) info.backing_format = "vhd";
+  info.details = {{"subformat", differs ? "differencing" : "dynamic"},
                   {"block_size", std::to_string(header_.block_bytes)},
                   {"creator", footer_.creator},
                   {"id", info.identity}};
@@ -248,17 +252,64 @@ Result<> DynamicImage::move_table(uint64_t entries) {
   return {};
 }
 
+Result<> DynamicImage::may_set_backing(const std::string& name, const std::string& format) {
+  if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
+  if (name.empty()) return {};
+  if (format != "vhd") return fail("a VHD image's backing file must be a VHD image, not {}", format);
+  Header header = header_;
+  TRY_IN(fmt::format("rebase '{}'", store_->name()), name_parent(header, name, info().identity));
+  return {};
+}
+
+// A new header behind everything else; one sector, the first footer, makes it count.
+Result<> DynamicImage::set_backing(const std::string& name, const std::string& format) {
+  TRY(may_set_backing(name, format));
+  Header header = header_;
+  header.parent_id = {};
+  header.parent_timestamp = 0;
+  header.parent_name.clear();
+  header.locators = {};
+  std::vector<uint8_t> locator;
+  if (!name.empty()) locator = TRY(name_parent(header, name, TRY(opener_.identity_of(name, format))));
+  TRY(fill_partial_units());
+  const LockGuard lock(mutex_);
+  if (!commit()) return fail("rebase '{}': flush", store_->name());
+  if (store_->truncate(end_) != Status::kOk) return fail("rebase '{}': {} bytes", store_->name(), end_);
+  tail_is_clean_ = true;
+  Footer footer = footer_;
+  footer.header_offset = end_;
+  footer.type = name.empty() ? DiskType::kDynamic : DiskType::kDifferencing;
+  if (!locator.empty()) {
+    header.locators[0].offset = end_ + kHeaderBytes;
+    TRY(store_->write_all(header.locators[0].offset, locator));
+  }
+  TRY(store_->write_all(end_, make_header(header)));
+  TRY(store_->flush_all());
+  TRY(store_->write_all(0, make_footer(footer)));
+  TRY(store_->flush_all());
+  footer_ = std::move(footer);
+  header_ = std::move(header);
+  parent_name_ = name;
+  end_ += kHeaderBytes + locator.size();
+  if (!write_last_footer()) return fail("write '{}' at byte {}", store_->name(), end_);
+  return store_->flush_all();
+}
+
 Result<> DynamicImage::grow(uint64_t new_size) {
   if (new_size > kLargestDisk)
     return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDisk);
-  const LockGuard lock(mutex_);
-  if (!commit()) return fail("resize '{}': flush", store_->name());
-  const uint64_t entries = (align_up(new_size, kSector) + unit_size_ - 1) / unit_size_;
-  if (entries > header_.entries) {
-    if (store_->truncate(end_) != Status::kOk) return fail("resize '{}' to {} bytes", store_->name(), end_);
-    tail_is_clean_ = true;
-    TRY(move_table(entries));
+  {
+    const LockGuard lock(mutex_);
+    if (!commit()) return fail("resize '{}': flush", store_->name());
+    const uint64_t entries = (align_up(new_size, kSector) + unit_size_ - 1) / unit_size_;
+    if (entries > header_.entries) {
+      if (store_->truncate(end_) != Status::kOk) return fail("resize '{}' to {} bytes", store_->name(), end_);
+      tail_is_clean_ = true;
+      TRY(move_table(entries));
+    }
   }
+  TRY(cover_below(align_up(new_size, kSector)));
+  const LockGuard lock(mutex_);
   footer_.current_size = align_up(new_size, kSector);
   // Whoever takes the geometry for the size would not see it grow.
   footer_.creator = "win ";

@@ -18,10 +18,12 @@ class DynamicImage final : public UnitImage {
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Image* backing() override { return parent_.get(); }
+  [[nodiscard]] Result<> set_backing(const std::string& name, const std::string& format) override;
+  [[nodiscard]] Result<> may_set_backing(const std::string& name, const std::string& format) override;
 
  private:
-  DynamicImage(std::unique_ptr<Store> store, Footer footer, Header header, Access access);
-  Result<> open_parent(const ImageOpener& opener);
+  DynamicImage(std::unique_ptr<Store> store, Footer footer, Header header, Access access, const ImageOpener& opener);
+  Result<> open_parent();
   Result<> begin(bool footer_is_good);
 
   Outcome<Unit> find_unit(uint64_t unit) override REQUIRES(mutex_);
@@ -36,6 +38,7 @@ class DynamicImage final : public UnitImage {
   Outcome<> write_last_footer() REQUIRES(mutex_);
   Result<> move_table(uint64_t entries) REQUIRES(mutex_);
 
+  const ImageOpener opener_;
   Footer footer_;
   Header header_;
   std::unique_ptr<Image> parent_;

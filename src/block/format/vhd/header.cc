@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
+#include <chrono>
 
 #include "block/format/big_endian.h"
 #include "block/format/utf16.h"
@@ -33,7 +35,26 @@ bool has_cookie(ByteSpan bytes, std::string_view cookie) {
   return std::memcmp(bytes.data(), cookie.data(), cookie.size()) == 0;
 }
 
+Result<Guid> parse_guid(const std::string& text) {
+  Guid guid{};
+  size_t digits = 0;
+  for (const char c : text) {
+    if (c == '-') continue;
+    uint8_t digit = 0;
+    if (digits == 32 || std::from_chars(&c, &c + 1, digit, 16).ec != std::errc()) return fail("'{}' is no GUID", text);
+    guid[digits / 2] = static_cast<uint8_t>(guid[digits / 2] << 4 | digit);
+    ++digits;
+  }
+  return guid;
+}
+
 }  // namespace
+
+uint32_t seconds_since_2000() {
+  using namespace std::chrono;
+  return static_cast<uint32_t>(
+      duration_cast<seconds>(system_clock::now() - sys_days(year(2000) / January / 1)).count());
+}
 
 uint64_t Footer::disk_size() const {
   const uint64_t by_geometry = uint64_t{cylinders} * heads * sectors;
@@ -167,6 +188,20 @@ std::vector<uint8_t> make_header(const Header& header) {
     store64(at + 16, header.locators[i].offset);
   }
   store32(&bytes[kHeaderChecksum], checksum(bytes, kHeaderChecksum));
+  return bytes;
+}
+
+// Relative to this file, in Windows' notation.
+Result<std::vector<uint8_t>> name_parent(Header& header, const std::string& name, const std::string& identity) {
+  const Guid id = TRY(parse_guid(identity));
+  std::vector<uint8_t> bytes = to_utf16(to_windows_name(name), ByteOrder::kLittle);
+  if (bytes.size() > kSector) return fail("backing file name of {} bytes is too long", name.size());
+  header.parent_id = id;
+  header.parent_timestamp = seconds_since_2000();
+  header.parent_name = name.substr(name.rfind('/') + 1);
+  header.locators = {};
+  header.locators[0] = {.platform = kRelativeName, .size = static_cast<uint32_t>(bytes.size())};
+  bytes.resize(kSector);
   return bytes;
 }
 

@@ -65,5 +65,9 @@ void set_geometry(Footer& footer);
 Result<Header> parse_header(ByteSpan bytes, const std::string& name, uint64_t offset, const Footer& footer,
                             uint64_t file_size);
 std::vector<uint8_t> make_header(const Header& header);
+// Puts into the header which file its parent is, by the identity that this says of itself; gives what the header's
+// first locator leads to, whose offset is left to the caller.
+Result<std::vector<uint8_t>> name_parent(Header& header, const std::string& name, const std::string& identity);
+[[nodiscard]] uint32_t seconds_since_2000();
 
 }  // namespace bulkhead::block::vhd

@@ -1,22 +1,11 @@
 #include "block/format/vhd/vhd_image.h"
 
-#include <bit>
-#include <charconv>
-#include <chrono>
-
 #include "block/format/raw/raw_image.h"
 #include "block/format/thick.h"
-#include "block/format/utf16.h"
 #include "block/format/vhd/dynamic_image.h"
 
 namespace bulkhead::block::vhd {
 namespace {
-
-uint32_t seconds_since_2000() {
-  using namespace std::chrono;
-  return static_cast<uint32_t>(
-      duration_cast<seconds>(system_clock::now() - sys_days(year(2000) / January / 1)).count());
-}
 
 // The disk's bytes lie in the file as they are; the footer behind them moves when they grow.
 class FixedImage final : public Image {
@@ -77,36 +66,6 @@ Result<> create_fixed(Store& store, Footer footer, Preallocation preallocation, 
   return store.flush_all();
 }
 
-Result<Guid> parse_guid(const std::string& text) {
-  Guid guid{};
-  size_t digits = 0;
-  for (const char c : text) {
-    if (c == '-') continue;
-    uint8_t digit = 0;
-    if (digits == 32 || std::from_chars(&c, &c + 1, digit, 16).ec != std::errc()) return fail("'{}' is no GUID", text);
-    guid[digits / 2] = static_cast<uint8_t>(guid[digits / 2] << 4 | digit);
-    ++digits;
-  }
-  return guid;
-}
-
-// Where the parent is: relative to this file, in Windows' notation. It lies between header and table.
-Result<std::vector<uint8_t>> name_parent(Header& header, const CreateOptions& options) {
-  if (options.backing_format != "vhd") {
-    return fail("a VHD image's backing file must be a VHD image, not {}", options.backing_format);
-  }
-  header.parent_id = TRY(parse_guid(options.backing_identity));
-  header.parent_timestamp = seconds_since_2000();
-  header.parent_name = options.backing_name.substr(options.backing_name.rfind('/') + 1);
-  std::vector<uint8_t> name = to_utf16(to_windows_name(options.backing_name), ByteOrder::kLittle);
-  if (name.size() > kSector) return fail("backing file name of {} bytes is too long", options.backing_name.size());
-  header.locators[0] = {
-      .platform = kRelativeName, .size = static_cast<uint32_t>(name.size()), .offset = kSector + kHeaderBytes};
-  header.table_offset += kSector;
-  name.resize(kSector);
-  return name;
-}
-
 }  // namespace
 
 Result<> create(Store& store, const CreateOptions& options) {
@@ -131,7 +90,13 @@ Result<> create(Store& store, const CreateOptions& options) {
                 .entries = static_cast<uint32_t>((footer.current_size + block - 1) / block),
                 .block_bytes = static_cast<uint32_t>(block)};
   if (footer.type == DiskType::kDifferencing) {
-    TRY(store.write_all(kSector + kHeaderBytes, TRY(name_parent(header, options))));
+    if (options.backing_format != "vhd") {
+      return fail("a VHD image's backing file must be a VHD image, not {}", options.backing_format);
+    }
+    const std::vector<uint8_t> name = TRY(name_parent(header, options.backing_name, options.backing_identity));
+    header.locators[0].offset = kSector + kHeaderBytes;
+    header.table_offset += kSector;
+    TRY(store.write_all(header.locators[0].offset, name));
   }
   const std::vector<uint8_t> table(header.table_bytes(), 0xFF);
   TRY(store.write_all(header.table_offset, table));

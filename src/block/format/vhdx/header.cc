@@ -119,6 +119,39 @@ Result<Regions> read_regions(Store& store) {
               kRegionTableAt[1]);
 }
 
+Result<> repair_region_tables(Store& store) {
+  std::vector<uint8_t> first(kRegionTableBytes), second(kRegionTableBytes);
+  TRY(store.read_all(kRegionTableAt[0], first));
+  TRY(store.read_all(kRegionTableAt[1], second));
+  if (first == second) return {};
+  if (is_whole(first, kRegionMagic)) {
+    TRY(store.write_all(kRegionTableAt[1], first));
+  } else if (is_whole(second, kRegionMagic)) {
+    TRY(store.write_all(kRegionTableAt[0], second));
+  }
+  return store.flush_all();
+}
+
+Result<> move_regions(Store& store, const Regions& regions) {
+  std::vector<uint8_t> bytes(kRegionTableBytes);
+  TRY(store.read_all(kRegionTableAt[0], bytes));
+  const auto count = load<uint32_t>(&bytes[8]);
+  for (uint32_t i = 0; i < std::min(count, kMostRegions); ++i) {
+    const MutableByteSpan entry = MutableByteSpan(bytes).subspan(16 + i * 32, 32);
+    const Guid id = guid_at(entry, 0);
+    if (id != kTableRegion && id != kMetadataRegion) continue;
+    const Region& region = id == kTableRegion ? regions.table : regions.metadata;
+    bulkhead::store(&entry[16], region.offset);
+    bulkhead::store(&entry[24], static_cast<uint32_t>(region.size));
+  }
+  seal(bytes);
+  for (const uint64_t at : {kRegionTableAt[1], kRegionTableAt[0]}) {
+    TRY(store.write_all(at, bytes));
+    TRY(store.flush_all());
+  }
+  return {};
+}
+
 std::vector<uint8_t> make_region_table(const Regions& regions) {
   std::vector<uint8_t> bytes(kRegionTableBytes);
   store(&bytes[0], kRegionMagic);

@@ -37,6 +37,11 @@ Result<CurrentHeader> read_header(Store& store);
 std::vector<uint8_t> make_header(const Header& header);
 Result<Regions> read_regions(Store& store);
 std::vector<uint8_t> make_region_table(const Regions& regions);
+// The first copy of the region table that is whole counts. After a power cut while they were written, they are made
+// alike.
+Result<> repair_region_tables(Store& store);
+// Names other places for these regions, in one copy after the other, which are alike before. Others stay.
+Result<> move_regions(Store& store, const Regions& regions);
 std::vector<uint8_t> make_file_identifier();
 
 }  // namespace bulkhead::block::vhdx

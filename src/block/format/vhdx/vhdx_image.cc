@@ -25,8 +25,9 @@ bool overlaps(uint64_t a, uint64_t a_size, const Region& b) {
 }  // namespace
 
 VhdxImage::VhdxImage(std::unique_ptr<Store> store, CurrentHeader header, Regions regions, Metadata metadata,
-                     Access access)
+                     Access access, const ImageOpener& opener)
     : UnitImage(std::move(store), metadata.disk_bytes, metadata.block_bytes, access),
+      opener_(opener),
       keeps_id_(access == Access::kCommit),
       header_(header.header),
       header_slot_(header.slot),
@@ -63,20 +64,23 @@ Result<std::unique_ptr<Image>> VhdxImage::open(std::unique_ptr<Store> store, Acc
       TRY(store->flush_all());
     }
   }
+  if (access != Access::kReadOnly) TRY(repair_region_tables(*store));
   const Regions regions = TRY(read_regions(*store));
   Metadata metadata = TRY(read_metadata(*store, regions.metadata));
   if (metadata.entry_count() * 8 > regions.table.size) {
     return fail("open '{}': table of {} bytes, need {} entries", store->name(), regions.table.size,
                 metadata.entry_count());
   }
-  std::unique_ptr<VhdxImage> image(new VhdxImage(std::move(store), header, regions, std::move(metadata), access));
-  if (image->metadata_.has_parent) TRY(image->open_parent(opener));
+  std::unique_ptr<VhdxImage> image(
+      new VhdxImage(std::move(store), header, regions, std::move(metadata), access, opener));
+  if (image->metadata_.has_parent) TRY(image->open_parent());
   TRY(image->find_end());
   return image;
 }
 
-Result<> VhdxImage::open_parent(const ImageOpener& opener) {
-  parent_ = TRY(opener.open_backing(metadata_.parent_name, "vhdx"));
+Result<> VhdxImage::open_parent() {
+  parent_ = TRY(opener_.open_backing(metadata_.parent_name, "vhdx"));
+  if (!parent_) return {};
   if (const std::string found = parent_->info().identity; found != metadata_.parent_linkage) {
     return fail("open '{}': the parent '{}' is {}, made for was {}: it was changed since, or is another",
                 store_->name(), metadata_.parent_name, found, metadata_.parent_linkage);
@@ -87,9 +91,7 @@ Result<> VhdxImage::open_parent(const ImageOpener& opener) {
 
 template <typename Each>
 Result<> VhdxImage::each_bitmap(Each each) {
-  if (!metadata_.has_parent) return {};
-  const uint64_t chunks = (metadata_.block_count() + metadata_.chunk_ratio() - 1) / metadata_.chunk_ratio();
-  for (uint64_t chunk = 0; chunk < chunks; ++chunk) {
+  for (uint64_t chunk = 0; chunk < chunks_with_bitmaps(); ++chunk) {
     const auto entry = tables_.look(bitmap_entry_at(chunk));
     if (!entry) return fail("open '{}': the table at {:#x} cannot be read", store_->name(), bitmap_entry_at(chunk));
     const auto value = load<uint64_t>(*entry);
@@ -257,25 +259,116 @@ Result<CheckReport> VhdxImage::check(Repair) {
   return report;
 }
 
-Result<> VhdxImage::grow(uint64_t new_size) {
+// The new table is complete before a region table names it. The old one's place is given back to the host.
+Result<> VhdxImage::move_table(uint64_t entries) {
+  const Region table{end_, align_up(entries * 8, kMiB)};
+  const auto failed = [&] { return fail("resize '{}': no room for a table of {} bytes", store_->name(), table.size); };
+  if (table.size > UINT32_MAX) return failed();
+  if (store_->truncate(end_) != Status::kOk || store_->truncate(end_ + table.size) != Status::kOk) return failed();
+  tail_is_clean_ = true;
+  std::vector<uint8_t> piece(kMiB);
+  for (uint64_t done = 0, all = metadata_.entry_count() * 8; done < all; done += kMiB) {
+    piece.resize(std::min(kMiB, all - done));
+    TRY(store_->read_all(regions_.table.offset + done, piece));
+    TRY(store_->write_all(table.offset + done, piece));
+  }
+  TRY(store_->flush_all());
+  end_ = file_end_ = table.offset + table.size;
+  return name_regions({table, regions_.metadata});
+}
+
+Result<> VhdxImage::name_regions(const Regions& regions) {
+  TRY(move_regions(*store_, regions));
+  const Regions old = std::exchange(regions_, regions);
+  if (old.table.offset != regions.table.offset) (void)store_->punch(old.table.offset, old.table.size);
+  if (old.metadata.offset != regions.metadata.offset) (void)store_->punch(old.metadata.offset, old.metadata.size);
+  return {};
+}
+
+Metadata VhdxImage::on_another(const std::string& name, const std::string& identity) const {
+  Metadata metadata = metadata_;
+  metadata.has_parent = !name.empty();
+  metadata.parent_name = name;
+  metadata.parent_linkage = identity;
+  return metadata;
+}
+
+// Of an image by itself; no block needs them any more.
+Result<> VhdxImage::forget_bitmaps() {
+  for (uint64_t chunk = 0; chunk < chunks_with_bitmaps(); ++chunk) {
+    const auto entry = tables_.look(bitmap_entry_at(chunk));
+    if (entry && load<uint64_t>(*entry) == 0) continue;
+    const auto changed = tables_.change(bitmap_entry_at(chunk));
+    if (!changed) return fail("rebase '{}': the table at {:#x}", store_->name(), bitmap_entry_at(chunk));
+    store(*changed, uint64_t{0});
+  }
+  return {};
+}
+
+Result<> VhdxImage::may_set_backing(const std::string& name, const std::string& format) {
+  if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
+  if (!name.empty() && format != "vhdx") {
+    return fail("a VHDX image's backing file must be a VHDX image, not {}", format);
+  }
+  if (!name.empty() && metadata_.leaves_blocks_allocated) {
+    return fail("rebase '{}': a fixed VHDX image cannot have a backing file", store_->name());
+  }
+  const Metadata metadata = on_another(name, "");
+  TRY_IN(fmt::format("rebase '{}'", store_->name()), make_metadata(metadata));
+  if (metadata.entry_count() * 8 > regions_.table.size) {
+    return fail("rebase '{}': its table has no room for {} entries; convert it", store_->name(),
+                metadata.entry_count());
+  }
+  return {};
+}
+
+// The new metadata are complete before a region table names them.
+Result<> VhdxImage::set_backing(const std::string& name, const std::string& format) {
+  TRY(may_set_backing(name, format));
+  const Metadata metadata = on_another(name, name.empty() ? "" : TRY(opener_.identity_of(name, format)));
+  TRY(fill_partial_units());
   const LockGuard lock(mutex_);
+  if (name.empty()) TRY(forget_bitmaps());
+  if (!begin_writing() || !commit()) return fail("rebase '{}': flush", store_->name());
+  const std::vector<uint8_t> bytes = TRY(make_metadata(metadata));
+  const Region region{end_, bytes.size()};
+  if (store_->truncate(end_) != Status::kOk) return fail("rebase '{}': {} bytes", store_->name(), end_);
+  tail_is_clean_ = true;
+  TRY(store_->write_all(region.offset, bytes));
+  TRY(store_->flush_all());
+  end_ = file_end_ = region.offset + region.size;
+  TRY(name_regions({regions_.table, region}));
+  metadata_ = TRY(read_metadata(*store_, region));
+  return {};
+}
+
+Result<> VhdxImage::write_grown(const Metadata& metadata) {
+  for (uint64_t unit = unit_count(); metadata_.leaves_blocks_allocated && unit < metadata.block_count(); ++unit) {
+    const auto place = allocate();
+    if (!place || !link(unit, place->offset)) {
+      return fail("resize '{}' to {} bytes", store_->name(), metadata.disk_bytes);
+    }
+  }
+  if (!commit()) return fail("resize '{}': flush", store_->name());
+  TRY(store_->write_all(metadata.disk_bytes_at, as_bytes(metadata.disk_bytes)));
+  return store_->flush_all();
+}
+
+Result<> VhdxImage::grow(uint64_t new_size) {
   Metadata metadata = metadata_;
   metadata.disk_bytes = align_up(new_size, metadata.logical_sector);
-  if (metadata.disk_bytes > kLargestDisk || metadata.entry_count() * 8 > regions_.table.size) {
-    return fail("resize '{}' to {} bytes: its table has room for {} blocks of {} bytes; convert it", store_->name(),
-                new_size, regions_.table.size / 8, metadata_.block_bytes);
-  }
-  if (!begin_writing() || !commit()) return fail("resize '{}': flush", store_->name());
-  const uint64_t before = unit_count();
-  if (metadata_.leaves_blocks_allocated) {
-    for (uint64_t unit = before; unit < metadata.block_count(); ++unit) {
-      const auto place = allocate();
-      if (!place || !link(unit, place->offset)) return fail("resize '{}' to {} bytes", store_->name(), new_size);
+  {
+    const LockGuard lock(mutex_);
+    if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
+    if (metadata.disk_bytes > kLargestDisk) {
+      return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDisk);
     }
-    if (!commit()) return fail("resize '{}': flush", store_->name());
+    if (!begin_writing() || !commit()) return fail("resize '{}': flush", store_->name());
+    if (metadata.entry_count() * 8 > regions_.table.size) TRY(move_table(metadata.entry_count()));
   }
-  TRY(store_->write_all(metadata.disk_bytes_at, as_bytes(metadata.disk_bytes)));
-  TRY(store_->flush_all());
+  TRY(cover_below(metadata.disk_bytes));
+  const LockGuard lock(mutex_);
+  TRY(write_grown(metadata));
   metadata_ = metadata;
   geometry_.size = metadata.disk_bytes;
   return {};

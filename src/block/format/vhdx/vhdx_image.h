@@ -22,12 +22,20 @@ class VhdxImage final : public UnitImage {
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Image* backing() override { return parent_.get(); }
+  [[nodiscard]] Result<> set_backing(const std::string& name, const std::string& format) override;
+  [[nodiscard]] Result<> may_set_backing(const std::string& name, const std::string& format) override;
 
  private:
-  VhdxImage(std::unique_ptr<Store> store, CurrentHeader header, Regions regions, Metadata metadata, Access access);
-  Result<> open_parent(const ImageOpener& opener);
+  VhdxImage(std::unique_ptr<Store> store, CurrentHeader header, Regions regions, Metadata metadata, Access access,
+            const ImageOpener& opener);
+  Result<> open_parent();
   Result<> find_end();
   Result<uint64_t> used_end(uint64_t file_size) REQUIRES(mutex_);
+  // To where there is room for so many entries.
+  Result<> move_table(uint64_t entries) REQUIRES(mutex_);
+  // What used to be at an old place is given back to the host; it counts no more.
+  Result<> name_regions(const Regions& regions) REQUIRES(mutex_);
+  Result<> write_grown(const Metadata& metadata) REQUIRES(mutex_);
 
   Outcome<Unit> find_unit(uint64_t unit) override REQUIRES(mutex_);
   Outcome<Place> allocate() override REQUIRES(mutex_);
@@ -44,14 +52,21 @@ class VhdxImage final : public UnitImage {
   [[nodiscard]] uint64_t bitmap_entry_at(uint64_t chunk) const {
     return regions_.table.offset + (chunk * (metadata_.chunk_ratio() + 1) + metadata_.chunk_ratio()) * 8;
   }
+  [[nodiscard]] uint64_t chunks_with_bitmaps() const {
+    if (!metadata_.has_parent) return 0;
+    return (metadata_.block_count() + metadata_.chunk_ratio() - 1) / metadata_.chunk_ratio();
+  }
+  [[nodiscard]] Metadata on_another(const std::string& name, const std::string& identity) const;
+  Result<> forget_bitmaps() REQUIRES(mutex_);
   // Calls each(place) for the bitmap blocks there are.
   template <typename Each>
   Result<> each_bitmap(Each each) REQUIRES(mutex_);
 
+  const ImageOpener opener_;
   const bool keeps_id_;
   Header header_;
   size_t header_slot_;
-  const Regions regions_;
+  Regions regions_;  // changes in grow() only
   Metadata metadata_;
   std::unique_ptr<Image> parent_;
   uint64_t end_ GUARDED_BY(mutex_) = 0;

@@ -11,13 +11,14 @@ namespace bulkhead::block::vmdk {
 namespace {
 
 constexpr uint64_t kDescriptorSectors = 20;
-constexpr uint64_t kSplitBytes = uint64_t{4192256} * kSector;
 constexpr uint64_t kLeastSplitBytes = 65536;
 
 uint32_t new_id() {
   HostRandom random;
   return static_cast<uint32_t>(random.next_u64()) & ~1u;
 }
+
+}  // namespace
 
 // Header, room for the descriptor, then twice a directory with its tables: grains begin behind them.
 Result<> write_sparse(Store& store, uint64_t sectors, std::string_view descriptor) {
@@ -48,6 +49,8 @@ Result<> write_sparse(Store& store, uint64_t sectors, std::string_view descripto
   TRY(store.write_all(0, make_sparse_header(header)));
   return store.flush_all();
 }
+
+namespace {
 
 Result<> write_stream(Store& store, uint64_t sectors, std::string_view descriptor) {
   SparseHeader header{.version = 3, .flags = 1 | kCompressed | kHasMarkers, .capacity = sectors};

@@ -10,7 +10,6 @@ namespace bulkhead::block::vmdk {
 namespace {
 
 constexpr std::string_view kFirstLine = "# Disk DescriptorFile", kEnding = ".vmdk";
-constexpr size_t kMostExtents = 2048;
 
 std::string_view trimmed(std::string_view text) {
   const size_t begin = text.find_first_not_of(std::string_view(" \t\r\0", 4));
@@ -111,6 +110,36 @@ std::string_view extent_ending(std::string_view file) {
   return last == "flat" || last == "delta" || numbered ? last : std::string_view();
 }
 
+std::string line_of(const ExtentLine& extent) {
+  const bool flat = extent.type == ExtentType::kFlat;
+  return fmt::format("RW {} {} \"{}\"{}\n", extent.sectors, flat ? "FLAT" : "SPARSE", extent.file,
+                     flat ? fmt::format(" {}", extent.offset) : "");
+}
+
+// Calls each(line) for the lines of a descriptor.
+template <typename Each>
+void each_line(std::string_view text, Each each) {
+  for (size_t at = 0, end = 0; at < text.size(); at = end + 1) {
+    end = std::min(text.find('\n', at), text.size());
+    each(text.substr(at, end - at));
+  }
+}
+
+bool is_extent(std::string_view line) {
+  return access_of(next_word(line)).has_value();
+}
+
+// "KEY = "VALUE"", a number; 0 when the text does not have it.
+uint64_t number_of(std::string_view text, std::string_view key) {
+  uint64_t value = 0;
+  each_line(text, [&](std::string_view line) {
+    const size_t equals = line.find('=');
+    if (equals == std::string_view::npos || trimmed(line.substr(0, equals)) != key) return;
+    value = number<uint64_t>(unquoted(trimmed(line.substr(equals + 1))), 10).value_or(0);
+  });
+  return value;
+}
+
 }  // namespace
 
 uint64_t Descriptor::sectors() const {
@@ -167,9 +196,7 @@ std::string make_descriptor(const Descriptor& descriptor) {
   if (!descriptor.parent_name.empty()) text += fmt::format("parentFileNameHint=\"{}\"\n", descriptor.parent_name);
   text += "\n# Extent description\n";
   for (const ExtentLine& extent : descriptor.extents) {
-    const bool flat = extent.type == ExtentType::kFlat;
-    text += fmt::format("RW {} {} \"{}\"{}\n", extent.sectors, flat ? "FLAT" : "SPARSE", extent.file,
-                        flat ? fmt::format(" {}", extent.offset) : "");
+    text += line_of(extent);
   }
   const bool ide = descriptor.adapter == "ide";
   const uint64_t heads = ide ? 16 : 255, sectors = 63;
@@ -179,6 +206,69 @@ std::string make_descriptor(const Descriptor& descriptor) {
       "ddb.geometry.heads = \"{}\"\nddb.geometry.sectors = \"{}\"\nddb.adapterType = \"{}\"\n",
       cylinders, heads, sectors, descriptor.adapter);
   return text;
+}
+
+std::string with_extents(std::string_view text, const std::vector<ExtentLine>& extents) {
+  text = text.substr(0, text.find('\0'));
+  size_t old_count = 0;
+  each_line(text, [&](std::string_view line) { old_count += is_extent(line) ? 1 : 0; });
+  const uint64_t heads = number_of(text, "ddb.geometry.heads"), a_track = number_of(text, "ddb.geometry.sectors");
+  const uint64_t cylinders = number_of(text, "ddb.geometry.cylinders");
+  Descriptor grown{.extents = extents};
+  std::string result;
+  size_t index = 0;
+  each_line(text, [&](std::string_view line) {
+    if (line.starts_with("ddb.geometry.cylinders") && heads != 0 && a_track != 0) {
+      const uint64_t most = heads == 16 ? 16383 : 65535, wanted = grown.sectors() / (heads * a_track);
+      result += fmt::format("ddb.geometry.cylinders = \"{}\"\n", std::max(cylinders, std::min(wanted, most)));
+      return;
+    }
+    if (!is_extent(line) || index >= extents.size()) {
+      result += std::string(line) + "\n";
+      return;
+    }
+    const std::string access = next_word(line);
+    next_word(line);
+    result += fmt::format("{} {} {}\n", access, extents[index].sectors, trimmed(line));
+    if (++index != old_count) return;
+    for (; index < extents.size(); ++index) result += line_of(extents[index]);
+  });
+  return result;
+}
+
+std::string with_parent(std::string_view text, const std::string& name, uint32_t id) {
+  text = text.substr(0, text.find('\0'));
+  std::string result;
+  bool has_id = false;
+  const auto key_of = [](std::string_view line) { return trimmed(line.substr(0, line.find('='))); };
+  each_line(text, [&](std::string_view line) { has_id = has_id || key_of(line) == "parentCID"; });
+  each_line(text, [&](std::string_view line) {
+    const std::string_view key = key_of(line);
+    const bool is_id = key == "parentCID";
+    if (key == "parentFileNameHint") return;
+    if (!is_id) result += std::string(line) + "\n";
+    if (!is_id && (has_id || key != "CID")) return;
+    result += fmt::format("parentCID={:08x}\n", name.empty() ? kNoParent : id);
+    if (!name.empty()) result += fmt::format("parentFileNameHint=\"{}\"\n", name);
+  });
+  return result;
+}
+
+size_t extents_end(std::string_view text) {
+  size_t end = 0;
+  text = text.substr(0, text.find('\0'));
+  each_line(text, [&](std::string_view line) {
+    if (is_extent(line)) end = static_cast<size_t>(line.data() - text.data()) + line.size();
+  });
+  return end;
+}
+
+std::string extent_behind(const std::string& file, unsigned count) {
+  const std::string_view ending = extent_ending(file);
+  if (ending.size() < 4 || ending == "flat" || ending == "delta") return "";
+  const auto last = number<unsigned>(ending.substr(1), 10);
+  if (!last || *last > 1000000) return "";
+  return fmt::format("{}-{}{:03}{}", file.substr(0, file.rfind('-')), ending.front(), *last + count, kEnding);
 }
 
 std::string descriptor_of_extent(const std::string& file) {

@@ -17,6 +17,7 @@ struct ExtentLine {
   uint64_t offset = 0;  // of a flat extent in its file, in sectors
 };
 
+inline constexpr size_t kMostExtents = 2048;
 inline constexpr uint32_t kNoParent = 0xFFFFFFFF;
 
 struct Descriptor {
@@ -35,6 +36,15 @@ struct Descriptor {
 // The error names the line.
 Result<Descriptor> parse_descriptor(std::string_view text, const std::string& name);
 [[nodiscard]] std::string make_descriptor(const Descriptor& descriptor);
+// The text with more, or larger, extents than its own first ones; every other line stays as it is, but for the
+// geometry.
+[[nodiscard]] std::string with_extents(std::string_view text, const std::vector<ExtentLine>& extents);
+// The text with another parent; without one, the name is empty.
+[[nodiscard]] std::string with_parent(std::string_view text, const std::string& name, uint32_t id);
+// Where the last extent's line ends; what is behind it may be torn without harm.
+[[nodiscard]] size_t extents_end(std::string_view text);
+// The file of an extent of a split image that comes so many behind the one in this file; empty when that has no number.
+[[nodiscard]] std::string extent_behind(const std::string& file, unsigned count);
 [[nodiscard]] bool is_descriptor(std::string_view text);
 // The file that holds the descriptor, by the name of one of the extents' files: empty when that is no extent's.
 [[nodiscard]] std::string descriptor_of_extent(const std::string& file);

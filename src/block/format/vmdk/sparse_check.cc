@@ -116,15 +116,12 @@ Result<CheckReport> SparseExtent::check(Repair repair) {
   return report;
 }
 
-// New directories with tables for all of the disk go behind the end; one sector, the header, makes them count.
-Result<> SparseExtent::grow(uint64_t new_size) {
+// New directories with tables for all of a larger disk go behind the end; one sector, the header, makes them count.
+Result<> SparseExtent::make_room(uint64_t capacity) {
   const LockGuard lock(mutex_);
   if (!commit()) return fail("resize '{}': flush", store_->name());
   SparseHeader header = header_;
-  header.capacity = align_up(new_size, kSector) / kSector;
-  if (header.capacity > kLargestDiskSectors) {
-    return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDiskSectors * kSector);
-  }
+  header.capacity = capacity;
   uint64_t end = end_;
   for (uint64_t* const directory : {&header.directory, &header.redundant_directory}) {
     if (header_.table_count() == header.table_count()) break;
@@ -151,11 +148,31 @@ Result<> SparseExtent::grow(uint64_t new_size) {
   }
   if (store_->truncate(end) != Status::kOk) return fail("resize '{}' to {} bytes", store_->name(), end);
   TRY(store_->flush_all());
+  header.capacity = header_.capacity;
+  if (header.directory != header_.directory) TRY(write_header(header));
+  end_ = file_end_ = end;
+  return {};
+}
+
+Result<> SparseExtent::write_header(const SparseHeader& header) {
   TRY(store_->write_all(0, make_sparse_header(header)));
   TRY(store_->flush_all());
   header_ = header;
-  end_ = file_end_ = end;
-  geometry_.size = header.capacity * kSector;
+  return {};
+}
+
+Result<> SparseExtent::grow(uint64_t new_size) {
+  new_size = align_up(new_size, kSector);
+  if (new_size > kLargestDiskSectors * kSector) {
+    return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDiskSectors * kSector);
+  }
+  TRY(make_room(new_size / kSector));
+  TRY(cover_below(new_size));
+  const LockGuard lock(mutex_);
+  SparseHeader header = header_;
+  header.capacity = new_size / kSector;
+  TRY(write_header(header));
+  geometry_.size = new_size;
   return {};
 }
 

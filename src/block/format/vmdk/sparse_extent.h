@@ -45,6 +45,8 @@ class SparseExtent final : public UnitImage {
   Outcome<uint64_t> entry_at(uint64_t directory, uint64_t unit) REQUIRES(mutex_);
   Outcome<> add_tables(uint64_t table) REQUIRES(mutex_);
   Outcome<> set_entry(uint64_t unit, uint32_t value) REQUIRES(mutex_);
+  Result<> make_room(uint64_t capacity);
+  Result<> write_header(const SparseHeader& header) REQUIRES(mutex_);
   Result<> each_difference(CheckReport& report, bool repair) REQUIRES(mutex_);
   Result<> check_packed(CheckReport& report) REQUIRES(mutex_);
   Result<> check_server(CheckReport& report) REQUIRES(mutex_);

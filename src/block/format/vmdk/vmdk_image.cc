@@ -8,10 +8,12 @@
 
 namespace bulkhead::block::vmdk {
 
-VmdkImage::VmdkImage(Descriptor descriptor, std::unique_ptr<Store> store, uint64_t text_at, Access access)
+VmdkImage::VmdkImage(Descriptor descriptor, std::unique_ptr<Store> store, uint64_t text_at, Access access,
+                     const ImageOpener& opener)
     : descriptor_(std::move(descriptor)),
       descriptor_store_(std::move(store)),
       text_at_(text_at),
+      opener_(opener),
       geometry_{.physical_block_size = 4096, .read_only = access == Access::kReadOnly},
       keeps_id_(access == Access::kCommit) {}
 
@@ -26,7 +28,8 @@ Result<std::unique_ptr<Image>> VmdkImage::open(std::unique_ptr<Store> descriptor
     return fail("open '{}': its descriptor names {} extents, but it is the only one", only->file().name(),
                 descriptor.extents.size());
   }
-  std::unique_ptr<VmdkImage> image(new VmdkImage(std::move(descriptor), std::move(descriptor_store), text_at, access));
+  std::unique_ptr<VmdkImage> image(
+      new VmdkImage(std::move(descriptor), std::move(descriptor_store), text_at, access, opener));
   TRY(image->open_parts(std::move(only), access, opener));
   if (image->descriptor_.parent_id != kNoParent) TRY(image->open_parent(opener));
   return image;
@@ -66,13 +69,16 @@ Result<> VmdkImage::open_parts(std::unique_ptr<SparseExtent> only, Access access
     parts_.push_back(std::move(part));
   }
   geometry_.size = start;
-  if (parts_.size() > 1) {
-    for (Part& part : parts_) {
-      if (part.sparse) part.sparse->keep_tables_within(kMetadataLimit / parts_.size());
-    }
-  }
+  share_table_memory();
   if (std::ranges::all_of(parts_, &Part::read_only)) geometry_.read_only = true;
   return {};
+}
+
+void VmdkImage::share_table_memory() {
+  if (parts_.size() == 1) return;
+  for (Part& part : parts_) {
+    if (part.sparse) part.sparse->keep_tables_within(kMetadataLimit / parts_.size());
+  }
 }
 
 Result<> VmdkImage::open_parent(const ImageOpener& opener) {
@@ -80,6 +86,7 @@ Result<> VmdkImage::open_parent(const ImageOpener& opener) {
   if (parent_name_.find('\\') != std::string::npos) parent_name_ = from_windows_name(parent_name_);
   if (parent_name_.empty()) return fail("open '{}': its parent has no name", name());
   parent_ = TRY(opener.open_backing(parent_name_, "vmdk"));
+  if (!parent_) return {};
   const std::string expected = fmt::format("{:08x}", descriptor_.parent_id);
   if (const std::string found = parent_->info().identity; found != expected) {
     return fail("open '{}': the parent '{}' has CID {}, made for was {}: it was changed since, or is another", name(),
@@ -97,7 +104,7 @@ ImageInfo VmdkImage::info() const {
   info.virtual_size = geometry_.size;
   info.identity = fmt::format("{:08x}", descriptor_.id);
   info.backing_name = parent_name_;
-  if (parent_) info.backing_format = "vmdk";
+  if (!parent_name_.empty()) info.backing_format = "vmdk";
   info.details = {{"subformat", descriptor_.type},
                   {"extents", std::to_string(parts_.size())},
                   {"adapter", descriptor_.adapter},
@@ -215,6 +222,7 @@ Result<CheckReport> VmdkImage::check(Repair repair) {
   CheckReport report;
   for (Part& part : parts_) {
     if (!part.sparse) continue;
+    part.sparse->watch([&](uint64_t done, uint64_t) { tell(part.start + done, geometry_.size); });
     const CheckReport one = TRY(part.sparse->check(repair));
     report.errors += one.errors;
     report.leaks += one.leaks;
@@ -225,26 +233,6 @@ Result<CheckReport> VmdkImage::check(Repair repair) {
     }
   }
   return report;
-}
-
-// The extent first: its header says how large the disk is, and the descriptor follows.
-Result<> VmdkImage::grow(uint64_t new_size) {
-  Part& part = parts_.front();
-  if (parts_.size() != 1 || !part.sparse || descriptor_store_) {
-    return fail("resize '{}': only monolithicSparse images grow; convert it", name());
-  }
-  const SparseHeader& header = part.sparse->header();
-  Descriptor descriptor = descriptor_;
-  descriptor.extents[0].sectors = align_up(new_size, kSector) / kSector;
-  std::string text = make_descriptor(descriptor);
-  if (text.size() > header.descriptor_size * kSector) return fail("resize '{}': no room for the descriptor", name());
-  text.resize(header.descriptor_size * kSector);
-  TRY(part.sparse->grow(new_size));
-  TRY(part.sparse->file().write_all(text_at_, {reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
-  TRY(part.sparse->file().flush_all());
-  descriptor_ = TRY(parse_descriptor(text, name()));
-  part.size = geometry_.size = part.sparse->geometry().size;
-  return {};
 }
 
 namespace {

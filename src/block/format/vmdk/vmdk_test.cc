@@ -86,6 +86,30 @@ TEST_F(Folder, ASplitImageOpensByAnyOfItsFiles) {
   }
 }
 
+TEST_F(Folder, GrowingMakesFurtherExtentsAndLeavesNothingElse) {
+  create("a.vmdk", kMiB, {{"subformat", "twoGbMaxExtentSparse"}, {"extent_size", "524288"}});
+  std::filesystem::permissions(path_ / "a.vmdk", std::filesystem::perms(0640));
+  // Of somebody else.
+  std::ofstream(path_ / "a-s003.vmdk") << "mine";
+  {
+    const auto image = open("a.vmdk").value();
+    const auto grown = image->grow(2 * kMiB);
+    ASSERT_TRUE(grown) << grown.error().message;
+    ASSERT_EQ(image->write(2 * kMiB - 512, std::vector<uint8_t>(512, 7)), Status::kOk);
+    EXPECT_NE(open("a.vmdk").error().message.find("in use"), std::string::npos);
+    EXPECT_FALSE(image->grow(kMiB));
+    EXPECT_FALSE(image->grow(uint64_t{3} << 40));
+  }
+  EXPECT_EQ(std::filesystem::file_size(path_ / "a-s003.vmdk"), 4u);
+  EXPECT_EQ(std::filesystem::status(path_ / "a.vmdk").permissions(), std::filesystem::perms(0640));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path_), {}), 6);
+  const auto image = open("a-s005.vmdk").value();
+  EXPECT_EQ(image->geometry().size, 2 * kMiB);
+  std::vector<uint8_t> found(512);
+  ASSERT_EQ(image->read(2 * kMiB - 512, found), Status::kOk);
+  EXPECT_EQ(found[0], 7);
+}
+
 TEST_F(Folder, WhatAGuestWritesIntoAFlatExtentIsNoDescriptor) {
   create("mine.vmdk", kMiB, {{"subformat", "monolithicFlat"}});
   create("other.vmdk", 2 * kMiB, {{"subformat", "monolithicFlat"}});

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <filesystem>
 
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "block/store/file/folder.h"
 
 namespace bulkhead::block {
 namespace {
@@ -19,6 +23,21 @@ Status status_of(int error) {
 int flags_of(Access access) {
   // Not blocking: opening a FIFO by mistake must not hang.
   return (access == Access::kReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+}
+
+constexpr uint64_t kModeOfNew = 0644;
+
+// No name leaves the folder, through a symbolic link or otherwise.
+Result<Fd> reach_below(const std::string& folder, const std::string& name, int flags, uint64_t mode) {
+  const Fd directory = TRY(open_file(folder, O_PATH | O_DIRECTORY));
+  struct open_how how{};
+  how.flags = static_cast<uint64_t>(flags);
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  Fd file(static_cast<int>(::syscall(SYS_openat2, directory.get(), name.c_str(), &how, sizeof how)));
+  if (file.valid()) return file;
+  if (errno == EXDEV || errno == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
+  return fail_errno(errno, "open '{}'", folder + "/" + name);
 }
 
 }  // namespace
@@ -52,21 +71,49 @@ Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Acce
 
 Result<std::unique_ptr<PlainFile>> PlainFile::open_below(const std::string& folder, const std::string& name,
                                                          Access access, HostCache cache) {
-  const std::string path = folder + "/" + name;
-  const Fd directory = TRY(open_file(folder, O_PATH | O_DIRECTORY));
-  struct open_how how{};
-  how.flags = static_cast<uint64_t>(flags_of(access));
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  Fd file(static_cast<int>(::syscall(SYS_openat2, directory.get(), name.c_str(), &how, sizeof how)));
-  if (!file.valid()) {
-    if (errno == EXDEV || errno == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
-    return fail_errno(errno, "open '{}'", path);
-  }
-  return lock(path, std::move(file), access, cache);
+  return lock(folder + "/" + name, TRY(reach_below(folder, name, flags_of(access), 0)), access, cache);
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
   return lock(path, TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC)), Access::kReadWrite, HostCache::kUsed);
+}
+
+Result<std::unique_ptr<PlainFile>> PlainFile::create_below(const std::string& folder, const std::string& name) {
+  const std::string path = folder + "/" + name;
+  Fd file = TRY(reach_below(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kModeOfNew));
+  auto made = lock(path, std::move(file), Access::kReadWrite, HostCache::kUsed);
+  if (!made) ::unlink(path.c_str());
+  return made;
+}
+
+Result<> PlainFile::replace(ByteSpan bytes) {
+  std::error_code error;
+  const std::string path = std::filesystem::canonical(path_, error),
+                    beside = fmt::format("{}.{}.new", path, ::getpid());
+  struct stat own{}, named{};
+  if (error || ::fstat(file_.get(), &own) != 0 || ::stat(path.c_str(), &named) != 0 || !S_ISREG(own.st_mode) ||
+      own.st_dev != named.st_dev || own.st_ino != named.st_ino) {
+    return fail("replace '{}': it is no regular file, or has another name by now", path_);
+  }
+  auto made = TRY(create(beside));
+  const auto fill = [&]() -> Result<> {
+    TRY(made->write_all(0, bytes));
+    // Its owner can be kept by root alone.
+    if (::fchown(made->file_.get(), own.st_uid, own.st_gid) != 0 && errno != EPERM) {
+      return fail_errno(errno, "owner of '{}'", beside);
+    }
+    if (::fchmod(made->file_.get(), own.st_mode & 07777) != 0) return fail_errno(errno, "mode of '{}'", beside);
+    TRY(made->flush_all());
+    if (::rename(beside.c_str(), path.c_str()) != 0) return fail_errno(errno, "rename '{}' to '{}'", beside, path);
+    return {};
+  };
+  if (auto filled = fill(); !filled) {
+    ::unlink(beside.c_str());
+    return filled;
+  }
+  file_ = std::move(made->file_);
+  direct_ = std::move(made->direct_);
+  return sync_folder_of(path);
 }
 
 Result<uint64_t> PlainFile::size() {

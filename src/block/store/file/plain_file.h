@@ -24,6 +24,8 @@ class PlainFile final : public Store {
                                                        Access access, HostCache cache = HostCache::kUsed);
   // Fails when the file exists.
   static Result<std::unique_ptr<PlainFile>> create(const std::string& path);
+  // The same for a name that follows from one in an image.
+  static Result<std::unique_ptr<PlainFile>> create_below(const std::string& folder, const std::string& name);
 
   [[nodiscard]] const std::string& name() const override { return path_; }
   [[nodiscard]] Result<uint64_t> size() override;
@@ -32,6 +34,8 @@ class PlainFile final : public Store {
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Status punch(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status truncate(uint64_t size) override;
+  // A new file that takes the old one's name, owner and mode.
+  [[nodiscard]] Result<> replace(ByteSpan bytes) override;
   [[nodiscard]] bool starts_as_zeroes() const override { return !is_device_; }
   [[nodiscard]] Status reserve(uint64_t offset, uint64_t size) override;
   [[nodiscard]] std::optional<uint64_t> allocated() override;
@@ -47,8 +51,8 @@ class PlainFile final : public Store {
   }
 
   const std::string path_;
-  const Fd file_;
-  const DirectAccess direct_;
+  Fd file_;  // both change in replace() only
+  DirectAccess direct_;
   bool is_device_ = false;             // a block device
   bool syncs_ = true;                  // false: a flush does nothing
   std::unique_ptr<TwoWays> two_ways_;  // for a new file that is not synced

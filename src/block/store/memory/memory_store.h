@@ -40,6 +40,11 @@ class MemoryStore final : public Store {
     bytes_.resize(size);
     return Status::kOk;
   }
+  [[nodiscard]] Result<> replace(ByteSpan bytes) override {
+    if (bytes.size() > limit_) return fail("replace '{}': {} bytes are too many", name_, bytes.size());
+    bytes_.assign(bytes.begin(), bytes.end());
+    return {};
+  }
   [[nodiscard]] Status reserve(uint64_t offset, uint64_t size) override {
     if (!range_fits(offset, size, limit_)) return Status::kNoSpace;
     if (offset + size > bytes_.size()) bytes_.resize(offset + size);
