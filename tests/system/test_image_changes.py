@@ -142,6 +142,75 @@ def test_an_unsafe_rebase_changes_the_name_alone(tmp_path):
     assert "does not fit" in ours("rebase", "-f", "qcow2", "-b", "x" * 1500, "-F", "raw", tmp_path / "ours.qcow2", status=1)
 
 
+@pytest.mark.parametrize("format_", ["vhd", "vhdx", "vmdk"])
+def test_rebase_of_formats_that_know_their_parent(tmp_path, format_):
+    """Each has in it which file its parent is, not only how that is called."""
+    rng, size = random.Random(f"rebase {format_}"), 5 * MIB + 512
+    top, image = tmp_path / "top.image", ["-f", format_]
+    for name, bytes_ in (("old", size), ("other", 3 * MIB)):
+        random_raw(tmp_path / f"{name}.raw", rng, bytes_)
+        ours("convert", tmp_path / f"{name}.raw", tmp_path / f"{name}.image", "-O", format_)
+    ours("create", *image, top, "-b", "old.image", "-F", format_)
+    ours("bench", *image, "-w", "-c", "3", "-s", "4096", "-S", "1048576", top)
+    ours("convert", *image, top, tmp_path / "before.raw")
+
+    def shows_what_it_did(backing):
+        ours("compare", *image, "-F", "raw", top, tmp_path / "before.raw")
+        ours("check", *image, top)
+        assert json.loads(ours("info", *image, "-o", "json", top)).get("backing_name") == backing
+        if format_ == "vmdk":
+            assert contents(top, "vmdk") == (tmp_path / "before.raw").read_bytes()
+            assert json.loads(qemu("qemu-img", "info", "-f", "vmdk", "--output=json", top)).get("full-backing-filename") == (
+                str(tmp_path / backing) if backing else None)
+
+    (tmp_path / "old.image").rename(tmp_path / "moved.image")
+    ours("rebase", "-u", *image, "-b", "moved.image", "-F", format_, top)
+    shows_what_it_did("moved.image")
+    assert f"must be a {format_.upper()} image, not raw" in ours("rebase", *image, "-b", "old.raw", "-F", "raw", top, status=1)
+    ours("rebase", *image, "-b", "other.image", "-F", format_, top)
+    (tmp_path / "moved.image").unlink()
+    shows_what_it_did("other.image")
+    ours("rebase", *image, top)
+    (tmp_path / "other.image").unlink()
+    shows_what_it_did(None)
+
+
+@pytest.mark.parametrize("subformat", ["monolithicFlat", "twoGbMaxExtentFlat", "twoGbMaxExtentSparse", "monolithicSparse"])
+def test_growing_vmdk(tmp_path, subformat):
+    random_raw(tmp_path / "a.raw", random.Random(subformat), 300 * 1024)
+    split = ["--set", "extent_size=131072"] if "twoGb" in subformat else []
+    image = tmp_path / "a.vmdk"
+    ours("convert", tmp_path / "a.raw", image, "--set", f"subformat={subformat}", *split)
+    expected = (tmp_path / "a.raw").read_bytes()
+    for size in (310 * 1024, MIB + 512, 40 * MIB):
+        ours("resize", "-f", "vmdk", image, size)
+        expected = expected.ljust(size, b"\0")
+        assert json.loads(qemu("qemu-img", "info", "-f", "vmdk", "--output=json", image))["virtual-size"] == size
+        qemu("qemu-io", "-f", "vmdk", "-c", f"write -P 7 {size - 1024} 1024", image)
+        expected = expected[: size - 1024] + b"\7" * 1024
+        assert contents(image, "vmdk") == expected
+        if "Sparse" in subformat:
+            qemu("qemu-img", "check", "-f", "vmdk", image)
+        ours("check", "-f", "vmdk", image)
+    (tmp_path / "b.raw").write_bytes(expected)
+    ours("compare", "-f", "vmdk", "-F", "raw", image, tmp_path / "b.raw")
+    assert f'createType="{subformat}"'.encode() in image.read_bytes()
+
+
+def test_growing_vhdx_beyond_its_table(tmp_path):
+    image = tmp_path / "a.vhdx"
+    ours("create", image, "4M", "--set", "block_size=1048576")
+    qemu("qemu-io", "-f", "vhdx", "-c", "write -P 5 1M 64K", image)
+    for size in (200 << 30, 600 << 30):
+        ours("resize", "-f", "vhdx", image, size)
+        assert json.loads(qemu("qemu-img", "info", "-f", "vhdx", "--output=json", image))["virtual-size"] == size
+        qemu("qemu-io", "-f", "vhdx", "-c", f"write -P 6 {size - 65536} 64K", image)
+        for pattern, offset in ((5, MIB), (6, size - 65536), (0, size - 131072)):
+            assert "verification failed" not in qemu("qemu-io", "-f", "vhdx", "-c", f"read -P {pattern} {offset} 64K", image)
+        qemu("qemu-img", "check", "-f", "vhdx", image)
+        ours("check", "-f", "vhdx", image)
+
+
 def dirty_by_qemu(image, name, folder):
     """The runs that a persistent bitmap has, as qemu-nbd tells them."""
     socket, pid = folder / "nbd", folder / "nbd.pid"

@@ -151,12 +151,12 @@ Result<int> ImageVerb::rebase() {
   TRY(must_state_format("rebase"));
   if (!backing_.empty() && backing_format_.empty()) return fail("rebase '{}': state the backing file's format", file_);
   if (unsafe_) {
-    TRY(TRY(block::open_image_alone(file_, format_, block::Access::kReadWrite))
-            ->set_backing(backing_, backing_format_));
+    TRY(TRY(block::open_image_alone(file_, format_, block::Access::kCommit))->set_backing(backing_, backing_format_));
     if (json()) print("{\"bytes\": 0}\n");
     return 0;
   }
-  const auto image = TRY(open(file_, format_, block::Access::kReadWrite));
+  // What it shows stays the same, so images that stand on it stay good.
+  const auto image = TRY(open(file_, format_, block::Access::kCommit));
   TRY(image->may_set_backing(backing_, backing_format_));
   std::unique_ptr<block::Image> below;
   if (!backing_.empty()) below = TRY(open_below());

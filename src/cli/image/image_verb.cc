@@ -14,6 +14,7 @@
 #include "block/store/nbd/uri.h"
 #include "cli/image/compare.h"
 #include "cli/image/copy.h"
+#include "cli/progress_line.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -107,6 +108,7 @@ void ImageVerb::add_options(CLI::App& options) {
   output(add("info", "Say what an image is"));
   CLI::App* const check = add("check", "Find what is wrong in an image");
   check->add_flag("--repair", repair_, "Set refcounts right");
+  quiet(check);
   output(check);
   CLI::App* const convert = add("convert", "Copy an image's contents into a new one");
   convert->add_option("TARGET", second_, "The new file")->required();
@@ -121,6 +123,7 @@ void ImageVerb::add_options(CLI::App& options) {
   CLI::App* const resize = add("resize", "Make an image's disk larger or smaller");
   resize->add_option("SIZE", size_, "Its new size")->required();
   resize->add_flag("--shrink", shrink_, "Give up what lies behind a smaller size");
+  quiet(resize);
   output(resize);
   output(add("map", "List where an image holds data"));
   CLI::App* const compare = add("compare", "Compare the contents of two images");
@@ -149,7 +152,7 @@ void ImageVerb::add_options(CLI::App& options) {
   rebase->add_option("-b,--backing", backing_, "The new one, named relative to FILE; without it, there is none");
   rebase->add_option("-F,--backing-format", backing_format_, "Its format");
   rebase->add_flag("-u,--unsafe", unsafe_,
-                   "Change the name alone: neither file is looked at, and you know that the other one holds the same");
+                   "Change the name alone: no contents are looked at, and you know that the other one holds the same");
   quiet(rebase);
   output(rebase);
   CLI::App* const bench = add("bench", "Measure how many requests an image answers; writing destroys its contents");
@@ -287,7 +290,13 @@ Result<int> ImageVerb::info() {
 
 Result<int> ImageVerb::check() {
   const auto image = TRY(open_locked(repair_ ? block::Access::kRepair : block::Access::kReadOnly));
+  std::optional<ProgressLine> progress;
+  image->watch([&](uint64_t done, uint64_t all) {
+    if (!progress) progress.emplace(all, quiet_);
+    progress->set(done);
+  });
   const block::CheckReport report = TRY(image->check(repair_ ? block::Repair::kAll : block::Repair::kNone));
+  progress.reset();
   if (output_ == "json") {
     const std::string alone = other_files_.empty() ? "" : ", \"other_files\": " + json_text(other_files_);
     std::string messages;
@@ -387,6 +396,23 @@ Result<int> ImageVerb::bench() {
   return 0;
 }
 
+namespace {
+
+// Where growing writes all that is new, a disk grows by parts, each of which is safe once it is there.
+Result<> grow_in_steps(block::Image& image, uint64_t size, bool quiet) {
+  const uint64_t step = image.growth_step(), before = image.geometry().size;
+  if (step == 0) return image.grow(size);
+  ProgressLine progress(size - before, quiet);
+  for (uint64_t reached = before; reached < size;) {
+    reached = size - reached > step ? reached + step : size;
+    TRY(image.grow(reached));
+    progress.set(reached - before);
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<int> ImageVerb::resize() {
   const uint64_t size = TRY(parse_size(size_));
   TRY(must_state_format("resize"));
@@ -395,7 +421,7 @@ Result<int> ImageVerb::resize() {
     return fail("resize '{}': from {} to {} bytes would lose data; --shrink allows it", file_, image->geometry().size,
                 size);
   }
-  TRY(size < image->geometry().size ? image->shrink(size) : image->grow(size));
+  TRY(size < image->geometry().size ? image->shrink(size) : grow_in_steps(*image, size, quiet_));
   if (json()) print(fmt::format("{{\"virtual_size\": {}}}\n", image->geometry().size));
   return 0;
 }

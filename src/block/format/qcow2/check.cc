@@ -55,8 +55,10 @@ Result<> Qcow2Image::count_l2_tables(Count& count) {
   std::vector<Count::L2Use>& tables = count.l2_tables;
   std::ranges::sort(tables, {}, &Count::L2Use::order);
   std::vector<uint8_t> l2(header_.cluster_size());
+  const uint64_t reach = header_.cluster_size() * header_.l2_entries();
   for (size_t i = 0, next = 0; i < tables.size(); i = next) {
     while (next < tables.size() && tables[next].cluster == tables[i].cluster) ++next;
+    tell(i * reach, tables.size() * reach);
     const uint64_t offset = uint64_t{tables[i].cluster} << bits, times = next - i;
     const bool active = tables[next - 1].active != 0;
     if (const StoreExtent extent = store_->extent(offset); extent.hole && extent.size >= l2.size()) continue;
