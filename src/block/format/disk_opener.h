@@ -26,9 +26,9 @@ struct OpenedDisk {
 [[nodiscard]] Result<> grow_disk(const OpenedDisk& opened, uint64_t new_size);
 
 // Without threads, requests are carried out by who submits them. The backing file is only read unless it is to be
-// written.
+// written. With `below`, path lies in that folder, and is reached from there through no link.
 Result<OpenedDisk> open_disk(const std::string& path, const std::string& format, Access access, HostCache cache,
                              unsigned thread_count, Access backing_access = Access::kReadOnly,
-                             std::shared_ptr<DiskKey> key = nullptr);
+                             std::shared_ptr<DiskKey> key = nullptr, const std::string& below = "");
 
 }  // namespace bulkhead::block

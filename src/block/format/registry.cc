@@ -9,6 +9,7 @@
 #include "block/format/image.h"
 #include "block/format/luks/header.h"
 #include "block/format/luks/luks_image.h"
+#include "block/format/named_file.h"
 #include "block/format/new_files.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/format/raw/raw_image.h"
@@ -81,6 +82,17 @@ Result<std::unique_ptr<Image>> with_use_of_key(std::unique_ptr<Image> image, con
   return fail("open '{}': a secret is stated, but the {} image is not encrypted", path, image->info().format);
 }
 
+// It may name files that lie beside it.
+Result<std::unique_ptr<Image>> open_in_folder(const Format& format, std::unique_ptr<Store> store,
+                                              const std::string& path, Access access, Access backing_access,
+                                              HostCache cache, const Unlock& unlock) {
+  ImageOpener opener(folder_of(path));
+  if (backing_access == Access::kReadWrite) opener.let_backing_be_written();
+  opener.use_cache(cache);
+  opener.use_key(unlock);
+  return with_use_of_key(TRY(format.open(std::move(store), access, opener)), path, unlock);
+}
+
 }  // namespace
 
 Result<const Format*> find_format(std::string_view name) {
@@ -102,11 +114,16 @@ Result<std::unique_ptr<Image>> open_image(const std::string& path, std::string_v
     opener.use_key(unlock);
     return with_use_of_key(TRY(found->open(TRY(open_place(path, access, cache)), access, opener)), path, unlock);
   }
-  ImageOpener opener(folder_of(path));
-  if (backing_access == Access::kReadWrite) opener.let_backing_be_written();
-  opener.use_cache(cache);
-  opener.use_key(unlock);
-  return with_use_of_key(TRY(found->open(TRY(PlainFile::open(path, access, cache)), access, opener)), path, unlock);
+  auto store = TRY(PlainFile::open(path, access, cache));
+  return open_in_folder(*found, std::move(store), path, access, backing_access, cache, unlock);
+}
+
+Result<std::unique_ptr<Image>> open_image_below(const std::string& folder, const std::string& path,
+                                                std::string_view format, Access access, Access backing_access,
+                                                HostCache cache, Unlock unlock) {
+  const Format* const found = TRY(find_format(format));
+  auto store = TRY(PlainFile::open_below(folder, path.substr(folder.size() + 1), access, cache));
+  return open_in_folder(*found, std::move(store), path, access, backing_access, cache, unlock);
 }
 
 Result<std::unique_ptr<Image>> open_image_alone(const std::string& path, std::string_view format, Access access) {
@@ -143,14 +160,18 @@ Result<DiskKey*> ImageOpener::key_for(const std::string& image) const {
   return fail("open '{}': it is encrypted; state its secret", image);
 }
 
-// An absolute name is taken when it lies in the folder, as other tools write it.
-Result<std::string> ImageOpener::relative(const std::string& name) const {
+// As other tools write it.
+Result<std::string> name_below(const std::string& folder, const std::string& name) {
   if (!name.starts_with('/')) return name;
   std::error_code error;
-  const auto folder = std::filesystem::weakly_canonical(folder_, error);
-  std::string found = std::filesystem::path(name).lexically_normal().lexically_relative(folder);
-  if (error || found.empty()) return fail("open '{}': it does not lie in the folder '{}'", name, folder_);
+  const auto canonical = std::filesystem::weakly_canonical(folder, error);
+  std::string found = std::filesystem::path(name).lexically_normal().lexically_relative(canonical);
+  if (error || found.empty()) return fail("open '{}': it does not lie in the folder '{}'", name, folder);
   return found;
+}
+
+Result<std::string> ImageOpener::relative(const std::string& name) const {
+  return name_below(folder_, name);
 }
 
 Result<std::unique_ptr<Store>> ImageOpener::open_store(const std::string& name, Access access) const {

@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "block/store/file/file_lock.h"
+
 namespace bulkhead::block::file {
 namespace {
 
@@ -41,19 +43,6 @@ Result<Geometry> geometry_of(int fd, const std::string& path, Access access) {
   }
   if (geometry.size == 0) return fail("open '{}': the file is empty", path);
   return geometry;
-}
-
-// An open-file-description lock: it ends with the descriptor, whatever else this process opens and closes.
-Result<> lock_file(int fd, const std::string& path, Access access) {
-  struct flock lock{};
-  lock.l_type = access == Access::kReadOnly ? F_RDLCK : F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return {};
-  if (errno == EAGAIN || errno == EACCES) {
-    return fail("open '{}': in use by another virtual machine or program, which has it locked{}", path,
-                access == Access::kReadOnly ? " for writing" : "");
-  }
-  return fail_errno(errno, "lock '{}'", path);
 }
 
 // Walks the pieces of a scatter list as the iovecs of successive calls, across short transfers.
@@ -108,10 +97,10 @@ bool is_unsupported(int error) {
 }  // namespace
 
 Result<std::unique_ptr<FileStore>> FileStore::open(const std::string& path, Access access, unsigned thread_count,
-                                                   HostCache cache, Driver driver) {
+                                                   HostCache cache, Driver driver, const std::string& below) {
   // Not blocking: opening a FIFO by mistake must not hang.
-  const int mode = access == Access::kReadOnly ? O_RDONLY : O_RDWR;
-  Fd file = TRY(open_file(path, mode | O_NONBLOCK | O_NOCTTY));
+  const int mode = (access == Access::kReadOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  Fd file = below.empty() ? TRY(open_file(path, mode)) : TRY(open_beneath(below, path.substr(below.size() + 1), mode));
   const Geometry geometry = TRY(geometry_of(file.get(), path, access));
   TRY(lock_file(file.get(), path, access));
   DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));

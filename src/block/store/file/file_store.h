@@ -31,11 +31,13 @@ class FileStore final : public Disk {
 
   // Locks the file against a second opening: alone for kReadWrite, shared with other readers for kReadOnly. A file
   // whose size is no multiple of 512 gets its last sector filled up with zeroes, in the file itself only when that is
-  // written. Without threads, submit() waits for the storage and completes before it returns.
+  // written. Without threads, submit() waits for the storage and completes before it returns. Where a folder is stated,
+  // the path is one in it, reached as open_beneath() does.
   static Result<std::unique_ptr<FileStore>> open(const std::string& path, Access access,
                                                  unsigned thread_count = kDefaultThreadCount,
                                                  HostCache cache = HostCache::kUsed,
-                                                 Driver driver = Driver::kRingIfPossible);
+                                                 Driver driver = Driver::kRingIfPossible,
+                                                 const std::string& below = "");
   // Carries out what is queued, then ends.
   ~FileStore() override;
 

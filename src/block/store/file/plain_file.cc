@@ -6,11 +6,10 @@
 #include <filesystem>
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "block/store/file/file_lock.h"
 #include "block/store/file/folder.h"
 
 namespace bulkhead::block {
@@ -25,20 +24,7 @@ int flags_of(Access access) {
   return (access == Access::kReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 }
 
-constexpr uint64_t kModeOfNew = 0644;
-
-// No name leaves the folder, through a symbolic link or otherwise.
-Result<Fd> reach_below(const std::string& folder, const std::string& name, int flags, uint64_t mode) {
-  const Fd directory = TRY(open_file(folder, O_PATH | O_DIRECTORY));
-  struct open_how how{};
-  how.flags = static_cast<uint64_t>(flags);
-  how.mode = mode;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  Fd file(static_cast<int>(::syscall(SYS_openat2, directory.get(), name.c_str(), &how, sizeof how)));
-  if (file.valid()) return file;
-  if (errno == EXDEV || errno == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
-  return fail_errno(errno, "open '{}'", folder + "/" + name);
-}
+constexpr unsigned kModeOfNew = 0644;
 
 }  // namespace
 
@@ -48,13 +34,7 @@ Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Ac
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
     return fail("open '{}': neither a regular file nor a block device", path);
   }
-  struct flock lock{};
-  lock.l_type = access == Access::kReadOnly ? F_RDLCK : F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (::fcntl(file.get(), F_OFD_SETLK, &lock) != 0) {
-    if (errno != EAGAIN && errno != EACCES) return fail_errno(errno, "lock '{}'", path);
-    return fail("open '{}': in use by a virtual machine or another program", path);
-  }
+  TRY(lock_file(file.get(), path, access));
   DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));
   auto made = std::unique_ptr<PlainFile>(new PlainFile(std::move(path), std::move(file), std::move(direct)));
   made->is_device_ = S_ISBLK(status.st_mode);
@@ -71,7 +51,7 @@ Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Acce
 
 Result<std::unique_ptr<PlainFile>> PlainFile::open_below(const std::string& folder, const std::string& name,
                                                          Access access, HostCache cache) {
-  return lock(folder + "/" + name, TRY(reach_below(folder, name, flags_of(access), 0)), access, cache);
+  return lock(folder + "/" + name, TRY(open_beneath(folder, name, flags_of(access))), access, cache);
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
@@ -80,7 +60,7 @@ Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create_below(const std::string& folder, const std::string& name) {
   const std::string path = folder + "/" + name;
-  Fd file = TRY(reach_below(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kModeOfNew));
+  Fd file = TRY(open_beneath(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kModeOfNew));
   auto made = lock(path, std::move(file), Access::kReadWrite, HostCache::kUsed);
   if (!made) ::unlink(path.c_str());
   return made;

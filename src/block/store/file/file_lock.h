@@ -1,0 +1,22 @@
+// How the stores of files open and lock them: against a second opening by whatever program, and from a folder downwards
+// where a name is not the user's own.
+#pragma once
+
+#include <string>
+
+#include "block/store/store.h"
+#include "support/os/fd.h"
+#include "support/result.h"
+
+namespace bulkhead::block {
+
+// A name below a folder, reached through no link and never out of the folder (openat2). flags and mode: of
+// open(2).
+[[nodiscard]] Result<Fd> open_beneath(const std::string& folder, const std::string& name, int flags,
+                                      unsigned mode = 0);
+
+// An open-file-description lock: it ends with the descriptor, whatever else this process opens and closes. Alone, or
+// shared with other readers for kReadOnly. The error names the process that has the file, where this one may see it.
+[[nodiscard]] Result<> lock_file(int fd, const std::string& path, Access access);
+
+}  // namespace bulkhead::block
