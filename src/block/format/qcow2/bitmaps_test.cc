@@ -307,7 +307,8 @@ TEST_F(QcowBitmaps, RefuseWhatMakesNoSense) {
   EXPECT_FALSE(bitmaps.add_bitmap("two", 65537));
   EXPECT_FALSE(bitmaps.add_bitmap("two", 256));
   EXPECT_FALSE(bitmaps.remove_bitmap("two"));
-  EXPECT_FALSE(image->snapshots()->create("state", 0));
+  EXPECT_TRUE(image->snapshots()->create("state", 0));
+  EXPECT_FALSE(image->snapshots()->apply("state"));
 }
 
 // Whatever the directory and the tables say: the disk opens, and its bitmaps are lost at worst.

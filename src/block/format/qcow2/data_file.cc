@@ -10,6 +10,14 @@ Result<> Qcow2Image::open_data_file(Access access, const ImageOpener& opener) {
   return {};
 }
 
+std::optional<uint64_t> Qcow2Image::allocated() {
+  const std::optional<uint64_t> tables = store_->allocated();
+  if (!data_file_ || !tables) return tables;
+  const std::optional<uint64_t> clusters = data_file_->allocated();
+  if (!clusters) return clusters;
+  return *tables + *clusters;
+}
+
 // Before tables say it: a power cut leaves what was there, or the zeroes that were asked for.
 Outcome<> Qcow2Image::zero_data_file(uint64_t guest, uint64_t size) {
   // Zeroes that are decrypted are noise.

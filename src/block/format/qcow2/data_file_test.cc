@@ -1,5 +1,10 @@
-#include <gtest/gtest.h>
+#include <filesystem>
 
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/format/new_files.h"
 #include "block/format/qcow2/qcow2_image.h"
 #include "block/testing/shared_store.h"
 
@@ -105,6 +110,28 @@ TEST_F(DataFile, AnEntryThatNamesAnotherPlaceIsFoundAndNotRead) {
   const CheckReport report = open(Access::kRepair).value()->check(Repair::kAll).value();
   EXPECT_EQ(report.left, 1u);
   EXPECT_EQ(l2[3 * 8], 0x80);
+}
+
+// On the host, where they are counted in the files themselves.
+TEST(DataFileOnTheHost, CountsForWhatTheImageTakes) {
+  const std::string folder = ::testing::TempDir() + "bulkhead-data-file-" + std::to_string(::getpid());
+  std::filesystem::create_directories(folder);
+  {
+    NewFiles files;
+    const auto made =
+        create_files(files, folder + "/image", "qcow2", {.size = kSize, .settings = {{"data_file", "data"}}});
+    ASSERT_TRUE(made) << made.error().message;
+    files.keep();
+    const auto image = open_image(folder + "/image", "qcow2", Access::kReadWrite).value();
+    ASSERT_EQ(image->write(0, std::vector<uint8_t>(4 * kCluster, 7)), Status::kOk);
+    ASSERT_EQ(image->flush(), Status::kOk);
+    struct stat tables{}, data{};
+    ASSERT_EQ(::stat((folder + "/image").c_str(), &tables), 0);
+    ASSERT_EQ(::stat((folder + "/data").c_str(), &data), 0);
+    EXPECT_GE(data.st_blocks * 512, static_cast<int64_t>(4 * kCluster));
+    EXPECT_EQ(image->allocated(), static_cast<uint64_t>(tables.st_blocks + data.st_blocks) * 512);
+  }
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

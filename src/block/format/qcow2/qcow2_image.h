@@ -73,7 +73,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Status flush() override;
   [[nodiscard]] Result<Extent> map(uint64_t offset) override;
-  [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
+  [[nodiscard]] std::optional<uint64_t> allocated() override;
   [[nodiscard]] Result<CheckReport> check(Repair repair) override;
   [[nodiscard]] Result<> grow(uint64_t new_size) override;
   [[nodiscard]] Status write_compressed(uint64_t offset, ByteSpan bytes) override;
@@ -255,9 +255,11 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   // snapshot.cc
   struct SnapshotEntry;
   Result<std::vector<SnapshotEntry>> read_snapshots() REQUIRES(mutex_);
-  Result<> write_snapshots(const std::vector<SnapshotEntry>& entries) REQUIRES(mutex_);
-  Result<> begin_snapshot_change() REQUIRES(mutex_);
-  Result<> end_snapshot_change() REQUIRES(mutex_);
+  Result<> put_snapshots(const std::vector<SnapshotEntry>& entries, Header& header) REQUIRES(mutex_);
+  Result<> begin_snapshot_change(uint64_t more_users) REQUIRES(mutex_);
+  Result<> copy_tables(Header& header) REQUIRES(mutex_);
+  Result<> take_into_use(const Header& header) REQUIRES(mutex_);
+  Result<> count_and_switch() REQUIRES(mutex_);
   Result<uint64_t> write_at_end(ByteSpan bytes) REQUIRES(mutex_);
 
   // bitmaps.cc
@@ -289,6 +291,7 @@ class Qcow2Image final : public Image, public Snapshots, public Bitmaps {
   Result<> count_snapshots(Count& count) REQUIRES(mutex_);
   Result<> count_bitmaps(Count& count) REQUIRES(mutex_);
   Result<> count_everything(Count& count) REQUIRES(mutex_);
+  // Beside the old ones; the header then names them and all else that it says in memory.
   Result<> rebuild_refcounts(Count& count) REQUIRES(mutex_);
   Result<> repair_flags(const Count& count) REQUIRES(mutex_);
   Result<> repair(Count& count) REQUIRES(mutex_);

@@ -2,6 +2,7 @@
 // the header, so a power cut leaves either. Entries that name clusters outside the file stay, because what they named
 // is lost and somebody must be told.
 #include <algorithm>
+#include <utility>
 
 #include "block/format/big_endian.h"
 #include "block/format/qcow2/count.h"
@@ -21,8 +22,8 @@ Result<> Qcow2Image::rebuild_refcounts(Count& count) {
   const uint64_t most = width >= 32 ? UINT32_MAX : (uint64_t{1} << width) - 1;
   for (uint64_t c = 0; c < count.uses.size(); ++c) {
     if (count.uses[c] > most) {
-      return fail("repair '{}': cluster {:#x} is used {} times, more than a refcount of {} bits holds", store_->name(),
-                  c, count.uses[c], width);
+      return fail("refcounts of '{}': cluster {:#x} is used {} times, more than a refcount of {} bits holds",
+                  store_->name(), c, count.uses[c], width);
     }
   }
   const uint64_t start = count.uses.size();
@@ -35,7 +36,7 @@ Result<> Qcow2Image::rebuild_refcounts(Count& count) {
     table = std::max(table, table_needed);
   }
   if (table << bits > kMaxRefcountTableBytes) {
-    return fail("repair '{}': a refcount table of {} bytes", store_->name(), table << bits);
+    return fail("refcounts of '{}': a table of {} bytes", store_->name(), table << bits);
   }
   count.uses.resize(start + table + blocks, 1);
   std::vector<uint8_t> entries(table << bits), block(cluster);
@@ -49,14 +50,20 @@ Result<> Qcow2Image::rebuild_refcounts(Count& count) {
   }
   TRY(store_->write_all(start << bits, entries));
   TRY(store_->flush_all());
-  std::vector<uint8_t> field(12);
-  store64(field.data(), start << bits);
-  store32(&field[8], static_cast<uint32_t>(table));
-  TRY(store_->write_all(kRefcountTableField, field));
-  TRY(store_->flush_all());
   header_.refcount_table_offset = start << bits;
   header_.refcount_table_clusters = static_cast<uint32_t>(table);
-  return {};
+  // All that says where the disk and its snapshots are stands side by side.
+  std::vector<uint8_t> fields(48);
+  store64(&fields[0], header_.size);
+  store32(&fields[8], std::to_underlying(header_.encryption));
+  store32(&fields[12], header_.l1_size);
+  store64(&fields[16], header_.l1_offset);
+  store64(&fields[24], header_.refcount_table_offset);
+  store32(&fields[32], header_.refcount_table_clusters);
+  store32(&fields[36], header_.snapshot_count);
+  store64(&fields[40], header_.snapshots_offset);
+  TRY(store_->write_all(kSizeField, fields));
+  return store_->flush_all();
 }
 
 // The refcounts are right by now; a flag that is set wrongly would let a shared cluster be written in place.

@@ -1,9 +1,8 @@
-// Internal snapshots of an image at rest. The new state is written behind the end of the file and taken into use by one
-// write to the header, while the image is marked dirty; refcounts and flags are built anew then, as they are when an
-// image is found dirty. So a power cut leaves the state before or the state after.
+// Internal snapshots of an image at rest. Everything that changes (the disk's tables, where their flags do, the list of
+// snapshots, all refcounts) is written anew behind the end of the file and taken into use by one write to the header's
+// first sector. So a power cut leaves the state before or the state after, in both versions of the format.
 #include <algorithm>
 #include <charconv>
-#include <utility>
 
 #include "block/format/big_endian.h"
 #include "block/format/qcow2/count.h"
@@ -12,7 +11,6 @@ namespace bulkhead::block::qcow2 {
 namespace {
 
 constexpr size_t kFixedBytes = 40, kExtraBytes = 16, kMostExtraBytes = 1024, kMostNameBytes = 255;
-constexpr uint64_t kSnapshotsField = 60;
 
 }  // namespace
 
@@ -71,12 +69,10 @@ Result<std::vector<Snapshot>> Qcow2Image::list() {
   return found;
 }
 
-// All is on the disk, nothing is wrong, and nobody else is at work.
-Result<> Qcow2Image::begin_snapshot_change() {
+// All is on the disk, nothing is wrong, nobody else is at work, and each cluster may get so many users more.
+Result<> Qcow2Image::begin_snapshot_change(uint64_t more_users) {
   if (geometry_.read_only) return fail("snapshot '{}': opened read-only", store_->name());
-  if (header_.version < 3) return fail("snapshot '{}': needs version 3, convert it", store_->name());
   if (header_.external()) return fail("snapshot '{}': its data is in '{}'", store_->name(), header_.data_name);
-  if (header_.bitmaps.count != 0 || tracks_) return fail("snapshot '{}': it has bitmaps; remove them", store_->name());
   if (in_flight_[0] + in_flight_[1] != 0) return fail("snapshot '{}': requests are under way", store_->name());
   if (!commit() || !commit()) return fail("snapshot '{}': tables cannot be written", store_->name());
   Count count;
@@ -85,22 +81,38 @@ Result<> Qcow2Image::begin_snapshot_change() {
   const uint64_t width = uint64_t{1} << header_.refcount_order;
   const uint64_t most = width >= 32 ? UINT32_MAX : (uint64_t{1} << width) - 1;
   for (uint64_t cluster = 0; cluster < count.uses.size(); ++cluster) {
-    if (count.uses[cluster] < most) continue;
+    if (count.uses[cluster] + more_users <= most) continue;
     return fail("snapshot '{}': refcounts of {} bits hold no more users of cluster {:#x}", store_->name(), width,
                 cluster);
   }
-  return write_incompatible(header_.incompatible | kDirty);
+  return {};
 }
 
-// Counts everything anew and gives back what nothing uses any more.
-Result<> Qcow2Image::end_snapshot_change() {
+// The tables that are in use, in clusters that nothing on the disk names yet: their flags may be changed there.
+Result<> Qcow2Image::copy_tables(Header& header) {
+  std::vector<uint8_t> l1(l1_.size() * 8), l2(header_.cluster_size());
+  for (size_t i = 0; i < l1_.size(); ++i) {
+    if ((l1_[i] & kOffsetMask) == 0) continue;
+    TRY(store_->read_all(l1_[i] & kOffsetMask, l2));
+    store64(&l1[i * 8], TRY(write_at_end(l2)));
+  }
+  header.l1_offset = TRY(write_at_end(l1));
+  return {};
+}
+
+Result<> Qcow2Image::take_into_use(const Header& header) {
+  const Header before = header_;
+  header_ = header;
+  auto switched = count_and_switch();
+  if (!switched) header_ = before;
   TRY(load_tables());
-  Count count;
-  TRY(count_everything(count));
-  TRY(repair(count));
-  if (count.report.left != 0) return fail("snapshot '{}': {} errors are left", store_->name(), count.report.left);
+  free_hint_ = 1;
+  packed_at_ = 0;
+  if (!switched) return switched;
+  geometry_.size = align_up(header_.size, 512);
   Count after;
   TRY(count_everything(after));
+  if (after.report.errors != 0) return fail("snapshot '{}': {} errors are left", store_->name(), after.report.errors);
   for (uint64_t first = 0, next = 0; first < after.uses.size(); first = next) {
     next = first + 1;
     if (after.uses[first] != 0) continue;
@@ -111,6 +123,16 @@ Result<> Qcow2Image::end_snapshot_change() {
   return {};
 }
 
+// Counts who is used by what the header in memory names. The flags come before the switch: of the tables that the disk
+// uses until then, they only change where a snapshot's, whose flags nobody reads, are to become the disk's too.
+Result<> Qcow2Image::count_and_switch() {
+  TRY(load_tables());
+  Count count;
+  TRY(count_everything(count));
+  TRY(repair_flags(count));
+  return rebuild_refcounts(count);
+}
+
 Result<uint64_t> Qcow2Image::write_at_end(ByteSpan bytes) {
   const uint64_t at = align_up(TRY(store_->size()), header_.cluster_size());
   std::vector<uint8_t> whole(bytes.begin(), bytes.end());
@@ -119,17 +141,11 @@ Result<uint64_t> Qcow2Image::write_at_end(ByteSpan bytes) {
   return at;
 }
 
-Result<> Qcow2Image::write_snapshots(const std::vector<SnapshotEntry>& entries) {
-  std::vector<uint8_t> table, field(12);
+Result<> Qcow2Image::put_snapshots(const std::vector<SnapshotEntry>& entries, Header& header) {
+  std::vector<uint8_t> table;
   for (const SnapshotEntry& entry : entries) entry.append_to(table);
-  const uint64_t at = entries.empty() ? 0 : TRY(write_at_end(table));
-  TRY(store_->flush_all());
-  store32(field.data(), static_cast<uint32_t>(entries.size()));
-  store64(&field[4], at);
-  TRY(store_->write_all(kSnapshotsField, field));
-  TRY(store_->flush_all());
-  header_.snapshot_count = static_cast<uint32_t>(entries.size());
-  header_.snapshots_offset = at;
+  header.snapshot_count = static_cast<uint32_t>(entries.size());
+  header.snapshots_offset = entries.empty() ? 0 : TRY(write_at_end(table));
   return {};
 }
 
@@ -147,9 +163,11 @@ Result<> Qcow2Image::create(const std::string& name, uint64_t seconds) {
     id = std::max(id, number);
   }
   if (entries.size() >= kMaxSnapshots) return fail("snapshot '{}': there are {}, the limit", name, entries.size());
-  TRY(begin_snapshot_change());
+  TRY(begin_snapshot_change(1));
+  Header next = header_;
+  TRY(copy_tables(next));
   std::vector<uint8_t> l1(l1_.size() * 8);
-  for (size_t i = 0; i < l1_.size(); ++i) store64(&l1[i * 8], l1_[i] & ~kCopied);
+  TRY(store_->read_all(next.l1_offset, l1));
   SnapshotEntry entry{.id = std::to_string(id + 1), .name = name};
   store64(&entry.fixed[0], TRY(write_at_end(l1)));
   store32(&entry.fixed[8], header_.l1_size);
@@ -158,8 +176,8 @@ Result<> Qcow2Image::create(const std::string& name, uint64_t seconds) {
   store32(&entry.fixed[36], kExtraBytes);
   store64(&entry.extra[8], geometry_.size);
   entries.push_back(std::move(entry));
-  TRY(write_snapshots(entries));
-  return end_snapshot_change();
+  TRY(put_snapshots(entries, next));
+  return take_into_use(next);
 }
 
 Result<> Qcow2Image::remove(const std::string& name) {
@@ -167,10 +185,12 @@ Result<> Qcow2Image::remove(const std::string& name) {
   std::vector<SnapshotEntry> entries = TRY(read_snapshots());
   const auto found = std::ranges::find_if(entries, [&](const SnapshotEntry& entry) { return entry.is(name); });
   if (found == entries.end()) return fail("snapshot '{}': there is none of this name", name);
-  TRY(begin_snapshot_change());
+  TRY(begin_snapshot_change(0));
   entries.erase(found);
-  TRY(write_snapshots(entries));
-  return end_snapshot_change();
+  Header next = header_;
+  TRY(copy_tables(next));
+  TRY(put_snapshots(entries, next));
+  return take_into_use(next);
 }
 
 Result<> Qcow2Image::apply(const std::string& name) {
@@ -183,23 +203,18 @@ Result<> Qcow2Image::apply(const std::string& name) {
   if (found->l1_size() < entries_needed || uint64_t{found->l1_size()} * 8 > kMaxL1Bytes || size > kLargestDisk) {
     return fail("snapshot '{}': L1 table of {} entries for a disk of {} bytes", name, found->l1_size(), size);
   }
-  TRY(begin_snapshot_change());
-  std::vector<uint8_t> l1(uint64_t{found->l1_size()} * 8), field(24);
+  if (header_.bitmaps.count != 0 || tracks_) {
+    return fail("snapshot '{}': '{}' has bitmaps, which would not know what changes; remove them", name,
+                store_->name());
+  }
+  TRY(begin_snapshot_change(0));
+  std::vector<uint8_t> l1(uint64_t{found->l1_size()} * 8);
   TRY(store_->read_all(found->l1_offset(), l1));
-  const uint64_t at = TRY(write_at_end(l1));
-  TRY(store_->flush_all());
-  // Size, encryption, and the table stand side by side.
-  store64(&field[0], size);
-  store32(&field[8], std::to_underlying(header_.encryption));
-  store32(&field[12], found->l1_size());
-  store64(&field[16], at);
-  TRY(store_->write_all(kSizeField, field));
-  TRY(store_->flush_all());
-  header_.size = size;
-  header_.l1_size = found->l1_size();
-  header_.l1_offset = at;
-  geometry_.size = align_up(size, 512);
-  return end_snapshot_change();
+  Header next = header_;
+  next.size = size;
+  next.l1_size = found->l1_size();
+  next.l1_offset = TRY(write_at_end(l1));
+  return take_into_use(next);
 }
 
 }  // namespace bulkhead::block::qcow2

@@ -16,7 +16,9 @@ std::unique_ptr<Image> reopen(MemoryStore& file) {
   return std::move(image).value();
 }
 
-MemoryStore made(std::map<std::string, std::string> settings = {}) {
+using Settings = std::map<std::string, std::string>;
+
+MemoryStore made(Settings settings = {}) {
   MemoryStore file;
   const auto done = create(file, {.size = 2 * kMiB, .settings = std::move(settings)});
   EXPECT_TRUE(done) << done.error().message;
@@ -33,6 +35,14 @@ uint8_t first_byte(Image& image) {
   return sector[0];
 }
 
+// With no repair that opening might have done.
+CheckReport check_as_it_is(MemoryStore& file) {
+  const auto image =
+      qcow2::open(std::make_unique<block::testing::SharedStore>(file), Access::kReadOnly, ImageOpener("/nonexistent"));
+  EXPECT_TRUE(image) << image.error().message;
+  return (*image)->check(Repair::kNone).value();
+}
+
 void expect_clean(Image& image) {
   const CheckReport report = image.check(Repair::kNone).value();
   EXPECT_EQ(report.errors, 0u) << report.messages.front();
@@ -40,8 +50,9 @@ void expect_clean(Image& image) {
 }
 
 TEST(Qcow2Snapshot, KeepsAStateThatCanBeAppliedAndDeleted) {
-  for (const char* const cluster_size : {"4096", "65536"}) {
-    MemoryStore file = made({{"cluster_size", cluster_size}});
+  for (const auto& settings : {Settings{{"cluster_size", "4096"}}, Settings{{"cluster_size", "65536"}},
+                               Settings{{"version", "2"}, {"cluster_size", "4096"}}}) {
+    MemoryStore file = made(settings);
     {
       const auto image = reopen(file);
       fill(*image, 1);
@@ -94,13 +105,61 @@ TEST(Qcow2Snapshot, RefusesWhatCannotBeKept) {
   const auto of_one_bit = reopen(narrow);
   EXPECT_NE(of_one_bit->snapshots()->create("one", 0).error().message.find("no more users"), std::string::npos);
   expect_clean(*of_one_bit);
-  MemoryStore old = made({{"version", "2"}});
-  EXPECT_NE(reopen(old)->snapshots()->create("one", 0).error().message.find("version 3"), std::string::npos);
+}
+
+// Four users are the most that two bits count: the disk and three snapshots would be one too many.
+TEST(Qcow2Snapshot, CanBeDeletedWhereNoMoreCouldBeMade) {
+  MemoryStore file = made({{"refcount_bits", "2"}});
+  const auto image = reopen(file);
+  fill(*image, 1);
+  ASSERT_TRUE(image->snapshots()->create("one", 0));
+  ASSERT_TRUE(image->snapshots()->create("two", 0));
+  EXPECT_NE(image->snapshots()->create("three", 0).error().message.find("no more users"), std::string::npos);
+  const auto removed = image->snapshots()->remove("one");
+  ASSERT_TRUE(removed) << removed.error().message;
+  ASSERT_TRUE(image->snapshots()->create("three", 0));
+  expect_clean(*image);
+}
+
+// They are of the disk's contents, which a snapshot that is made or deleted does not change.
+TEST(Qcow2Snapshot, KeepsTheBitmapsOfTheImage) {
+  MemoryStore file = made();
+  const auto changed = [](Image& image) {
+    std::vector<std::pair<uint64_t, uint64_t>> runs;
+    EXPECT_TRUE(image.bitmaps()->each_changed("b", [&](uint64_t at, uint64_t size) { runs.emplace_back(at, size); }));
+    return runs;
+  };
+  {
+    const auto image = reopen(file);
+    ASSERT_TRUE(image->bitmaps()->add_bitmap("b", 65536));
+    ASSERT_TRUE(image->snapshots()->create("one", 0));
+    ASSERT_EQ(image->write(65536, std::vector<uint8_t>(512, 1)), Status::kOk);
+  }
+  {
+    const auto image = reopen(file);
+    expect_clean(*image);
+    ASSERT_TRUE(image->snapshots()->create("two", 0));
+    const auto applied = image->snapshots()->apply("one");
+    ASSERT_FALSE(applied);
+    EXPECT_NE(applied.error().message.find("bitmaps"), std::string::npos) << applied.error().message;
+    ASSERT_TRUE(image->snapshots()->remove("one"));
+    expect_clean(*image);
+    EXPECT_EQ(changed(*image), (std::vector<std::pair<uint64_t, uint64_t>>{{65536, 65536}}));
+  }
+  const auto image = reopen(file);
+  expect_clean(*image);
+  EXPECT_EQ(changed(*image), (std::vector<std::pair<uint64_t, uint64_t>>{{65536, 65536}}));
+  ASSERT_TRUE(image->bitmaps()->remove_bitmap("b"));
+  ASSERT_TRUE(image->snapshots()->apply("two"));
+  EXPECT_EQ(image->snapshots()->list().value().size(), 1u);
+  expect_clean(*image);
 }
 
 // At any cut, the disk is as before or as after, and the image is clean once it has been opened.
-TEST(Qcow2Snapshot, SurvivesAPowerCut) {
-  MemoryStore file = made({{"cluster_size", "4096"}});
+class Qcow2Snapshots : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Qcow2Snapshots, SurvivesAPowerCut) {
+  MemoryStore file = made({{"cluster_size", "4096"}, {"version", GetParam()}});
   {
     const auto image = reopen(file);
     fill(*image, 1);
@@ -127,6 +186,7 @@ TEST(Qcow2Snapshot, SurvivesAPowerCut) {
     for (int i = 0; i < 4; ++i) {
       SCOPED_TRACE(fmt::format("cut behind change {} of {}", end, log.size()));
       MemoryStore disk = block::testing::cut_state(flushed, log, flush, end, random);
+      EXPECT_EQ(check_as_it_is(disk).errors, 0u);
       const auto image = reopen(disk);
       const uint8_t found = first_byte(*image);
       EXPECT_TRUE(found == 1 || found == 2) << unsigned{found};
@@ -139,6 +199,8 @@ TEST(Qcow2Snapshot, SurvivesAPowerCut) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Versions, Qcow2Snapshots, ::testing::Values("2", "3"));
 
 TEST(Qcow2Shrink, GivesUpTheEndAndKeepsTheRest) {
   MemoryStore file = made({{"cluster_size", "4096"}});
