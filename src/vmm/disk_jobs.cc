@@ -117,6 +117,7 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
   if (job && !has_ended(job->progress().state)) return fail("there is a job already: {}", job->kind());
   if (verb == "resize") {
     const uint64_t size = TRY_IN(fmt::format("size '{}'", words), parse_number(words, 1, kLargestDisk));
+    TRY(disks_.may_grow(index));
     job = std::make_unique<block::ResizeJob>(*disk, size, [this, index] { on_grown_(index); });
     job->start();
     return {};
@@ -140,8 +141,13 @@ Result<> DiskJobs::begin(size_t index, std::string_view verb, std::string_view w
   }
   block::JobTarget target;
   if (verb != "commit" && verb != "flatten") target = TRY(parse_target(words));
-  auto files = std::make_unique<block::HostFiles>(host_cache_of(config_.disks[index].value),
-                                                  block::ImageDisk::kDefaultThreadCount, disks_.key(index));
+  if (verb == "snapshot" || verb == "mirror") TRY(disks_.may_move_to(index, target.format));
+  const auto open = [this, index](const std::string& path, const std::string& format, block::Access backing_access,
+                                  const std::string& below) {
+    return disks_.open_for_job(index, path, format, backing_access, below);
+  };
+  auto files =
+      std::make_unique<block::HostFiles>(host_cache_of(config_.disks[index].value), open, disks_.key_of_files(index));
   // The old one first: it may hold files, and its thread has ended or is about to.
   job.reset();
   if (verb == "snapshot") job = std::make_unique<block::SnapshotJob>(*disk, std::move(files), std::move(target));

@@ -53,8 +53,12 @@ Result<> check_faults(const DiskFaults& faults) {
   return {};
 }
 
-FaultDisk::FaultDisk(std::unique_ptr<Disk> below, std::string name, DiskFaults faults, Clock* clock)
-    : name_(std::move(name)), faults_(std::move(faults)), clock_(clock), below_(std::move(below)) {
+FaultDisk::FaultDisk(std::unique_ptr<Disk> below, std::string name, DiskFaults faults, Clock* clock, Count count)
+    : name_(std::move(name)),
+      faults_(std::move(faults)),
+      clock_(clock),
+      count_(std::move(count)),
+      below_(std::move(below)) {
   if (faults_.takes_time()) {
     CHECK(clock_ != nullptr, "a delay needs a clock");
     timer_ = clock_->make_timer("disk faults", [this] { on_timer(); });
@@ -63,6 +67,19 @@ FaultDisk::FaultDisk(std::unique_ptr<Disk> below, std::string name, DiskFaults f
 
 FaultDisk::~FaultDisk() {
   timer_.reset();
+  let_go();
+}
+
+void FaultDisk::hurry() {
+  {
+    const LockGuard lock(mutex_);
+    hurried_ = true;
+  }
+  let_go();
+  block::hurry(*below_);
+}
+
+void FaultDisk::let_go() {
   std::multimap<uint64_t, Waiting> waiting;
   {
     const LockGuard lock(mutex_);
@@ -72,14 +89,20 @@ FaultDisk::~FaultDisk() {
 }
 
 void FaultDisk::submit(Request request) {
-  SeededRandom random(seed_of(faults_.seed, next_number_.fetch_add(1, std::memory_order_relaxed)));
+  SeededRandom random(seed_of(faults_.seed, count_->fetch_add(1, std::memory_order_relaxed)));
   const Fault fault = choose(request, random);
   if (!faults_.takes_time()) return carry_out(std::move(request), fault, random);
   const uint64_t jitter = faults_.jitter_ns == 0 ? 0 : random.below(faults_.jitter_ns + 1);
   const uint64_t when = clock_->now_ns() + faults_.delay_ns + jitter;
-  const LockGuard lock(mutex_);
-  if (waiting_.empty() || when < waiting_.begin()->first) timer_->arm(when);
-  waiting_.emplace(when, Waiting{std::move(request), fault, random});
+  {
+    const LockGuard lock(mutex_);
+    if (!hurried_) {
+      if (waiting_.empty() || when < waiting_.begin()->first) timer_->arm(when);
+      waiting_.emplace(when, Waiting{std::move(request), fault, random});
+      return;
+    }
+  }
+  carry_out(std::move(request), fault, random);
 }
 
 void FaultDisk::on_timer() {

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "block/disk.h"
+#include "block/filter/holding_disk.h"
 #include "support/log.h"
 #include "support/os/mutex.h"
 #include "support/random.h"
@@ -51,16 +51,20 @@ struct DiskFaults {
 // That each value is within its bounds, and that the shares of what may happen to one request are at most everything.
 Result<> check_faults(const DiskFaults& faults);
 
-class FaultDisk final : public Disk {
+class FaultDisk final : public HoldingDisk {
  public:
+  // The number of the next request, of one disk or of those that follow each other in a machine's life.
+  using Count = std::shared_ptr<std::atomic<uint64_t>>;
   // faults have passed check_faults(); clock is there when they take time, and goes on while requests wait. name is for
   // the log.
-  FaultDisk(std::unique_ptr<Disk> below, std::string name, DiskFaults faults, Clock* clock);
+  FaultDisk(std::unique_ptr<Disk> below, std::string name, DiskFaults faults, Clock* clock,
+            Count count = std::make_shared<std::atomic<uint64_t>>(0));
   // What waits goes on at once.
   ~FaultDisk() override;
 
   [[nodiscard]] const Geometry& geometry() const override { return below_->geometry(); }
   void submit(Request request) override;
+  void hurry() override;
 
  private:
   enum class Fault : uint8_t { kNone, kError, kNoSpace, kLost, kTorn, kTornSilent, kMisdirected };
@@ -72,6 +76,8 @@ class FaultDisk final : public Disk {
   void misdirect(Request request, SeededRandom& random);
   void say(const Request& request, std::string_view what);
   void on_timer();
+  // Carries out all that waits.
+  void let_go();
 
   struct Waiting {
     Request request;
@@ -82,10 +88,11 @@ class FaultDisk final : public Disk {
   const std::string name_;
   const DiskFaults faults_;
   Clock* const clock_;
-  std::atomic<uint64_t> next_number_{0};
+  const Count count_;
   std::atomic<bool> is_lost_{false};  // a flush has failed
   log::RateLimit log_limit_;
   Mutex mutex_;
+  bool hurried_ GUARDED_BY(mutex_) = false;  // nothing waits any more
   // By the time at which they go on, of one time in their order.
   std::multimap<uint64_t, Waiting> waiting_ GUARDED_BY(mutex_);
   // Answers what is under way before it is gone.

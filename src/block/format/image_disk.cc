@@ -10,7 +10,8 @@ thread_local const ImageDisk* working_for = nullptr;
 
 }  // namespace
 
-ImageDisk::ImageDisk(std::unique_ptr<Image> image, unsigned thread_count) : image_(std::move(image)) {
+ImageDisk::ImageDisk(std::unique_ptr<Image> image, unsigned thread_count, Storage storage)
+    : image_(std::move(image)), storage_(storage) {
   for (unsigned i = 0; i < thread_count; ++i) threads_.emplace_back(fmt::format("image-{}", i), [this] { work(); });
 }
 
@@ -30,7 +31,9 @@ void ImageDisk::submit(Request request) {
     const Status done = perform(request);
     return request.complete(done);
   }
-  if (on_the_spot_.carry_out(request, [this](const Request& taken) { return perform(taken); })) return;
+  if (storage_ == Storage::kPrompt &&
+      on_the_spot_.carry_out(request, [this](const Request& taken) { return perform(taken); }))
+    return;
   bool wakes = false;
   on_the_spot_.begun();
   {

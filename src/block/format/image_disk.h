@@ -16,9 +16,12 @@ namespace bulkhead::block {
 class ImageDisk final : public Disk {
  public:
   static constexpr unsigned kDefaultThreadCount = 4;
+  // Whether its storage may make a thread wait for another one: then nothing is carried out by who submits.
+  enum class Storage : uint8_t { kPrompt, kMayWait };
 
   // Without threads, submit() waits for the storage and completes before it returns.
-  explicit ImageDisk(std::unique_ptr<Image> image, unsigned thread_count = kDefaultThreadCount);
+  explicit ImageDisk(std::unique_ptr<Image> image, unsigned thread_count = kDefaultThreadCount,
+                     Storage storage = Storage::kPrompt);
   // Carries out what is queued, then ends.
   ~ImageDisk() override;
 
@@ -30,6 +33,7 @@ class ImageDisk final : public Disk {
   [[nodiscard]] Status perform(const Request& request);
 
   const std::unique_ptr<Image> image_;
+  const Storage storage_;
   Mutex mutex_;
   ConditionVariable work_arrived_;
   std::deque<Request> queue_ GUARDED_BY(mutex_);

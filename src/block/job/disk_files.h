@@ -21,9 +21,10 @@ struct Scratch {
 class DiskFiles {
  public:
   virtual ~DiskFiles() = default;
-  // What a guest gets.
+  // What a guest gets. Where `below` is not empty, the path is one in that folder that an image has named: it is
+  // reached from there through no link.
   [[nodiscard]] virtual Result<OpenedDisk> open(const std::string& path, const std::string& format,
-                                                Access backing_access) = 0;
+                                                Access backing_access, const std::string& below) = 0;
   // To be filled by a job.
   [[nodiscard]] virtual Result<std::unique_ptr<Image>> open_image(const std::string& path,
                                                                   const std::string& format) = 0;
@@ -45,12 +46,15 @@ class DiskFiles {
 
 class HostFiles final : public DiskFiles {
  public:
+  // Opens a disk to be written, with what stands in front of it.
+  using Opener = std::function<Result<OpenedDisk>(const std::string& path, const std::string& format,
+                                                  Access backing_access, const std::string& below)>;
   // With a key, every image that is opened or made is encrypted by it.
-  HostFiles(HostCache cache, unsigned thread_count, std::shared_ptr<DiskKey> key = nullptr)
-      : cache_(cache), thread_count_(thread_count), key_(std::move(key)) {}
-  [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format,
-                                        Access backing_access) override {
-    return open_disk(path, format, Access::kReadWrite, cache_, thread_count_, backing_access, key_);
+  HostFiles(HostCache cache, Opener opener, std::shared_ptr<DiskKey> key = nullptr)
+      : cache_(cache), opener_(std::move(opener)), key_(std::move(key)) {}
+  [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format, Access backing_access,
+                                        const std::string& below) override {
+    return opener_(path, format, backing_access, below);
   }
   [[nodiscard]] Result<std::unique_ptr<Image>> open_image(const std::string& path, const std::string& format) override {
     return block::open_image(path, format, Access::kReadWrite, Access::kReadOnly, cache_, {.key = key_});
@@ -84,7 +88,7 @@ class HostFiles final : public DiskFiles {
 
  private:
   const HostCache cache_;
-  const unsigned thread_count_;
+  const Opener opener_;
   const std::shared_ptr<DiskKey> key_;
   NewFiles files_;
 };

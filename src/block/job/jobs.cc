@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "block/format/named_file.h"
 #include "support/log.h"
 
 namespace bulkhead::block {
@@ -87,7 +88,7 @@ Result<std::string> MirrorJob::copy() {
   if (cancelled()) return "";
   TRY(copy_rest(*to));
   to.reset();
-  OpenedDisk opened = TRY(files->open(target_.path, target_.format, Access::kReadOnly));
+  OpenedDisk opened = TRY(files->open(target_.path, target_.format, Access::kReadOnly, ""));
   TRY(check_same_shape(disk_.geometry(), opened.disk->geometry(), target_.path));
   files->keep();
   old = disk_.exchange({target_.path, target_.format, std::move(opened)});
@@ -112,8 +113,8 @@ Result<std::string> CommitJob::copy() {
     return fail("'{}' has no backing file", top.path);
   }
   const ImageInfo info = top.opened.image->info();
-  std::string path = info.backing_name;
-  if (!path.starts_with('/')) path = folder_of(top.path) + "/" + path;
+  const std::string folder = folder_of(top.path);
+  const std::string path = folder + "/" + TRY(name_below(folder, info.backing_name));
   TRY(open_with_backing(Access::kReadWrite));
   auto result = copy_to({path, info.backing_format});
   // The image still shows everything, whatever its backing file holds by now.
@@ -136,7 +137,8 @@ Result<std::string> CommitJob::copy_to(const JobTarget& base) {
   if (cancelled()) return "";
   TRY(copy_rest(to));
   const std::string from = disk_.storage().path;
-  TRY(reopen(disk_, *files_, base.path, base.format));
+  // The image has named it: found as it was when the image was opened, and nowhere else.
+  TRY(reopen(disk_, *files_, base.path, base.format, Access::kReadOnly, folder_of(from)));
   tell_of_move(disk_, from);
   return moved_to(disk_);
 }

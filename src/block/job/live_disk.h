@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "block/filter/changed_blocks.h"
+#include "block/filter/holding_disk.h"
 #include "block/format/disk_opener.h"
 #include "support/os/mutex.h"
 
@@ -23,13 +24,15 @@ struct Storage {
   OpenedDisk opened;
 };
 
-class LiveDisk final : public Disk {
+class LiveDisk final : public HoldingDisk {
  public:
   explicit LiveDisk(Storage storage);
 
   // Whatever the storage is exchanged for.
   [[nodiscard]] const Geometry& geometry() const override { return *geometry_.load(std::memory_order_acquire); }
   void submit(Request request) override;
+  // When no job goes on any more.
+  void hurry() override { block::hurry(*storage_.opened.disk); }
 
   // ---- For one job at a time ----
 

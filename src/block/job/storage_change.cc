@@ -1,7 +1,5 @@
 #include "block/job/storage_change.h"
 
-#include <future>
-
 #include "support/log.h"
 
 namespace bulkhead::block {
@@ -18,30 +16,14 @@ class LostDisk final : public Disk {
   const Geometry geometry_;
 };
 
-template <typename Make>
-Status perform(Disk& disk, Make make) {
-  // Shared: who answers may still be at it when the answer is here.
-  const auto answer = std::make_shared<std::promise<Status>>();
-  disk.submit(make([answer](Status status) { answer->set_value(status); }));
-  return answer->get_future().get();
-}
-
 Result<Storage> open_like(const LiveDisk& disk, DiskFiles& files, const std::string& path, const std::string& format,
-                          Access backing_access) {
-  Storage storage{path, format, TRY(files.open(path, format, backing_access))};
+                          Access backing_access, const std::string& below = "") {
+  Storage storage{path, format, TRY(files.open(path, format, backing_access, below))};
   TRY(check_same_shape(disk.geometry(), storage.opened.disk->geometry(), path));
   return storage;
 }
 
 }  // namespace
-
-Status read_now(Disk& disk, uint64_t offset, MutableByteSpan bytes) {
-  return perform(disk, [&](auto done) { return Request::read(offset, {bytes}, std::move(done)); });
-}
-
-Status flush_now(Disk& disk) {
-  return perform(disk, [](auto done) { return Request::flush(std::move(done)); });
-}
 
 Result<> check_status(Status status, std::string_view what, uint64_t offset) {
   if (status == Status::kOk) return {};
@@ -55,10 +37,10 @@ Result<> check_same_shape(const Geometry& now, const Geometry& then, const std::
 }
 
 Result<> reopen(LiveDisk& disk, DiskFiles& files, const std::string& path, const std::string& format,
-                Access backing_access) {
+                Access backing_access, const std::string& below) {
   const std::string old_path = disk.storage().path, old_format = disk.storage().format;
   (void)disk.exchange({old_path, old_format, {std::make_unique<LostDisk>(disk.geometry())}});
-  auto opened = open_like(disk, files, path, format, backing_access);
+  auto opened = open_like(disk, files, path, format, backing_access, below);
   if (opened) {
     (void)disk.exchange(std::move(*opened));
     return {};

@@ -4,12 +4,10 @@
 
 #include "block/job/disk_files.h"
 #include "block/job/live_disk.h"
+#include "block/wait.h"
 
 namespace bulkhead::block {
 
-// Requests of a job to a disk, answered when they return.
-[[nodiscard]] Status read_now(Disk& disk, uint64_t offset, MutableByteSpan bytes);
-[[nodiscard]] Status flush_now(Disk& disk);
 [[nodiscard]] Result<> check_status(Status status, std::string_view what, uint64_t offset);
 
 // That a guest who finds this behind its disk notices nothing.
@@ -18,6 +16,6 @@ namespace bulkhead::block {
 // Closes what the disk stands on, which locks its files, and opens path instead. When that cannot be opened, what was
 // there is opened again; when that fails too, the disk answers every request with an error, and the message says so.
 [[nodiscard]] Result<> reopen(LiveDisk& disk, DiskFiles& files, const std::string& path, const std::string& format,
-                              Access backing_access = Access::kReadOnly);
+                              Access backing_access = Access::kReadOnly, const std::string& below = "");
 
 }  // namespace bulkhead::block

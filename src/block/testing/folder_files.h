@@ -164,8 +164,8 @@ class FolderFiles final : public DiskFiles {
   ~FolderFiles() override {
     for (const std::string& path : made_) folder_.remove(path);
   }
-  [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format,
-                                        Access backing_access) override {
+  [[nodiscard]] Result<OpenedDisk> open(const std::string& path, const std::string& format, Access backing_access,
+                                        const std::string&) override {
     if (path == unopenable) return fail("open '{}': refused", path);
     auto image = TRY(open_in(folder_, path, format, Access::kReadWrite, backing_access));
     Image* const behind = image.get();

@@ -132,7 +132,7 @@ class Jobs : public ::testing::Test {
     ASSERT_TRUE(files_->create("/m/base", format, {.size = kSectors * kSector}));
     files_->keep();
     disk_ = std::make_unique<LiveDisk>(
-        Storage{"/m/base", format, files_->open("/m/base", format, Access::kReadOnly).value()});
+        Storage{"/m/base", format, files_->open("/m/base", format, Access::kReadOnly, "").value()});
     backups_ = std::make_unique<BackupState>(*disk_);
     guest_ = std::make_unique<Guest>(folder_, *disk_, seed);
     guest_->work(40);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "block/store/nbd/uri.h"
+#include "vmm/config/disk_filters.h"
 #include "vmm/config/keys.h"
 
 namespace bulkhead::vmm {
@@ -87,6 +88,7 @@ Result<> check_disk_settings(const VmConfig& config) {
       return fail("{}: fault: the disks of a deterministic run answer at once, without a delay",
                   disk.label(value.path));
     }
+    TRY_IN(disk.label(value.path), check_disk_filters(value, config.deterministic.value));
   }
   return {};
 }

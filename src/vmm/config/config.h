@@ -40,6 +40,15 @@ enum class DiskCache : uint8_t {
   kDirectsync,    // as kWritethrough, past the host's page cache
 };
 
+// What a disk's requests go through on their way, where it has it.
+enum class DiskFilter : uint8_t {
+  kThrottle,  // its own limits and its group's
+  kFault,
+  kChanges,  // where jobs watch, read and exchange what is below: on a disk that is written, in no deterministic run
+  kEncrypt,
+};
+[[nodiscard]] std::string_view to_string(DiskFilter filter);
+
 struct DiskConfig {
   static constexpr uint16_t kMostQueues = 16;
 
@@ -59,6 +68,15 @@ struct DiskConfig {
   block::ThrottleLimits limits;  // of this disk alone
   std::string group;             // whose limits it shares with others; empty: none
   block::DiskFaults faults;      // what goes wrong on purpose
+  // All that it has, from the guest to the storage, as the user ordered them; empty: in the order of DiskFilter.
+  std::vector<DiskFilter> filters;
+
+  // From the guest to the storage. `jobs`: whether there can be any in this run.
+  [[nodiscard]] std::vector<DiskFilter> filters_in_order(bool jobs) const;
+  // Encryption within the file's own format stands at the end; else what is below it holds a LUKS volume.
+  [[nodiscard]] bool encrypts_above_storage() const {
+    return !filters.empty() && !secret.empty() && filters.back() != DiskFilter::kEncrypt;
+  }
 };
 
 struct ModuleConfig {  // a Multiboot module: "FILE" or "FILE COMMAND LINE"

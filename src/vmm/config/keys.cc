@@ -10,6 +10,7 @@
 #include "cpu/model.h"
 #include "memory/guest_memory.h"
 #include "vmm/config/disk_faults.h"
+#include "vmm/config/disk_filters.h"
 #include "vmm/config/values.h"
 
 namespace bulkhead::vmm {
@@ -342,6 +343,8 @@ Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::s
     disk.controller = TRY(parse_group_name(value));
   } else if (name == "fault") {
     disk.faults = TRY(parse_disk_faults(value));
+  } else if (name == "filters") {
+    disk.filters = TRY(parse_disk_filters(value));
   } else if (name == "group") {
     disk.group = TRY(parse_group_name(value));
   } else {

@@ -31,7 +31,8 @@ std::string resolve_path(const std::string& path, const std::string& directory);
 Result<> set_disk_property(DiskConfig& disk, std::string_view name, const std::string& value,
                            const std::string& directory);
 inline constexpr std::string_view kDiskProperties =
-    "bps, bps-burst, bus, cache, controller, encrypt, fault, file, fixed-buffers, format, group, iops, iops-burst, "
+    "bps, bps-burst, bus, cache, controller, encrypt, fault, file, filters, fixed-buffers, format, group, iops, "
+    "iops-burst, "
     "on-error, queues, "
     "read-only, "
     "serial";

@@ -39,6 +39,17 @@ void ThrottleGroup::leave(Place place) {
   for (Request& request : place->waiting) place->below.submit(std::move(request));
 }
 
+void ThrottleGroup::hurry(Place place) {
+  std::deque<Request> waiting;
+  {
+    const LockGuard lock(mutex_);
+    place->hurried = true;
+    waiting.swap(place->waiting);
+    waiting_count_ -= waiting.size();
+  }
+  for (Request& request : waiting) place->below.submit(std::move(request));
+}
+
 uint64_t ThrottleGroup::ready_at_ns(uint64_t now_ns, uint64_t size) const {
   return std::max(requests_.ready_at_ns(now_ns, 1), bytes_.ready_at_ns(now_ns, size));
 }
@@ -52,7 +63,7 @@ void ThrottleGroup::submit(Place place, Request request) {
   {
     const LockGuard lock(mutex_);
     const uint64_t now = clock_.now_ns(), ready_at = ready_at_ns(now, bytes_of(request));
-    if (waiting_count_ != 0 || ready_at > now) {
+    if (!place->hurried && (waiting_count_ != 0 || ready_at > now)) {
       // The timer is set for the first that waits, and by it for those behind.
       if (waiting_count_++ == 0) timer_->arm(ready_at);
       place->waiting.push_back(std::move(request));
@@ -95,6 +106,11 @@ ThrottleDisk::ThrottleDisk(std::unique_ptr<Disk> below, std::shared_ptr<Throttle
 
 ThrottleDisk::~ThrottleDisk() {
   group_->leave(place_);
+}
+
+void ThrottleDisk::hurry() {
+  group_->hurry(place_);
+  block::hurry(*below_);
 }
 
 void ThrottleDisk::submit(Request request) {

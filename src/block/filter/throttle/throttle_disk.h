@@ -7,7 +7,7 @@
 #include <list>
 #include <memory>
 
-#include "block/disk.h"
+#include "block/filter/holding_disk.h"
 #include "support/os/mutex.h"
 #include "support/time/clock.h"
 #include "support/time/token_bucket.h"
@@ -33,12 +33,14 @@ class ThrottleGroup {
     Disk& below;
     std::deque<Request> waiting;  // at most what the device in front has under way at a time
     unsigned passing = 0;         // on the timer's thread, between waiting and below
+    bool hurried = false;         // no limit counts for it any more
   };
   using Place = std::list<Member>::iterator;
 
   Place join(Disk& below);
   // What waits goes on at once.
   void leave(Place place);
+  void hurry(Place place);
   void submit(Place place, Request request);
   void pass_on();
   [[nodiscard]] uint64_t ready_at_ns(uint64_t now_ns, uint64_t size) const REQUIRES(mutex_);
@@ -55,12 +57,13 @@ class ThrottleGroup {
   std::unique_ptr<Timer> timer_;
 };
 
-class ThrottleDisk final : public Disk {
+class ThrottleDisk final : public HoldingDisk {
  public:
   ThrottleDisk(std::unique_ptr<Disk> below, std::shared_ptr<ThrottleGroup> group);
   ~ThrottleDisk() override;
   [[nodiscard]] const Geometry& geometry() const override { return below_->geometry(); }
   void submit(Request request) override;
+  void hurry() override;
 
  private:
   const std::shared_ptr<ThrottleGroup> group_;
