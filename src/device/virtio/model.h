@@ -26,12 +26,17 @@ class Transport {
   virtual void used(unsigned index) = 0;
   // The driver broke the rules: the device does nothing more until it is reset.
   virtual void needs_reset(std::string_view reason) = 0;
+  // Whether the machine is: the driver is told of nothing new.
+  [[nodiscard]] virtual bool paused() const = 0;
 
   // ---- From any thread ----
   // Has the worker call Model::on_wake() soon, and process() for each queue.
   virtual void wake() = 0;
   // The device configuration changed: tells the driver.
   virtual void config_changed() = 0;
+  // It is about to, by what a driver reads in several pieces: one that has read some of them sees that by the
+  // generation, whether it looks before config_changed() or after it (VIRTIO 1.2, 2.5.3).
+  virtual void config_changing() = 0;
 };
 
 class Model {

@@ -28,7 +28,11 @@ uint8_t to_virtio(block::Status status) {
 }  // namespace
 
 BlockModel::BlockModel(std::string name, block::Disk& disk, std::string serial, uint16_t queue_count)
-    : name_(std::move(name)), disk_(disk), serial_(std::move(serial)), queue_count_(queue_count) {
+    : name_(std::move(name)),
+      disk_(disk),
+      serial_(std::move(serial)),
+      queue_count_(queue_count),
+      told_size_(disk.geometry().size) {
   CHECK(queue_count >= 1 && queue_count <= kMaximumQueues, "a disk has 1 to 16 queues");
 }
 
@@ -49,7 +53,7 @@ std::vector<uint16_t> BlockModel::queue_sizes() const {
 void BlockModel::read_config(uint64_t offset, MutableByteSpan out) const {
   const block::Geometry& geometry = disk_.geometry();
   BlockConfig config{};
-  config.capacity = geometry.size / kBlockSectorSize;
+  config.capacity = told_size_ / kBlockSectorSize;
   config.size_max = kMaximumSegmentSize;
   config.seg_max = kMaximumSegments;
   config.block_size = geometry.sector_size;
@@ -236,6 +240,16 @@ block::Request::Completion BlockModel::completion(uint32_t slot) {
 void BlockModel::on_wake() {
   give_finished_back();
   tell_driver();
+  if (!transport_->paused()) tell_of_growth();
+}
+
+// What a driver reads in two pieces never is of two sizes, as the disk itself may be between them.
+void BlockModel::tell_of_growth() {
+  const uint64_t size = disk_.geometry().size;
+  if (size == told_size_) return;
+  transport_->config_changing();
+  told_size_ = size;
+  transport_->config_changed();
 }
 
 void BlockModel::give_finished_back() {
@@ -278,6 +292,7 @@ void BlockModel::resume() {
     (void)begin(slot);
   }
   tell_driver();
+  tell_of_growth();
 }
 
 // The status is the last byte of the writable part, wherever the driver cut it.
@@ -302,19 +317,17 @@ void BlockModel::stop() {
   }
 }
 
-void BlockModel::disk_grew() {
-  transport_->config_changed();
-}
-
 void BlockModel::save_state(StateWriter& writer) const {
-  writer.put("size", disk_.geometry().size);
+  writer.put("size", told_size_.load());
 }
 
 Result<> BlockModel::restore_state(const StateReader& reader) {
   const uint64_t size = TRY(reader.get("size"));
-  if (size != disk_.geometry().size) {
+  // It may have grown since, of which the driver is told when the machine goes on.
+  if (size > disk_.geometry().size) {
     return fail("{}: the disk had {} bytes, this one has {}", reader.path(), size, disk_.geometry().size);
   }
+  told_size_ = size;
   return {};
 }
 

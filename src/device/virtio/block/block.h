@@ -4,6 +4,7 @@
 // asked.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,8 @@ class BlockModel final : public Model {
   // kMaximumQueues.
   BlockModel(std::string name, block::Disk& disk, std::string serial, uint16_t queue_count = 1);
 
-  // From any thread: the driver is told of its new capacity (VIRTIO 1.2, 5.2.4).
-  void disk_grew();
+  // From any thread: the driver is told of its new capacity (VIRTIO 1.2, 5.2.4), of a paused machine when it goes on.
+  void disk_grew() { transport_->wake(); }
 
   [[nodiscard]] std::string_view name() const override { return name_; }
   [[nodiscard]] uint16_t device_id() const override { return spec::virtio::kDeviceBlock; }
@@ -81,12 +82,14 @@ class BlockModel final : public Model {
   void tell_driver();
   void submit(uint32_t slot, block::Request request);
   [[nodiscard]] block::Request::Completion completion(uint32_t slot);
+  void tell_of_growth();
 
   const std::string name_;
   block::Disk& disk_;
   const std::string serial_;
   const uint16_t queue_count_;
   Transport* transport_ = nullptr;
+  std::atomic<uint64_t> told_size_;  // of the disk, as the driver reads it; changed by the worker
 
   // A driver that did not take the feature to flush is told that a write is done when it is safe (5.2.6.2).
   bool write_through_ = false;

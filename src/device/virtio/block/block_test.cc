@@ -56,10 +56,60 @@ TEST(Block, TellsTheDriverOfADiskThatGrew) {
   EXPECT_EQ(machine.run(kBlockIn, 4096, 512), kBlockStatusIoError);
   machine.disk.grow(4 << 20);
   machine.model->disk_grew();
+  machine.worker->run();
   EXPECT_NE(machine.driver->read(offsetof(CommonConfig, config_generation), 1), generation);
   EXPECT_EQ(machine.sink.count(FakeDriver::kConfigData), 1u);
   EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset, 8), (4u << 20) / 512);
   EXPECT_EQ(machine.run(kBlockIn, 4096, 512), kBlockStatusOk);
+}
+
+// A driver reads the capacity in two pieces, and again when the generation is another one afterwards.
+TEST(Block, ADriverThatReadsThePiecesOfTwoCapacitiesSeesAnotherGeneration) {
+  Machine machine;
+  constexpr uint64_t kOld = (uint64_t{2} << 40) - 512, kNew = (uint64_t{2} << 40) + 512;
+  const auto generation = [&] { return machine.driver->read(offsetof(CommonConfig, config_generation), 1); };
+  const auto piece = [&](unsigned index) { return machine.driver->read(PciTransport::kDeviceOffset + 4 * index, 4); };
+  machine.disk.claim(kOld);
+  machine.model->disk_grew();
+  machine.worker->run();
+  const auto before = generation();
+  const uint64_t low = piece(0);
+  machine.disk.claim(kNew);
+  // The job that makes it larger has not come to its end.
+  EXPECT_EQ(piece(1) << 32 | low, kOld / 512);
+  EXPECT_EQ(generation(), before);
+  machine.model->disk_grew();
+  machine.worker->run();
+  EXPECT_EQ(piece(1) << 32 | piece(0), kNew / 512);
+  // Once before the change and once after it: whoever read the generation between them finds another one too.
+  EXPECT_EQ(static_cast<uint8_t>(generation() - before), 2u);
+}
+
+TEST(Block, TellsOfADiskThatGrewDuringAPauseWhenTheMachineGoesOn) {
+  Machine machine;
+  machine.device->pause();
+  machine.disk.grow(4 << 20);
+  machine.model->disk_grew();
+  machine.worker->run();
+  EXPECT_EQ(machine.sink.count(FakeDriver::kConfigData), 0u);
+  EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset, 8), (1u << 20) / 512);
+  StateWriter writer;
+  machine.device->save_state(writer);
+  machine.device->resume();
+  EXPECT_EQ(machine.sink.count(FakeDriver::kConfigData), 1u);
+  EXPECT_EQ(machine.driver->read(PciTransport::kDeviceOffset, 8), (4u << 20) / 512);
+
+  // So it is in a machine that goes on from what was saved meanwhile.
+  Machine other(kRingKinds[7], false, 4 << 20);
+  std::vector<uint8_t> ram(machine.memory->size());
+  ASSERT_TRUE(machine.memory->read({0}, ram));
+  ASSERT_TRUE(other.memory->write({0}, ram));
+  const auto restored = other.device->restore_state(StateReader::parse(writer.encode(), "disk0").value());
+  ASSERT_TRUE(restored) << restored.error().message;
+  EXPECT_EQ(other.driver->read(PciTransport::kDeviceOffset, 8), (1u << 20) / 512);
+  other.worker->run();
+  EXPECT_EQ(other.sink.count(FakeDriver::kConfigData), 1u);
+  EXPECT_EQ(other.driver->read(PciTransport::kDeviceOffset, 8), (4u << 20) / 512);
 }
 
 TEST(Block, KeepsManyRequestsInFlightAndAnswersInTheDisksOrder) {
@@ -315,7 +365,7 @@ TEST_P(BlockOnEveryRing, GoesOnFromSavedStateInMidWork) {
   EXPECT_EQ(other.sink.count(FakeDriver::kQueueData), GetParam().event_index ? 0u : 1u);
 }
 
-TEST(Block, RefusesSavedStateOfADiskOfAnotherSize) {
+TEST(Block, RefusesSavedStateOfALargerDisk) {
   Machine machine;
   StateWriter writer;
   machine.device->save_state(writer);

@@ -122,8 +122,10 @@ class PciTransport final : public Device, public ThreadedWork, public pci::Funct
   [[nodiscard]] Queue* queue(unsigned index) override;
   void used(unsigned index) override;
   void needs_reset(std::string_view reason) override;
+  [[nodiscard]] bool paused() const override { return paused_; }
   void wake() override { wake_event_->signal(); }
   void config_changed() override;
+  void config_changing() override;
   void interrupt(uint8_t isr_bit, uint16_t vector);
 
   // Saved state, on the worker: pci_transport_state.cc

@@ -156,6 +156,11 @@ void PciTransport::needs_reset(std::string_view reason) {
   interrupt(kIsrConfig, vector);
 }
 
+void PciTransport::config_changing() {
+  const LockGuard lock(mutex_);
+  ++config_generation_;
+}
+
 void PciTransport::config_changed() {
   uint16_t vector = kNoVector;
   {

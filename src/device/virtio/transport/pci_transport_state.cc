@@ -118,6 +118,8 @@ Result<> PciTransport::restore_state(const StateReader& reader) {
   }
   TRY(restore_config(reader));
   kick_all();
+  // What has changed since the state was saved.
+  wake();
   return {};
 }
 
