@@ -239,7 +239,10 @@ TEST(SwitchServer, SignalsTheCardsOwnEvent) {
 
 TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {
   const Folder folder;
-  const Running running(setup_in(folder.path));
+  server::Setup setup = setup_in(folder.path);
+  setup.groups.push_back({{.name = "open", .forged_mac = switching::Permission::kAllow}, "floor"});
+  setup.ports.push_back({.name = "up", .port = {.name = "up"}, .group = "open", .faults = {}});
+  const Running running(setup);
   Cards cards(folder.path);
   link::Link& a = cards.plug("a");
   link::Link& guest = cards.plug("group-floor");
@@ -251,14 +254,17 @@ TEST(SwitchServer, AGuestOfAGroupIsTheAddressThatItSendsFromFirst) {
   ASSERT_EQ(guest.send(again), Sent::kDone);
   EXPECT_EQ(next(a), again);
   // An address that is heard at another port is nobody's to take.
+  link::Link& up = cards.plug("up");
+  const auto from_outside = between(6, 1).udp(5, 6).build();
+  ASSERT_EQ(up.send(from_outside), Sent::kDone);
+  EXPECT_EQ(next(a), from_outside);
   link::Link& thief = cards.plug("group-floor");
-  ASSERT_EQ(thief.send(between(9, 1).udp(5, 6).build()), Sent::kDone);
+  ASSERT_EQ(thief.send(between(6, 1).udp(5, 6).build()), Sent::kDone);
   const auto own = between(7, 1).udp(7, 8).build();
   ASSERT_EQ(thief.send(own), Sent::kDone);
   EXPECT_EQ(next(a), own);
-  cards.links.pop_back();
-  // It is gone when its card is, and its place with it.
-  cards.links.pop_back();
+  cards.links.clear();
+  // They are gone when their cards are, and their places with them.
   EXPECT_TRUE(comes_true([&] { return cards.ask("ports\n").find("floor#") == std::string::npos; }));
 }
 
