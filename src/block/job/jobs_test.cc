@@ -226,11 +226,11 @@ TEST_F(Jobs, AMirrorClearsADiskThatWasThereAsItGoes) {
 TEST_F(Jobs, AMirrorThatSlowsTheGuestDownCanBePaused) {
   begin("raw");
   MirrorJob job(*disk_, files(), {"/m/target", "raw"}, kSpeed, {.piece_bytes = 65536, .last_bytes = 0});
-  std::atomic<bool> paused{false};
+  std::atomic<bool> asked{false}, paused{false};
   folder_.before_write = [&] {
-    if (paused.load() || job.progress().message.find("slowed down") == std::string::npos) return;
-    paused.store(true);
+    if (job.progress().message.find("slowed down") == std::string::npos || asked.exchange(true)) return;
     job.pause();
+    paused = true;
   };
   job.start();
   for (unsigned steps = 0; !paused.load() && steps < kEndless; ++steps) guest_->work(1);
