@@ -147,7 +147,7 @@ TEST(Config, NamesPlaceKeyValueAndWhatIsAllowedInOneLine) {
        "socket:PATH"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {path: a}",
        "vm.yaml:4: spec.disks[0].path: unknown key; allowed: bps, bps-burst, bus, cache, controller, encrypt, fault, "
-       "file, fixed-buffers, "
+       "file, filters, fixed-buffers, "
        "format, group, "
        "iops, iops-burst, on-error, queues, read-only, serial"},
       {"kind: VirtualMachine\nspec:\n  disks:\n    - {read-only: true}", "vm.yaml:4: spec.disks[0]: file is missing"},
