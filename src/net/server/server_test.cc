@@ -193,12 +193,12 @@ TEST(SwitchServer, TellsACardOfEveryFrameThatItWouldNotFind) {
 
 // A card that waits for the switch's own event hears of every frame by it alone, and of room too.
 TEST(SwitchServer, SignalsTheCardsOwnEvent) {
+  std::atomic<unsigned> called = 0;
   const Folder folder;
   const Running server(setup_in(folder.path));
   Cards cards(folder.path);
   link::Link& from = cards.plug("a");
   link::Link& to = cards.plug("b");
-  std::atomic<unsigned> called = 0;
   to.set_listener([&] { ++called; });
   from.set_listener([&] { ++called; });
   EventFd* const news = to.news();
