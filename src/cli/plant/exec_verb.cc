@@ -27,7 +27,7 @@ Fd ask_for_line(const std::string& directory, const std::string& machine) {
   ::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   const std::string line = fmt::format("exec {}\n", machine);
   std::array<char, 256> answer;
-  if (!write_all(socket->get(), {reinterpret_cast<const uint8_t*>(line.data()), line.size()})) return {};
+  if (::send(socket->get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) return {};
   (void)!::recv(socket->get(), answer.data(), answer.size(), 0);
   return std::move(*socket);
 }

@@ -16,6 +16,9 @@ constexpr std::chrono::seconds kLoopProbeInterval{1};
 // How long after a start connections go on that a switch before this one let begin: as long as whoever is silent lets
 // MQTT and the like wait.
 constexpr std::chrono::seconds kPickUp{60};
+// Looks at whether a guest's address is free, of which each costs a step for each VLAN of its group.
+constexpr uint64_t kLooksPeriod_ns = 100'000'000;
+constexpr unsigned kLooks = 64;
 constexpr std::string_view kCaptureGroup = "capture";
 
 uint64_t now_ns() {
@@ -240,6 +243,9 @@ void Server::take(Port& port, MutableByteSpan frame, const frame::Offload& offlo
     // A card without a name is who it says it is first, and nobody else after.
     const frame::Ethernet ethernet = frame::read_ethernet(frame);
     if (ethernet.fault != frame::Fault::kNone) return;
+    if (now - port.looked_since_ns >= kLooksPeriod_ns) port.looks = 0;
+    if (port.looks == 0) port.looked_since_ns = now;
+    if (++port.looks > kLooks) return;
     if (switch_.is_heard(port.group, ethernet.source, now)) {
       if (!std::exchange(port.is_pretender, true)) {
         log::warning("switch '{}': {} sends as {}, which is heard at another port: refused", name_, port.name,

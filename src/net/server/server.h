@@ -80,7 +80,9 @@ class Server final : private switching::Output {
     switching::GroupId group = 0;
     std::optional<switching::PortId> id;  // of a group's guest: none before its first frame
     bool is_guest = false;
-    bool is_pretender = false;           // a guest whose first frames came from another's address, and the log says so
+    bool is_pretender = false;     // a guest whose first frames came from another's address, and the log says so
+    uint64_t looked_since_ns = 0;  // at whether a guest's address is free, so often
+    unsigned looks = 0;
     std::unique_ptr<Listener> listener;  // of a guest: none
     std::unique_ptr<Connection> connection;
     std::unique_ptr<fault::Faults> inward, outward;

@@ -230,8 +230,8 @@ TEST(SwitchServer, SignalsTheCardsOwnEvent) {
   for (unsigned i = 0; i < 200'000 && full < 3; ++i) {
     if (from.send(frame) == Sent::kDone) continue;
     ++full;
-    ASSERT_TRUE(wait_for(*room)) << "nobody told of room";
-    ASSERT_EQ(from.send(frame), Sent::kDone);
+    // It may have been told of room that was there before.
+    while (from.send(frame) == Sent::kNoRoom) ASSERT_TRUE(wait_for(*room)) << "nobody told of room";
   }
   // Not the listener, but for the link.
   EXPECT_LT(called, before + 10);

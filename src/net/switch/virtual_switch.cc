@@ -516,8 +516,8 @@ void VirtualSwitch::probe_for_loops(uint64_t now_ns, Output& output) {
   for (PortId id = 0; id < ports_.size(); ++id) {
     if (ports_[id] == nullptr || ports_[id]->paused_until_ns > now_ns) continue;
     const GroupPolicy& policy = group_of(*ports_[id]).policy;
-    // Where the sender's address is checked nothing can come back.
-    if (policy.forged_mac == Permission::kDeny && ports_[id]->config.mac) continue;
+    // Where the sender's address is checked nothing can come back; what a mirror sends comes back elsewhere.
+    if (!ports_[id]->is_mirror && policy.forged_mac == Permission::kDeny && ports_[id]->config.mac) continue;
     frame::store_big16(probe.data() + kAddressesSize + 2, id);
     if (ports_[id]->is_mirror) {
       // As copies go: without a say of its VLAN.

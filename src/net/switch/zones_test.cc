@@ -87,5 +87,20 @@ TEST(VirtualSwitch, AMirrorWhoseCopiesComeBackRests) {
   EXPECT_EQ(world.send(card, from_to(1, 2)), (std::vector<PortId>{tap, up}));
 }
 
+// What a card that may only send as itself gets as a mirror comes back by another of its machine's ports.
+TEST(VirtualSwitch, AMirrorIsProbedWhateverItsTargetMaySendAs) {
+  World world;
+  const GroupId closed = world.fabric.add_group({.name = "closed", .zone = 0}).value();
+  const PortId ids = world.fabric.add_port({.group = closed, .mac = mac(8)}).value();
+  const PortId card = world.fabric.add_port({.group = closed, .mac = mac(1)}).value();
+  const PortId back = world.fabric.add_port({.group = world.group(0)}).value();
+  ASSERT_TRUE(world.fabric.add_mirror({.ports = {card}, .target = ids}));
+  Recorder probes;
+  world.fabric.probe_for_loops(world.now, probes);
+  ASSERT_EQ(probes.ports, (std::vector<PortId>{ids, back}));
+  EXPECT_EQ(world.send(back, probes.frames[0]), (std::vector<PortId>{}));
+  EXPECT_EQ(world.fabric.counters(ids)->dropped(Drop::kLoop), 1u);
+}
+
 }  // namespace
 }  // namespace bulkhead::net::switching

@@ -28,6 +28,12 @@ size_t ring_span(size_t count) {
   return (kBuffersAt + count * kBufferSize + 4095) / 4096 * 4096;
 }
 
+// The switch has it too: one that it has filled says all there is to say, and could be one that waits by now.
+void kick(EventFd& event) {
+  pollfd room{.fd = event.fd(), .events = POLLOUT, .revents = 0};
+  if (::poll(&room, 1, 0) == 1) event.signal();
+}
+
 Result<uint64_t> ask(int socket, Request request) {
   TRY(send_message(socket, make_message(request)));
   const auto reply = TRY(receive_message(socket));
@@ -80,9 +86,9 @@ Sent FrontEnd::send(ByteSpan frame, const frame::Offload& offload) {
   if (session.free.size() < std::max<size_t>(kRingSize / 2, needed) && !reap()) return Sent::kDone;
   if (session.free.size() < needed) {
     session.transmit->set_interrupts(true);
+    session.waits_for_room = true;
     if (!reap()) return Sent::kDone;
-    session.waits_for_room = session.free.size() < needed;
-    if (session.waits_for_room) return Sent::kNoRoom;
+    if (session.free.size() < needed) return Sent::kNoRoom;
   }
   if (std::exchange(session.waits_for_room, false)) session.transmit->set_interrupts(false);
   if (goes_whole) {
@@ -93,7 +99,7 @@ Sent FrontEnd::send(ByteSpan frame, const frame::Offload& offload) {
       return true;
     });
   }
-  if (session.transmit->wants_notify()) session.transmit_kick.signal();
+  if (session.transmit->wants_notify()) kick(session.transmit_kick);
   return Sent::kDone;
 }
 
@@ -168,7 +174,7 @@ size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
       fits = left && frame::settle(out.first(size), offload, out.size());
     }
     session.receive->add(used.buffer, kBufferSize);
-    if (session.receive->wants_notify()) session.receive_kick.signal();
+    if (session.receive->wants_notify()) kick(session.receive_kick);
     if (fits) return size;
     ++dropped_;
   }
@@ -192,15 +198,16 @@ Result<std::unique_ptr<FrontEnd::Session>> FrontEnd::connect() const {
                                                .memory = Mapping(address, size),
                                                .receive_kick = TRY(EventFd::create()),
                                                .transmit_kick = TRY(EventFd::create())});
+  // Before it connects: a switch that takes nobody in would hold it there.
+  const timeval patience{.tv_sec = kReplyPatience_s, .tv_usec = 0};
+  ::setsockopt(session->socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  ::setsockopt(session->socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   sockaddr_un where{};
   where.sun_family = AF_UNIX;
   std::memcpy(where.sun_path, path_.data(), path_.size());
   if (::connect(session->socket.get(), reinterpret_cast<const sockaddr*>(&where), sizeof where) != 0) {
     return fail_errno(errno, "switch '{}'", path_);
   }
-  const timeval patience{.tv_sec = kReplyPatience_s, .tv_usec = 0};
-  ::setsockopt(session->socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  ::setsockopt(session->socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   for (size_t ring = 0; ring < kRingCount; ++ring) {
     uint8_t* const base = session->memory.data() + ring * ring_span(kRingSize);
     const RingMemory memory{base + kDescriptorsAt, base + kAvailableAt, base + kUsedAt, kRingSize};
