@@ -227,6 +227,23 @@ TEST_P(Overlay, ShowsItsBackingFileAndLeavesItAlone) {
   EXPECT_TRUE(found == below);
 }
 
+TEST_P(Overlay, GrowingShowsNothingOfALongerBackingFile) {
+  create("base", 8 * kMiB, "");
+  ASSERT_EQ(open("base", Access::kReadWrite)->write(2 * kMiB, std::vector<uint8_t>(6 * kMiB, 7)), Status::kOk);
+  create("top", 2 * kMiB, "base");
+  {
+    const auto image = open("top", Access::kReadWrite);
+    if (const auto grown = image->grow(8 * kMiB); !grown) {
+      EXPECT_NE(grown.error().message.find("flatten it first"), std::string::npos) << grown.error().message;
+      EXPECT_EQ(image->geometry().size, 2 * kMiB);
+    }
+  }
+  const auto image = open("top", Access::kReadOnly);
+  std::vector<uint8_t> found(image->geometry().size - 2 * kMiB);
+  ASSERT_EQ(image->read(2 * kMiB, found), Status::kOk);
+  EXPECT_EQ(std::ranges::count(found, 0), static_cast<ptrdiff_t>(found.size()));
+}
+
 TEST_P(Overlay, OfAnotherFileThanItWasMadeForIsRefused) {
   create("base", kMiB, "");
   if (open("base", Access::kReadOnly)->info().identity.empty()) return;

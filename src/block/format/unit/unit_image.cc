@@ -282,16 +282,12 @@ Status UnitImage::discard(uint64_t offset, uint64_t size) {
   return zero(offset, size, Zeroing::kHint);
 }
 
-Result<> UnitImage::cover_below(uint64_t new_size) {
+Result<> UnitImage::check_nothing_below(uint64_t new_size) const {
   const uint64_t below = backing_ != nullptr ? backing_->geometry().size : 0, old_size = geometry_.size;
-  const uint64_t end = std::min(below - std::min(below, backing_offset_), new_size);
-  if (end <= old_size) return {};
-  geometry_.size = new_size;
-  Status status = zero(old_size, end - old_size, Zeroing::kUnmap);
-  if (status == Status::kOk) status = flush();
-  geometry_.size = old_size;
-  if (status == Status::kOk) return {};
-  return fail("resize '{}': the new part cannot be zeroed: {}", store_->name(), to_string(status));
+  if (std::min(below - std::min(below, backing_offset_), new_size) <= old_size) return {};
+  return fail(
+      "resize '{}': its backing file has {} bytes, the disk {}: what is behind them would show; flatten it first",
+      store_->name(), below, old_size);
 }
 
 Result<> UnitImage::fill_partial_units() {

@@ -88,9 +88,8 @@ class UnitImage : public Image {
   // Reports units outside [low, high) or the allowed places, and those that overlap. Each unit takes `before` bytes in
   // front of its place as well. used: all their bytes, and those between them that are too few for another unit.
   Result<> check_units(CheckReport& report, uint64_t before, uint64_t high, uint64_t& used) REQUIRES(mutex_);
-  // Before a new size counts: what lies below must not show through where there was no disk before. The tables have
-  // room for the new size.
-  Result<> cover_below(uint64_t new_size);
+  // Before the disk grows: a longer backing file would show where there was no disk before.
+  [[nodiscard]] Result<> check_nothing_below(uint64_t new_size) const;
   // Units of which some sectors are the backing file's get those too: it is about to be another.
   Result<> fill_partial_units();
   // The end of the last unit, 0 without any: what a new one may be put behind.

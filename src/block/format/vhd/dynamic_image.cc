@@ -298,6 +298,7 @@ Result<> DynamicImage::set_backing(const std::string& name, const std::string& f
 Result<> DynamicImage::grow(uint64_t new_size) {
   if (new_size > kLargestDisk)
     return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDisk);
+  TRY(check_nothing_below(align_up(new_size, kSector)));
   {
     const LockGuard lock(mutex_);
     if (!commit()) return fail("resize '{}': flush", store_->name());
@@ -308,7 +309,6 @@ Result<> DynamicImage::grow(uint64_t new_size) {
       TRY(move_table(entries));
     }
   }
-  TRY(cover_below(align_up(new_size, kSector)));
   const LockGuard lock(mutex_);
   footer_.current_size = align_up(new_size, kSector);
   // Whoever takes the geometry for the size would not see it grow.

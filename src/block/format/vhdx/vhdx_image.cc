@@ -357,6 +357,7 @@ Result<> VhdxImage::write_grown(const Metadata& metadata) {
 Result<> VhdxImage::grow(uint64_t new_size) {
   Metadata metadata = metadata_;
   metadata.disk_bytes = align_up(new_size, metadata.logical_sector);
+  TRY(check_nothing_below(metadata.disk_bytes));
   {
     const LockGuard lock(mutex_);
     if (geometry_.read_only) return fail("resize '{}': opened read-only", store_->name());
@@ -366,7 +367,6 @@ Result<> VhdxImage::grow(uint64_t new_size) {
     if (!begin_writing() || !commit()) return fail("resize '{}': flush", store_->name());
     if (metadata.entry_count() * 8 > regions_.table.size) TRY(move_table(metadata.entry_count()));
   }
-  TRY(cover_below(metadata.disk_bytes));
   const LockGuard lock(mutex_);
   TRY(write_grown(metadata));
   metadata_ = metadata;

@@ -51,10 +51,21 @@ Result<> VmdkImage::grow_last(uint64_t new_size) {
   if (std::ranges::count(descriptor_.extents, line.file, &ExtentLine::file) > 1) {
     return fail("resize '{}': several extents lie in '{}'", name(), line.file);
   }
-  // What lay behind the extent's end, if anything, must not be seen.
-  const uint64_t start = line.offset * kSector;
-  for (const uint64_t size : {last.size, new_size}) {
-    if (last.store->truncate(start + size) != Status::kOk) {
+  // What lies behind the extent's end is another's, or a hole that an earlier growth left when the power went.
+  const uint64_t start = line.offset * kSector, size = TRY(last.store->size());
+  std::vector<uint8_t> behind;
+  for (uint64_t at = start + last.size; at < size;) {
+    const StoreExtent extent = last.store->extent(at);
+    behind.resize(extent.hole ? 0 : std::min<uint64_t>(size - at, 64 << 10));
+    if (!extent.hole) TRY(last.store->read_all(at, behind));
+    if (std::ranges::any_of(behind, [](uint8_t byte) { return byte != 0; })) {
+      return fail("resize '{}': behind its last extent, at byte {} of '{}', lies something else", name(), at,
+                  line.file);
+    }
+    at += extent.hole ? std::max<uint64_t>(extent.size, 1) : behind.size();
+  }
+  for (const uint64_t part : {last.size, new_size}) {
+    if (last.store->truncate(start + part) != Status::kOk) {
       return fail("resize '{}' to {} bytes", last.store->name(), start + new_size);
     }
   }

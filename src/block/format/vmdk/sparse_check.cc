@@ -166,8 +166,8 @@ Result<> SparseExtent::grow(uint64_t new_size) {
   if (new_size > kLargestDiskSectors * kSector) {
     return fail("resize '{}' to {} bytes: the limit is {}", store_->name(), new_size, kLargestDiskSectors * kSector);
   }
+  TRY(check_nothing_below(new_size));
   TRY(make_room(new_size / kSector));
-  TRY(cover_below(new_size));
   const LockGuard lock(mutex_);
   SparseHeader header = header_;
   header.capacity = new_size / kSector;

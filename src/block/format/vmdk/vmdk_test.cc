@@ -110,6 +110,25 @@ TEST_F(Folder, GrowingMakesFurtherExtentsAndLeavesNothingElse) {
   EXPECT_EQ(found[0], 7);
 }
 
+// Another image's extent may lie behind this one's in the same file.
+TEST_F(Folder, GrowingCutsOffNothingThatIsAnothers) {
+  create("mine.vmdk", kMiB, {{"subformat", "monolithicFlat"}});
+  {
+    std::fstream file(path_ / "mine-flat.vmdk", std::ios::in | std::ios::out);
+    file.seekp(kMiB + 100'000);
+    file << "another's";
+  }
+  const auto before = std::filesystem::file_size(path_ / "mine-flat.vmdk");
+  const auto refused = open("mine.vmdk").value()->grow(2 * kMiB);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("lies something else"), std::string::npos) << refused.error().message;
+  EXPECT_EQ(std::filesystem::file_size(path_ / "mine-flat.vmdk"), before);
+  // Zeroes are nobody's.
+  std::filesystem::resize_file(path_ / "mine-flat.vmdk", kMiB);
+  std::filesystem::resize_file(path_ / "mine-flat.vmdk", kMiB + 4096);
+  EXPECT_TRUE(open("mine.vmdk").value()->grow(2 * kMiB));
+}
+
 TEST_F(Folder, WhatAGuestWritesIntoAFlatExtentIsNoDescriptor) {
   create("mine.vmdk", kMiB, {{"subformat", "monolithicFlat"}});
   create("other.vmdk", 2 * kMiB, {{"subformat", "monolithicFlat"}});
