@@ -2,7 +2,8 @@
 // would wait for each other under the file's lock, and the others go past it to the disk, each by an io_uring of its
 // thread, which does not hold that lock while the disk works. So the memory's bandwidth adds to the disk's, and the
 // slower of both gets less to do. The file is made longer well ahead of the writes, since the kernel lets no other
-// writer in while one past the cache makes the file longer.
+// writer in while one past the cache makes the file longer; where the writes follow each other it gets its blocks at
+// once, too.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,7 @@ class TwoWays {
  private:
   TwoWays(int file, DirectAccess direct, uint64_t size)
       : file_(file), direct_(std::move(direct)), used_(size), made_(size) {}
-  [[nodiscard]] bool make_room(uint64_t end);
+  [[nodiscard]] bool make_room(uint64_t begin, uint64_t end);
   [[nodiscard]] bool write_through_cache(uint64_t offset, ByteSpan bytes) REQUIRES(cached_);
 
   const int file_;
