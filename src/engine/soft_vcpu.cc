@@ -42,8 +42,11 @@ SoftVcpu::~SoftVcpu() {
 void SoftVcpu::ask(uint32_t attention) {
   cpu_.attention.fetch_or(attention);
   if (!waiting_.load()) return;
-  // Taken so that the waiter is either before its look at attention or asleep.
-  LockGuard lock(mutex_);
+  {
+    // Taken so that the waiter is either before its look at attention or asleep; not kept, or the waiter would wake up
+    // to wait for it.
+    const LockGuard lock(mutex_);
+  }
   woken_.notify_one();
 }
 

@@ -19,6 +19,10 @@ class ManualWorker final : public Worker {
   }
   void start() override {}
   void run_and_wait(std::function<void()> work) override { work(); }
+  bool try_run(const std::function<void()>& work) override {
+    if (takes_help) work();
+    return takes_help;
+  }
   void wait_until(std::function<bool()> condition) override {
     while (!condition()) {
       if (run_once()) continue;
@@ -44,6 +48,8 @@ class ManualWorker final : public Worker {
     while (turns < limit && run_once()) ++turns;
     return turns;
   }
+
+  bool takes_help = false;
 
  private:
   std::vector<std::pair<EventFd*, std::function<void()>>> watches_;

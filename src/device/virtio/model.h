@@ -48,6 +48,8 @@ class Model {
   [[nodiscard]] virtual std::string_view name() const = 0;
   [[nodiscard]] virtual uint16_t device_id() const = 0;
   [[nodiscard]] virtual uint32_t pci_class() const = 0;
+  // Whether process_at_once() does anything for a queue.
+  [[nodiscard]] virtual bool has_work_at_once(unsigned /*queue*/) const { return false; }
   // Of the device type only; the transport adds those of the rings.
   [[nodiscard]] virtual uint64_t features() const = 0;
   // The largest size of each queue: a power of two.
@@ -66,6 +68,9 @@ class Model {
   virtual void start(uint64_t features) = 0;
   // Work on a queue: at most its size in chains, true when more may wait. Not called while the device is paused.
   [[nodiscard]] virtual bool process(unsigned queue) = 0;
+  // As process(), on the thread of the vCPU that kicked and while the worker stands still: only what takes a few
+  // microseconds and waits for nothing, so that a single request is spared the way to another thread.
+  [[nodiscard]] virtual bool process_at_once(unsigned /*queue*/) { return true; }
   // After Transport::wake(), even while paused or being reset: give finished requests back and do nothing else.
   virtual void on_wake() {}
   // The machine goes on after a pause: what could not be done before it is tried again.

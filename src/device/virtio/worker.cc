@@ -18,6 +18,7 @@ ThreadWorker::~ThreadWorker() {
 
 Result<> ThreadWorker::watch(EventFd& event, std::function<void()> callback) {
   return loop_->watch(event.fd(), EPOLLIN, [this, &event, callback = std::move(callback)](uint32_t) {
+    const LockGuard turn(turn_);
     if (event.take() != 0) callback();
     ask_waiters();
   });
@@ -35,9 +36,18 @@ void ThreadWorker::run_and_wait(std::function<void()> work) {
   });
 }
 
+bool ThreadWorker::try_run(const std::function<void()>& work) {
+  if (!turn_.try_lock()) return false;
+  work();
+  ask_waiters();
+  turn_.unlock();
+  return true;
+}
+
 void ThreadWorker::wait_until(std::function<bool()> condition) {
   bool done = false;
   const bool posted = loop_->post([this, &done, condition = std::move(condition)]() mutable {
+    const LockGuard turn(turn_);
     waiters_.push_back({std::move(condition), &done});
     ask_waiters();
   });

@@ -23,6 +23,9 @@ class Worker {
   virtual void start() = 0;
   // Runs work on the worker and returns when it is done. Not from the worker itself; hold no lock.
   virtual void run_and_wait(std::function<void()> work) = 0;
+  // Runs work on the caller's thread while the worker stands still, and returns true; false when the worker is busy or
+  // takes no help. Not from the worker itself; what the worker's callbacks lock must not be held.
+  virtual bool try_run(const std::function<void()>& /*work*/) { return false; }
   // Returns when the condition, asked on the worker after each of its callbacks, has become true.
   virtual void wait_until(std::function<bool()> condition) = 0;
 };
@@ -36,6 +39,7 @@ class ThreadWorker final : public Worker {
   Result<> watch(EventFd& event, std::function<void()> callback) override;
   void start() override;
   void run_and_wait(std::function<void()> work) override;
+  bool try_run(const std::function<void()>& work) override;
   void wait_until(std::function<bool()> condition) override;
 
  private:
@@ -44,11 +48,13 @@ class ThreadWorker final : public Worker {
     bool* done;
   };
   ThreadWorker(std::string name, std::unique_ptr<EventLoop> loop) : name_(std::move(name)), loop_(std::move(loop)) {}
-  void ask_waiters();
+  void ask_waiters() REQUIRES(turn_);
 
   const std::string name_;
   std::unique_ptr<EventLoop> loop_;
-  std::vector<Waiter> waiters_;  // of the worker's thread
+  // Of who is at work: this thread, or one that helps it.
+  Mutex turn_;
+  std::vector<Waiter> waiters_ GUARDED_BY(turn_);
   Mutex mutex_;
   ConditionVariable done_;
   Thread thread_;

@@ -60,7 +60,9 @@ class NetModel final : public Model {
   void attach(Transport& transport) override;
   void read_config(uint64_t offset, MutableByteSpan out) const override;
   void start(uint64_t negotiated) override;
+  [[nodiscard]] bool has_work_at_once(unsigned queue) const override;
   [[nodiscard]] bool process(unsigned queue) override;
+  [[nodiscard]] bool process_at_once(unsigned queue) override;
   EventFd* own_event() override { return port_.news(); }
   void on_wake() override;
   void resume() override;
@@ -77,7 +79,8 @@ class NetModel final : public Model {
   [[nodiscard]] bool has(uint64_t feature) const { return (features_ & feature) != 0; }
 
   [[nodiscard]] bool process_receive();
-  [[nodiscard]] bool process_transmit(unsigned index, Queue& queue);
+  // At most so many frames, and none above largest bytes.
+  [[nodiscard]] bool process_transmit(unsigned index, Queue& queue, unsigned frames, size_t largest);
   // False when the port has no room.
   [[nodiscard]] bool transmit(const Chain& chain, uint16_t pair);
   // The frame of a chain, settled; empty when it is none.

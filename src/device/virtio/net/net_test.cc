@@ -46,6 +46,59 @@ TEST_P(NetOnEveryRing, CarriesFramesBothWays) {
   EXPECT_EQ(machine.model().counters().received_frames, 100u);
 }
 
+TEST_P(NetOnEveryRing, HasTheVcpuSendWhatIsShortAndTheWorkerTheRest) {
+  Machine machine(GetParam(), kBasicNetFeatures, {.mtu = 9000});
+  machine.worker->takes_help = true;
+  const auto queue_frame = [&](size_t size) {
+    machine.driver->put(kTransmitData, std::vector<uint8_t>(sizeof(NetHeader)));
+    machine.driver->put(kTransmitData + 0x1000, frame_of(size));
+    const DriverBuffer buffers[] = {{kTransmitData, sizeof(NetHeader), false},
+                                    {kTransmitData + 0x1000, static_cast<uint32_t>(size), false}};
+    machine.driver->ring(1).add(buffers);
+  };
+  const auto take_all = [&] {
+    size_t count = 0;
+    while (machine.driver->ring(1).take_used()) ++count;
+    return count;
+  };
+  queue_frame(100);
+  machine.driver->kick(1);
+  EXPECT_EQ(machine.port.sent.size(), 1u);
+  EXPECT_EQ(machine.worker->run(), 0u);
+  EXPECT_EQ(take_all(), 1u);
+  // A burst, and a large one behind it.
+  for (int i = 0; i < 4; ++i) queue_frame(100);
+  queue_frame(5000);
+  machine.driver->kick(1);
+  EXPECT_EQ(machine.port.sent.size(), 3u);
+  machine.worker->run();
+  EXPECT_EQ(machine.port.sent.size(), 6u);
+  EXPECT_EQ(take_all(), 5u);
+  queue_frame(5000);
+  machine.driver->kick(1);
+  EXPECT_EQ(machine.port.sent.size(), 6u);
+  machine.worker->run();
+  EXPECT_EQ(machine.port.sent.back(), frame_of(5000));
+  // A network that is full, and a machine that is paused.
+  machine.port.room = 0;
+  queue_frame(100);
+  machine.driver->kick(1);
+  machine.worker->run();
+  EXPECT_EQ(machine.port.sent.size(), 7u);
+  machine.port.room = SIZE_MAX;
+  machine.port.listener();
+  machine.worker->run();
+  EXPECT_EQ(machine.port.sent.size(), 8u);
+  machine.device->pause();
+  queue_frame(100);
+  machine.driver->kick(1);
+  EXPECT_EQ(machine.port.sent.size(), 8u);
+  machine.device->resume();
+  machine.worker->run();
+  EXPECT_EQ(machine.port.sent.size(), 9u);
+  EXPECT_EQ(machine.driver->status() & kStatusNeedsReset, 0);
+}
+
 TEST_P(NetOnEveryRing, SpreadsAFrameOverBuffersAndWaitsForEnoughOfThem) {
   Machine machine(GetParam());
   const auto frame = frame_of(1500);

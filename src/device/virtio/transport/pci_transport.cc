@@ -329,8 +329,11 @@ void PciTransport::read_isr(MutableByteSpan out) {
 }
 
 void PciTransport::write_notify(uint64_t offset) {
-  const uint64_t index = offset / kNotifyStride;
-  if (offset % kNotifyStride == 0 && index < notify_events_.size()) notify_events_[index]->signal();
+  const auto index = static_cast<unsigned>(offset / kNotifyStride);
+  if (offset % kNotifyStride != 0 || index >= notify_events_.size()) return;
+  bool is_more = true;
+  const auto work = [&] { is_more = is_processed(index) && model_->process_at_once(index); };
+  if (!model_->has_work_at_once(index) || !worker_->try_run(work) || is_more) notify_events_[index]->signal();
 }
 
 // ---- The BAR through configuration space (4.1.4.9) ----

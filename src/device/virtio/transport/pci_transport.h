@@ -112,6 +112,7 @@ class PciTransport final : public Device, public ThreadedWork, public pci::Funct
   // Life of the queues, on the worker: pci_transport_life.cc
   void start_queues();
   [[nodiscard]] std::unique_ptr<Queue> make_queue(const QueueRegisters& registers, uint64_t features) const;
+  [[nodiscard]] bool is_processed(unsigned index) const;
   void process_queue(unsigned index);
   void begin_reset();
   void finish_reset_when_idle();

@@ -67,10 +67,13 @@ void PciTransport::kick_all() {
   for (const auto& event : notify_events_) event->signal();
 }
 
+bool PciTransport::is_processed(unsigned index) const {
+  return running_ && !paused_ && queues_[index] != nullptr && bus_master_enabled();
+}
+
 void PciTransport::process_queue(unsigned index) {
-  if (!running_ || paused_ || queues_[index] == nullptr || !bus_master_enabled()) return;
   // More than its share: others first.
-  if (model_->process(index)) notify_events_[index]->signal();
+  if (is_processed(index) && model_->process(index)) notify_events_[index]->signal();
 }
 
 void PciTransport::on_wake() {
