@@ -174,7 +174,8 @@ class ImageOpener {
   // What an image that is to stand on this one has to remember of it (ImageInfo::identity).
   [[nodiscard]] Result<std::string> identity_of(const std::string& name, const std::string& format) const;
   [[nodiscard]] Result<std::unique_ptr<Store>> open_store(const std::string& name, Access access) const;
-  // A file that there is not yet, for an image that grows by one; gone again unless `files` keep it.
+  // A file that there is not yet, for an image that grows by one; gone again unless `files` keep it. Null where there
+  // is such a file.
   [[nodiscard]] Result<std::unique_ptr<Store>> create_store(NewFiles& files, const std::string& name) const;
 
  private:

@@ -19,6 +19,7 @@ Result<std::unique_ptr<Store>> NewFiles::create(const std::string& path) {
 
 Result<std::unique_ptr<Store>> NewFiles::create_below(const std::string& folder, const std::string& name) {
   auto store = TRY(PlainFile::create_below(folder, name));
+  if (!store) return nullptr;
   paths_.push_back(store->name());
   TRY(sync_folder_of(store->name()));
   return store;

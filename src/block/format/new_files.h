@@ -17,7 +17,7 @@ class NewFiles {
   NewFiles& operator=(const NewFiles&) = delete;
   ~NewFiles();
   Result<std::unique_ptr<Store>> create(const std::string& path);
-  // Where no name leads out of the folder. That it was made outlasts a power cut.
+  // Where no name leads out of the folder; null where there is such a file. That it was made outlasts a power cut.
   Result<std::unique_ptr<Store>> create_below(const std::string& folder, const std::string& name);
   void keep() { paths_.clear(); }
 

@@ -6,12 +6,6 @@
 #include "block/format/vmdk/vmdk_image.h"
 
 namespace bulkhead::block::vmdk {
-namespace {
-
-// Files that a power cut or somebody else has left under the next names.
-constexpr unsigned kTries = 16;
-
-}  // namespace
 
 Result<> VmdkImage::grow(uint64_t new_size) {
   const uint64_t sectors = align_up(new_size, kSector) / kSector;
@@ -74,13 +68,15 @@ Result<> VmdkImage::grow_last(uint64_t new_size) {
 
 Result<VmdkImage::Part> VmdkImage::add_extent(NewFiles& files, uint64_t start, ExtentLine& line) {
   const std::string behind = line.file;
-  Result<std::unique_ptr<Store>> made = fail("resize '{}': the file '{}' has no number", name(), behind);
-  for (unsigned i = 1; !made && i <= kTries; ++i) {
+  if (extent_behind(behind, 1).empty()) return fail("resize '{}': the file '{}' has no number", name(), behind);
+  // A power cut or somebody else may have left files under the next names.
+  std::unique_ptr<Store> made;
+  for (unsigned i = 1; !made && i <= kMostExtents; ++i) {
     line.file = extent_behind(behind, i);
-    if (line.file.empty()) break;
-    made = opener_.create_store(files, line.file);
+    made = TRY(opener_.create_store(files, line.file));
   }
-  Part part{.start = start, .size = line.sectors * kSector, .store = TRY(std::move(made))};
+  if (!made) return fail("resize '{}': all names behind '{}' up to '{}' are taken", name(), behind, line.file);
+  Part part{.start = start, .size = line.sectors * kSector, .store = std::move(made)};
   if (line.type == ExtentType::kFlat) {
     if (part.store->truncate(part.size) != Status::kOk) {
       return fail("resize '{}' to {} bytes", part.store->name(), part.size);
@@ -122,12 +118,15 @@ Result<> VmdkImage::grow_extents(uint64_t sectors) {
     added.push_back(TRY(add_extent(files, start, line)));
     lines.push_back(std::move(line));
   }
-  TRY(grow_last(last_size));
   lines[parts_.size() - 1].sectors = last_size / kSector;
-  std::string text = with_extents(TRY(read_text()), lines);
-  // Once it may name them, they stay.
-  files.keep();
-  TRY(write_text(std::move(text)));
+  const std::string old_text = TRY(read_text());
+  std::string text = with_extents(old_text, lines);
+  TRY(check_room(text, "resize"));
+  TRY(grow_last(last_size));
+  const Result<> written = write_text(std::move(text));
+  // Once the text may name them, they stay, whether it is safe or not.
+  if (const auto now = read_text(); !now || *now != old_text) files.keep();
+  if (!written) return written;
   last.size = last_size;
   if (last.flat) last.flat->set_size(last_size);
   std::ranges::move(added, std::back_inserter(parts_));

@@ -110,6 +110,44 @@ TEST_F(Folder, GrowingMakesFurtherExtentsAndLeavesNothingElse) {
   EXPECT_EQ(found[0], 7);
 }
 
+TEST_F(Folder, GrowingGoesPastTheFilesThatGrowthsBeforeHaveLeft) {
+  create("a.vmdk", kMiB, {{"subformat", "twoGbMaxExtentSparse"}, {"extent_size", "524288"}});
+  for (int i = 3; i < 50; ++i) std::ofstream(path_ / fmt::format("a-s{:03}.vmdk", i)) << "left";
+  const auto grown = open("a.vmdk").value()->grow(2 * kMiB);
+  ASSERT_TRUE(grown) << grown.error().message;
+  EXPECT_TRUE(std::filesystem::exists(path_ / "a-s051.vmdk"));
+  EXPECT_EQ(std::filesystem::file_size(path_ / "a-s049.vmdk"), 4u);
+}
+
+TEST_F(Folder, GrowingEndsWhereAFileCannotBeMade) {
+  create("a.vmdk", kMiB, {{"subformat", "twoGbMaxExtentFlat"}, {"extent_size", "524288"}});
+  ImageOpener opener(path_);
+  unsigned tries = 0;
+  opener.make_files_by([&](const std::string& name) -> Result<std::unique_ptr<Store>> {
+    ++tries;
+    return fail("create '{}': no space", name);
+  });
+  const auto image =
+      vmdk::open(PlainFile::open(path_ / "a.vmdk", Access::kReadWrite).value(), Access::kReadWrite, opener);
+  const auto grown = (*image)->grow(2 * kMiB);
+  ASSERT_FALSE(grown);
+  EXPECT_EQ(grown.error().message, "create 'a-f003.vmdk': no space");
+  EXPECT_EQ(tries, 1u);
+}
+
+TEST_F(Folder, AGrowthWhoseDescriptorHasNoRoomLeavesNothing) {
+  create("a.vmdk", 800'256, {{"subformat", "twoGbMaxExtentSparse"}, {"extent_size", "524288"}});
+  const auto size = std::filesystem::file_size(path_ / "a.vmdk");
+  std::ofstream(path_ / "a.vmdk", std::ios::app) << "#" << std::string(kMostDescriptorBytes - size - 11, 'x') << '\n';
+  const auto last = std::filesystem::file_size(path_ / "a-s002.vmdk");
+  const auto grown = open("a.vmdk").value()->grow(2 * kMiB);
+  ASSERT_FALSE(grown);
+  EXPECT_NE(grown.error().message.find("no room for a descriptor"), std::string::npos) << grown.error().message;
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path_), {}), 3);
+  EXPECT_EQ(std::filesystem::file_size(path_ / "a-s002.vmdk"), last);
+  EXPECT_EQ(open("a.vmdk").value()->geometry().size, 800'256u);
+}
+
 // Another image's extent may lie behind this one's in the same file.
 TEST_F(Folder, GrowingCutsOffNothingThatIsAnothers) {
   create("mine.vmdk", kMiB, {{"subformat", "monolithicFlat"}});

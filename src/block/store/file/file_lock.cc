@@ -55,18 +55,37 @@ std::string holder_of(int fd) {
   return "";
 }
 
-}  // namespace
-
-Result<Fd> open_beneath(const std::string& folder, const std::string& name, int flags, unsigned mode) {
+// error: what errno says where there is no descriptor.
+Result<Fd> try_beneath(const std::string& folder, const std::string& name, int flags, unsigned mode, int& error) {
   const Fd directory = TRY(open_file(folder, O_PATH | O_DIRECTORY));
   struct open_how how{};
   how.flags = static_cast<uint64_t>(flags);
   how.mode = mode;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  Fd file(static_cast<int>(::syscall(SYS_openat2, directory.get(), name.c_str(), &how, sizeof how)));
-  if (file.valid()) return file;
-  if (errno == EXDEV || errno == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
-  return fail_errno(errno, "open '{}/{}'", folder, name);
+  const int number = static_cast<int>(::syscall(SYS_openat2, directory.get(), name.c_str(), &how, sizeof how));
+  error = number < 0 ? errno : 0;
+  return Fd(number);
+}
+
+Result<Fd> refuse(const std::string& folder, const std::string& name, int error) {
+  if (error == EXDEV || error == ELOOP) return fail("open '{}': the name leaves the folder '{}'", name, folder);
+  return fail_errno(error, "open '{}/{}'", folder, name);
+}
+
+}  // namespace
+
+Result<Fd> open_beneath(const std::string& folder, const std::string& name, int flags) {
+  int error = 0;
+  Fd file = TRY(try_beneath(folder, name, flags, 0, error));
+  if (!file.valid()) return refuse(folder, name, error);
+  return file;
+}
+
+Result<Fd> create_beneath(const std::string& folder, const std::string& name, unsigned mode) {
+  int error = 0;
+  Fd file = TRY(try_beneath(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode, error));
+  if (!file.valid() && error != EEXIST) return refuse(folder, name, error);
+  return file;
 }
 
 Result<> lock_file(int fd, const std::string& path, Access access) {

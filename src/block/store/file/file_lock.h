@@ -10,9 +10,11 @@
 
 namespace bulkhead::block {
 
-// A name below a folder, reached through no link and never out of the folder (openat2). flags and mode: of
+// A name below a folder, reached through no link and never out of the folder (openat2). flags: of
 // open(2).
-[[nodiscard]] Result<Fd> open_beneath(const std::string& folder, const std::string& name, int flags, unsigned mode = 0);
+[[nodiscard]] Result<Fd> open_beneath(const std::string& folder, const std::string& name, int flags);
+// A new file there, to be read and written; no descriptor where the name is taken.
+[[nodiscard]] Result<Fd> create_beneath(const std::string& folder, const std::string& name, unsigned mode);
 
 // An open-file-description lock: it ends with the descriptor, whatever else this process opens and closes. Alone, or
 // shared with other readers for kReadOnly. The error names the process that has the file, where this one may see it.

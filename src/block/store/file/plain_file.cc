@@ -60,7 +60,8 @@ Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create_below(const std::string& folder, const std::string& name) {
   const std::string path = folder + "/" + name;
-  Fd file = TRY(open_beneath(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kModeOfNew));
+  Fd file = TRY(create_beneath(folder, name, kModeOfNew));
+  if (!file.valid()) return nullptr;
   auto made = lock(path, std::move(file), Access::kReadWrite, HostCache::kUsed);
   if (!made) ::unlink(path.c_str());
   return made;

@@ -24,7 +24,7 @@ class PlainFile final : public Store {
                                                        Access access, HostCache cache = HostCache::kUsed);
   // Fails when the file exists.
   static Result<std::unique_ptr<PlainFile>> create(const std::string& path);
-  // The same for a name that follows from one in an image.
+  // The same for a name that follows from one in an image; null where there is such a file.
   static Result<std::unique_ptr<PlainFile>> create_below(const std::string& folder, const std::string& name);
 
   [[nodiscard]] const std::string& name() const override { return path_; }
