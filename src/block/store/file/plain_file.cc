@@ -11,6 +11,7 @@
 
 #include "block/store/file/file_lock.h"
 #include "block/store/file/folder.h"
+#include "support/random.h"
 
 namespace bulkhead::block {
 namespace {
@@ -25,6 +26,8 @@ int flags_of(Access access) {
 }
 
 constexpr unsigned kModeOfNew = 0644;
+// Names of which one is free, unless something is wrong.
+constexpr unsigned kMostNames = 16;
 
 }  // namespace
 
@@ -69,14 +72,21 @@ Result<std::unique_ptr<PlainFile>> PlainFile::create_below(const std::string& fo
 
 Result<> PlainFile::replace(ByteSpan bytes) {
   std::error_code error;
-  const std::string path = std::filesystem::canonical(path_, error),
-                    beside = fmt::format("{}.{}.new", path, ::getpid());
+  const std::filesystem::path path = std::filesystem::canonical(path_, error);
   struct stat own{}, named{};
   if (error || ::fstat(file_.get(), &own) != 0 || ::stat(path.c_str(), &named) != 0 || !S_ISREG(own.st_mode) ||
       own.st_dev != named.st_dev || own.st_ino != named.st_ino) {
     return fail("replace '{}': it is no regular file, or has another name by now", path_);
   }
-  auto made = TRY(create(beside));
+  // Somebody who died before the end may have left one.
+  HostRandom random;
+  std::unique_ptr<PlainFile> made;
+  for (unsigned i = 0; !made && i < kMostNames; ++i) {
+    const auto number = static_cast<uint32_t>(random.next_u64());
+    made = TRY(create_below(path.parent_path(), fmt::format("{}.{:08x}.new", path.filename().string(), number)));
+  }
+  if (!made) return fail("replace '{}': {} names beside it are taken", path_, kMostNames);
+  const std::string beside = made->path_;
   const auto fill = [&]() -> Result<> {
     TRY(made->write_all(0, bytes));
     // Its owner can be kept by root alone.
@@ -85,7 +95,8 @@ Result<> PlainFile::replace(ByteSpan bytes) {
     }
     if (::fchmod(made->file_.get(), own.st_mode & 07777) != 0) return fail_errno(errno, "mode of '{}'", beside);
     TRY(made->flush_all());
-    if (::rename(beside.c_str(), path.c_str()) != 0) return fail_errno(errno, "rename '{}' to '{}'", beside, path);
+    if (::rename(beside.c_str(), path.c_str()) != 0)
+      return fail_errno(errno, "rename '{}' to '{}'", beside, path.string());
     return {};
   };
   if (auto filled = fill(); !filled) {
