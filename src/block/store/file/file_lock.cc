@@ -15,6 +15,8 @@ namespace {
 
 // Descriptors that are looked at: of a host's own processes there are fewer.
 constexpr unsigned kMostLooks = 200'000;
+// A file is exchanged once in a while; more often, something is wrong.
+constexpr unsigned kMostOpenings = 16;
 
 std::string first_line(const std::filesystem::path& path) {
   std::string line;
@@ -97,6 +99,18 @@ Result<> lock_file(int fd, const std::string& path, Access access) {
   const std::string holder = holder_of(fd);
   return fail("open '{}': in use{}{}", path, holder.empty() ? " by a virtual machine or another program" : holder,
               access == Access::kReadOnly ? ", which writes to it" : "");
+}
+
+Result<Fd> open_locked(const std::string& path, Access access, const std::function<Result<Fd>()>& open) {
+  for (unsigned i = 0; i < kMostOpenings; ++i) {
+    Fd file = TRY(open());
+    TRY(lock_file(file.get(), path, access));
+    struct stat own{}, named{};
+    if (::fstat(file.get(), &own) != 0) return fail_errno(errno, "open '{}'", path);
+    // Where nothing has the name any more, the next opening says so.
+    if (::stat(path.c_str(), &named) == 0 && named.st_dev == own.st_dev && named.st_ino == own.st_ino) return file;
+  }
+  return fail("open '{}': another file has taken its name {} times meanwhile", path, kMostOpenings);
 }
 
 }  // namespace bulkhead::block

@@ -2,6 +2,7 @@
 // where a name is not the user's own.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "block/store/store.h"
@@ -19,5 +20,9 @@ namespace bulkhead::block {
 // An open-file-description lock: it ends with the descriptor, whatever else this process opens and closes. Alone, or
 // shared with other readers for kReadOnly. The error names the process that has the file, where this one may see it.
 [[nodiscard]] Result<> lock_file(int fd, const std::string& path, Access access);
+
+// Opens the file that a path names, by open(), and locks it. A file that loses its name in between, because another is
+// put in its place, is let go, and that one opened: a lock on the old one would keep nobody out.
+[[nodiscard]] Result<Fd> open_locked(const std::string& path, Access access, const std::function<Result<Fd>()>& open);
 
 }  // namespace bulkhead::block

@@ -9,6 +9,7 @@
 
 #include "block/format/disk_opener.h"
 #include "block/format/named_file.h"
+#include "block/store/file/plain_file.h"
 
 namespace bulkhead::block {
 namespace {
@@ -42,6 +43,46 @@ TEST_F(FileLock, SharesWithOtherReaders) {
   ASSERT_TRUE(lock_file(first.get(), path, Access::kReadOnly));
   EXPECT_TRUE(lock_file(second.get(), path, Access::kReadOnly));
   EXPECT_FALSE(lock_file(second.get(), path, Access::kReadWrite));
+}
+
+// As by PlainFile::replace() of another process.
+TEST_F(FileLock, IsOnTheFileThatHasTheNameWhenItWasExchangedMeanwhile) {
+  const std::string path = folder_ + "/below/file";
+  unsigned openings = 0;
+  const auto locked = open_locked(path, Access::kReadWrite, [&] {
+    Result<Fd> file = open_file(path, O_RDWR);
+    if (++openings <= 3) {
+      std::ofstream(folder_ + "/new") << openings;
+      std::filesystem::rename(folder_ + "/new", path);
+    }
+    return file;
+  });
+  ASSERT_TRUE(locked) << locked.error().message;
+  EXPECT_EQ(openings, 4u);
+  char byte = 0;
+  ASSERT_EQ(::pread(locked->get(), &byte, 1, 0), 1);
+  EXPECT_EQ(byte, '3');
+  EXPECT_FALSE(PlainFile::open(path, Access::kReadWrite));
+  EXPECT_FALSE(PlainFile::open_below(folder_, "below/file", Access::kReadWrite));
+}
+
+TEST_F(FileLock, OpeningEndsHoweverOftenAFileIsExchanged) {
+  const std::string path = folder_ + "/below/file";
+  const auto refused = open_locked(path, Access::kReadWrite, [&] {
+    Result<Fd> file = open_file(path, O_RDWR);
+    std::ofstream(folder_ + "/new") << "x";
+    std::filesystem::rename(folder_ + "/new", path);
+    return file;
+  });
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("another file has taken its name"), std::string::npos);
+  const auto gone = open_locked(path, Access::kReadWrite, [&] {
+    Result<Fd> file = open_file(path, O_RDWR);
+    std::filesystem::remove(path);
+    return file;
+  });
+  ASSERT_FALSE(gone);
+  EXPECT_NE(gone.error().message.find("No such file"), std::string::npos) << gone.error().message;
 }
 
 TEST_F(FileLock, ANameBelowAFolderFollowsNoLinkAndStaysThere) {

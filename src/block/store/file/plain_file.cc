@@ -31,13 +31,12 @@ constexpr unsigned kMostNames = 16;
 
 }  // namespace
 
-Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Access access, HostCache cache) {
+Result<std::unique_ptr<PlainFile>> PlainFile::of_locked(std::string path, Fd file, Access access, HostCache cache) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "open '{}'", path);
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
     return fail("open '{}': neither a regular file nor a block device", path);
   }
-  TRY(lock_file(file.get(), path, access));
   DirectAccess direct = TRY(DirectAccess::open(file.get(), path, access, cache));
   auto made = std::unique_ptr<PlainFile>(new PlainFile(std::move(path), std::move(file), std::move(direct)));
   made->is_device_ = S_ISBLK(status.st_mode);
@@ -48,24 +47,32 @@ Result<std::unique_ptr<PlainFile>> PlainFile::lock(std::string path, Fd file, Ac
   return made;
 }
 
+Result<std::unique_ptr<PlainFile>> PlainFile::of_new(std::string path, Fd file) {
+  TRY(lock_file(file.get(), path, Access::kReadWrite));
+  return of_locked(std::move(path), std::move(file), Access::kReadWrite, HostCache::kUsed);
+}
+
 Result<std::unique_ptr<PlainFile>> PlainFile::open(const std::string& path, Access access, HostCache cache) {
-  return lock(path, TRY(open_file(path, flags_of(access))), access, cache);
+  Fd file = TRY(open_locked(path, access, [&] { return open_file(path, flags_of(access)); }));
+  return of_locked(path, std::move(file), access, cache);
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::open_below(const std::string& folder, const std::string& name,
                                                          Access access, HostCache cache) {
-  return lock(folder + "/" + name, TRY(open_beneath(folder, name, flags_of(access))), access, cache);
+  const std::string path = folder + "/" + name;
+  Fd file = TRY(open_locked(path, access, [&] { return open_beneath(folder, name, flags_of(access)); }));
+  return of_locked(path, std::move(file), access, cache);
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create(const std::string& path) {
-  return lock(path, TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC)), Access::kReadWrite, HostCache::kUsed);
+  return of_new(path, TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC)));
 }
 
 Result<std::unique_ptr<PlainFile>> PlainFile::create_below(const std::string& folder, const std::string& name) {
   const std::string path = folder + "/" + name;
   Fd file = TRY(create_beneath(folder, name, kModeOfNew));
   if (!file.valid()) return nullptr;
-  auto made = lock(path, std::move(file), Access::kReadWrite, HostCache::kUsed);
+  auto made = of_new(path, std::move(file));
   if (!made) ::unlink(path.c_str());
   return made;
 }

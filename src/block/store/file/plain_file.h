@@ -45,7 +45,8 @@ class PlainFile final : public Store {
   PlainFile(std::string path, Fd file, DirectAccess direct)
       : path_(std::move(path)), file_(std::move(file)), direct_(std::move(direct)) {}
   [[nodiscard]] Status failed(std::string_view operation, uint64_t offset, int error);
-  static Result<std::unique_ptr<PlainFile>> lock(std::string path, Fd file, Access access, HostCache cache);
+  static Result<std::unique_ptr<PlainFile>> of_locked(std::string path, Fd file, Access access, HostCache cache);
+  static Result<std::unique_ptr<PlainFile>> of_new(std::string path, Fd file);
   [[nodiscard]] int way_for(uint64_t offset, ByteSpan bytes) const {
     return direct_.fits(offset, bytes) ? direct_.fd() : file_.get();
   }
