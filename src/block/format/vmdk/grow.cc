@@ -38,8 +38,15 @@ Result<> VmdkImage::grow_only_extent(uint64_t new_size) {
 Result<> VmdkImage::grow_last(uint64_t new_size) {
   Part& last = parts_.back();
   if (last.sparse) {
-    // A power cut may have left it larger than its line.
-    return last.sparse->geometry().size < new_size ? last.sparse->grow(new_size) : Result<>();
+    const uint64_t there = last.sparse->geometry().size, known = std::min(there, new_size);
+    if (there < new_size) TRY(last.sparse->grow(new_size));
+    // A growth that was cut short, or another program, may have made it larger than its line: what it holds there, or
+    // shows of a backing file, was never the disk's.
+    if (known > last.size && (last.sparse->write_zeroes(last.size, known - last.size, Unmap::kYes) != Status::kOk ||
+                              last.sparse->flush() != Status::kOk)) {
+      return fail("resize '{}': byte {} and what follows cannot be zeroed", last.sparse->file().name(), last.size);
+    }
+    return {};
   }
   const ExtentLine& line = descriptor_.extents.back();
   if (std::ranges::count(descriptor_.extents, line.file, &ExtentLine::file) > 1) {

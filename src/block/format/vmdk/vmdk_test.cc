@@ -4,6 +4,7 @@
 #include <fstream>
 #include <map>
 #include <random>
+#include <sstream>
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -148,6 +149,41 @@ TEST_F(Folder, AGrowthWhoseDescriptorHasNoRoomLeavesNothing) {
   EXPECT_EQ(open("a.vmdk").value()->geometry().size, 800'256u);
 }
 
+// As a growth leaves it that was cut short before the descriptor, by a program that had written there.
+TEST_F(Folder, GrowingIntoASparseExtentThatIsLargerThanItsLineShowsZeroes) {
+  create("base.vmdk", kMiB, {});
+  ASSERT_EQ((*open("base.vmdk"))->write(0, std::vector<uint8_t>(kMiB, 9)), Status::kOk);
+  for (const bool has_parent : {false, true}) {
+    create(has_parent ? "b.vmdk" : "a.vmdk", kMiB, {{"subformat", "twoGbMaxExtentSparse"}});
+    const auto text_at = path_ / (has_parent ? "b.vmdk" : "a.vmdk");
+    if (has_parent) {
+      ASSERT_TRUE(open("b.vmdk").value()->set_backing("base.vmdk", "vmdk"));
+    }
+    ASSERT_EQ((*open(text_at.filename()))->write(700 * 1024, std::vector<uint8_t>(100 * 1024, 7)), Status::kOk);
+    std::stringstream text;
+    text << std::ifstream(text_at).rdbuf();
+    std::string shorter = text.str();
+    ASSERT_NE(shorter.find("RW 2048 "), std::string::npos);
+    shorter.replace(shorter.find("RW 2048 "), 8, "RW 1023 ");
+    std::ofstream(text_at) << shorter;
+    const auto image = open(text_at.filename()).value();
+    ASSERT_EQ(image->geometry().size, 1023 * 512u);
+    for (const uint64_t size : {900 * 1024, 2 * 1024 * 1024}) {
+      // A backing file that is longer than the disk has other reasons not to grow further than its extent.
+      if (has_parent && size > kMiB) break;
+      const auto grown = image->grow(size);
+      ASSERT_TRUE(grown) << grown.error().message;
+      std::vector<uint8_t> found(size - 1023 * 512);
+      ASSERT_EQ(image->read(1023 * 512, found), Status::kOk);
+      EXPECT_EQ(std::ranges::count(found, 0), static_cast<ptrdiff_t>(found.size())) << size;
+    }
+    std::vector<uint8_t> sector(512);
+    ASSERT_EQ(image->read(1022 * 512, sector), Status::kOk);
+    EXPECT_EQ(sector[0], has_parent ? 9 : 0);
+    EXPECT_EQ(image->check(Repair::kNone)->errors, 0u);
+  }
+}
+
 // Another image's extent may lie behind this one's in the same file.
 TEST_F(Folder, GrowingCutsOffNothingThatIsAnothers) {
   create("mine.vmdk", kMiB, {{"subformat", "monolithicFlat"}});
@@ -199,6 +235,30 @@ TEST_F(Folder, AParentThatWasWrittenToIsRefused) {
   const auto image = open("top.vmdk");
   ASSERT_FALSE(image);
   EXPECT_NE(image.error().message.find("changed since"), std::string::npos) << image.error().message;
+}
+
+// Its descriptor stands inside, and all that counts in it in one sector, which a power cut does not tear.
+TEST_F(Folder, ANameOfAParentThatHasNoRoomIsRefusedAndChangesNothing) {
+  const std::string folder(200, 'f'), name = folder + "/" + std::string(150, 'b') + ".vmdk";
+  std::filesystem::create_directories(path_ / folder);
+  create(name, kMiB, {});
+  create("top.vmdk", kMiB, {});
+  std::stringstream before, after;
+  before << std::ifstream(path_ / "top.vmdk").rdbuf();
+  {
+    const auto image = open("top.vmdk").value();
+    for (const auto& refused : {image->may_set_backing(name, "vmdk"), image->set_backing(name, "vmdk")}) {
+      ASSERT_FALSE(refused);
+      EXPECT_NE(refused.error().message.find("no room for a descriptor of "), std::string::npos)
+          << refused.error().message;
+    }
+  }
+  after << std::ifstream(path_ / "top.vmdk").rdbuf();
+  EXPECT_TRUE(before.str() == after.str());
+  // In a file of its own it may be as long as it likes.
+  create("split.vmdk", kMiB, {{"subformat", "twoGbMaxExtentSparse"}});
+  const auto set = open("split.vmdk").value()->set_backing(name, "vmdk");
+  EXPECT_TRUE(set) << set.error().message;
 }
 
 TEST(VmdkStream, HoldsWhatItWasFilledWithAndIsReadOnlyThen) {
