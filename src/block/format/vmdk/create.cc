@@ -1,6 +1,5 @@
 // New VMDK images of every sub-format.
 #include <algorithm>
-#include <charconv>
 
 #include "block/format/thick.h"
 #include "block/format/vmdk/stream_writer.h"
@@ -67,9 +66,7 @@ Result<> add_parent(Descriptor& descriptor, const CreateOptions& options) {
   if (options.backing_format != "vmdk") {
     return fail("a VMDK image's backing file must be a VMDK image, not {}", options.backing_format);
   }
-  const std::string& id = options.backing_identity;
-  const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), descriptor.parent_id, 16);
-  if (error != std::errc() || end != id.data() + id.size()) return fail("the backing file has no CID");
+  descriptor.parent_id = TRY(parse_parent_id(options.backing_identity, options.backing_name));
   if (options.backing_name.find_first_of("\"\n") != std::string::npos) return fail("backing file name with a quote");
   descriptor.parent_name = options.backing_name;
   return {};

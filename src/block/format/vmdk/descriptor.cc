@@ -254,6 +254,15 @@ std::string with_parent(std::string_view text, const std::string& name, uint32_t
   return result;
 }
 
+Result<uint32_t> parse_parent_id(const std::string& identity, const std::string& backing_name) {
+  const auto id = number<uint32_t>(identity, 16);
+  if (!id) return fail("backing file '{}': it has no CID", backing_name);
+  if (*id != kNoParent) return *id;
+  return fail(
+      "backing file '{}': its CID is {:08x}, by which an image on top of it would say that it has none; convert it",
+      backing_name, *id);
+}
+
 size_t extents_end(std::string_view text) {
   size_t end = 0;
   text = text.substr(0, text.find('\0'));

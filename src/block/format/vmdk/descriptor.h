@@ -41,6 +41,9 @@ Result<Descriptor> parse_descriptor(std::string_view text, const std::string& na
 [[nodiscard]] std::string with_extents(std::string_view text, const std::vector<ExtentLine>& extents);
 // The text with another parent; without one, the name is empty.
 [[nodiscard]] std::string with_parent(std::string_view text, const std::string& name, uint32_t id);
+// The CID that an image on top of another has to remember of that one, from its ImageInfo::identity. An error where
+// that is the one that says "no parent": what stands on it would show nothing of it.
+Result<uint32_t> parse_parent_id(const std::string& identity, const std::string& backing_name);
 // Where the last extent's line ends; what is behind it may be torn without harm.
 [[nodiscard]] size_t extents_end(std::string_view text);
 // The file of an extent of a split image that comes so many behind the one in this file; empty when that has no number.

@@ -1,6 +1,5 @@
 // The text of a VMDK image's descriptor anew: another parent, or other extents.
 #include <algorithm>
-#include <charconv>
 
 #include "block/format/vmdk/vmdk_image.h"
 
@@ -49,16 +48,16 @@ Result<> VmdkImage::may_set_backing(const std::string& name, const std::string& 
   if (!name.empty() && format != "vmdk")
     return fail("a VMDK image's backing file must be a VMDK image, not {}", format);
   if (name.find_first_of("\"\n") != std::string::npos) return fail("rebase '{}': backing file name with a quote", own);
-  return check_room(with_parent(TRY(read_text()), name, 0), "rebase");
+  TRY(check_room(with_parent(TRY(read_text()), name, 0), "rebase"));
+  if (!name.empty())
+    TRY_IN(fmt::format("rebase '{}'", own), parse_parent_id(TRY(opener_.identity_of(name, format)), name));
+  return {};
 }
 
 Result<> VmdkImage::set_backing(const std::string& name, const std::string& format) {
   TRY(may_set_backing(name, format));
   uint32_t id = kNoParent;
-  if (!name.empty()) {
-    const std::string text = TRY(opener_.identity_of(name, format));
-    (void)std::from_chars(text.data(), text.data() + text.size(), id, 16);
-  }
+  if (!name.empty()) id = TRY(parse_parent_id(TRY(opener_.identity_of(name, format)), name));
   if (flush() != Status::kOk) return fail("rebase '{}': flush", this->name());
   TRY(write_text(with_parent(TRY(read_text()), name, id)));
   parent_name_ = name;
