@@ -154,6 +154,7 @@ class ImageOpener {
   }
   // Leaves backing files alone, which need not be there: for what looks at no data and changes the name alone.
   void open_no_backing() { opens_backing_ = false; }
+  [[nodiscard]] bool opens_backing() const { return opens_backing_; }
   // The extents of such an image nevertheless, which it cannot be opened without.
   void open_extents() { opens_extents_ = true; }
   // Lets the backing file be written, to commit to it; those below it are only read all the same.

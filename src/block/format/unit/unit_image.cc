@@ -292,7 +292,7 @@ Result<> UnitImage::check_nothing_below(uint64_t new_size) const {
 
 Result<> UnitImage::fill_partial_units() {
   std::vector<uint8_t> sector(geometry_.sector_size);
-  for (uint64_t unit = 0; backing_ != nullptr && unit < unit_count(); ++unit) {
+  for (uint64_t unit = 0; unit < unit_count(); ++unit) {
     const uint64_t at = unit * unit_size_;
     {
       const LockGuard lock(mutex_);

@@ -90,7 +90,8 @@ class UnitImage : public Image {
   Result<> check_units(CheckReport& report, uint64_t before, uint64_t high, uint64_t& used) REQUIRES(mutex_);
   // Before the disk grows: a longer backing file would show where there was no disk before.
   [[nodiscard]] Result<> check_nothing_below(uint64_t new_size) const;
-  // Units of which some sectors are the backing file's get those too: it is about to be another.
+  // Units of which some sectors are the backing file's, or zeroes without one, get those too: it is about to be
+  // another. Not for an image that was opened alone, which does not see what they are.
   Result<> fill_partial_units();
   // The end of the last unit, 0 without any: what a new one may be put behind.
   Result<uint64_t> end_of_units() REQUIRES(mutex_);

@@ -65,6 +65,39 @@ TEST(Vhd, SectorsOfABlockThatDoNotCountReadAsZeroesAndCountOnceWritten) {
   EXPECT_EQ(bytes[512], 0);
 }
 
+// As other programs leave them in an image without a backing file.
+TEST(Vhd, SectorsOfABlockThatDoNotCountShowNothingOfABackingFileThatComesLater) {
+  MemoryStore base = dynamic(4 * kMiB), made = dynamic(4 * kMiB);
+  ASSERT_EQ((*try_open(base))->write(0, std::vector<uint8_t>(4 * kMiB, 9)), Status::kOk);
+  ASSERT_EQ((*try_open(made))->write(0, std::vector<uint8_t>(4096, 5)), Status::kOk);
+  const size_t bitmap = 4096 - 512;
+  made.bytes()[bitmap] = 0xBF;
+  for (const bool alone : {false, true}) {
+    MemoryStore file(made.bytes());
+    ImageOpener opener("/nonexistent");
+    opener.take_files_from([&](const std::string&, Access) -> Result<std::unique_ptr<Store>> {
+      return std::make_unique<block::testing::SharedStore>(base);
+    });
+    const auto open = [&](const ImageOpener& with) {
+      return vhd::open(std::make_unique<block::testing::SharedStore>(file), Access::kCommit, with).value();
+    };
+    ImageOpener first = opener;
+    if (alone) first.open_no_backing();
+    const auto set = open(first)->set_backing("base.vhd", "vhd");
+    ASSERT_TRUE(set) << set.error().message;
+    // Of one that was opened alone, the name changes and nothing else.
+    EXPECT_EQ(file.bytes()[bitmap], alone ? 0xBF : 0xFF);
+    const auto image = open(opener);
+    std::vector<uint8_t> bytes(1536);
+    ASSERT_EQ(image->read(0, bytes), Status::kOk);
+    EXPECT_EQ(bytes[511], 5);
+    EXPECT_EQ(bytes[512], alone ? 9 : 0);
+    EXPECT_EQ(bytes[1024], 5);
+    ASSERT_EQ(image->read(3 * kMiB, bytes), Status::kOk);
+    EXPECT_EQ(bytes[0], 9);
+  }
+}
+
 TEST(Vhd, PutsTheDataOfABlockOnPagesOfTheHost) {
   for (const uint64_t block : {uint64_t{4096}, kMiB, 2 * kMiB, 8 * kMiB}) {
     SCOPED_TRACE(block);

@@ -326,7 +326,7 @@ Result<> VhdxImage::may_set_backing(const std::string& name, const std::string& 
 Result<> VhdxImage::set_backing(const std::string& name, const std::string& format) {
   TRY(may_set_backing(name, format));
   const Metadata metadata = on_another(name, name.empty() ? "" : TRY(opener_.identity_of(name, format)));
-  TRY(fill_partial_units());
+  if (parent_) TRY(fill_partial_units());
   const LockGuard lock(mutex_);
   if (name.empty()) TRY(forget_bitmaps());
   if (!begin_writing() || !commit()) return fail("rebase '{}': flush", store_->name());
