@@ -305,6 +305,19 @@ Result<> VhdxImage::forget_bitmaps() {
   return {};
 }
 
+Result<> VhdxImage::check_no_partial_blocks() {
+  const LockGuard lock(mutex_);
+  for (uint64_t unit = 0; unit < unit_count(); ++unit) {
+    const auto found = find_unit(unit);
+    if (!found) return fail("rebase '{}': the table at {:#x} cannot be read", store_->name(), entry_at(unit));
+    if (found->kind != UnitKind::kPartial) continue;
+    return fail(
+        "rebase '{}': some sectors of its block at byte {} are the backing file's, which must be looked at (no -u)",
+        store_->name(), unit * unit_size_);
+  }
+  return {};
+}
+
 Result<> VhdxImage::may_set_backing(const std::string& name, const std::string& format) {
   if (geometry_.read_only) return fail("rebase '{}': opened read-only", store_->name());
   if (!name.empty() && format != "vhdx") {
@@ -319,6 +332,7 @@ Result<> VhdxImage::may_set_backing(const std::string& name, const std::string& 
     return fail("rebase '{}': its table has no room for {} entries; convert it", store_->name(),
                 metadata.entry_count());
   }
+  if (name.empty() && !opener_.opens_backing()) TRY(check_no_partial_blocks());
   return {};
 }
 

@@ -58,6 +58,8 @@ class VhdxImage final : public UnitImage {
   }
   [[nodiscard]] Metadata on_another(const std::string& name, const std::string& identity) const;
   Result<> forget_bitmaps() REQUIRES(mutex_);
+  // Why an image that was opened alone cannot do without its backing file.
+  Result<> check_no_partial_blocks();
   // Calls each(place) for the bitmap blocks there are.
   template <typename Each>
   Result<> each_bitmap(Each each) REQUIRES(mutex_);

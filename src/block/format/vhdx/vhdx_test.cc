@@ -173,6 +173,55 @@ TEST(Vhdx, NamesThePlaceOfWhatMakesNoSense) {
   EXPECT_NE(with(2 * kMiB + 32 + 16, 0xFFFFFFF).find("lies outside its region"), std::string::npos);
 }
 
+// As other programs write them: of the first block, the first sector is the backing file's.
+TEST(Vhdx, ABlockOfWhichSomeSectorsAreHereKeepsThemOnNoBackingFileOrKeepsThat) {
+  MemoryStore base = made(), file;
+  ASSERT_EQ((*try_open(base))->write(0, std::vector<uint8_t>(8 * kMiB, 9)), Status::kOk);
+  CreateOptions options{.size = 8 * kMiB, .backing_name = "base.vhdx", .backing_format = "vhdx"};
+  options.backing_identity = (*try_open(base))->info().identity;
+  options.settings = {{"block_size", "1048576"}};
+  ASSERT_TRUE(create(file, options));
+  ImageOpener opener("/nonexistent");
+  opener.take_files_from([&](const std::string&, Access) -> Result<std::unique_ptr<Store>> {
+    return std::make_unique<block::testing::SharedStore>(base);
+  });
+  const auto open = [&](const ImageOpener& with) {
+    return vhdx::open(std::make_unique<block::testing::SharedStore>(file), Access::kCommit, with).value();
+  };
+  ASSERT_EQ(open(opener)->write(0, std::vector<uint8_t>(kMiB, 5)), Status::kOk);
+  ASSERT_EQ(file.bytes()[kTableAt], 6);
+  file.bytes()[kTableAt] = 7;
+  const uint64_t place = align_up(file.bytes().size(), kMiB);
+  store(&file.bytes()[kTableAt + 4096 * 8], place | 6);
+  file.bytes().resize(place);
+  file.bytes().resize(place + kMiB, 0xFF);
+  file.bytes()[place] = 0xFE;
+
+  const auto expect = [&](uint8_t second_block) {
+    const auto image = open(opener);
+    std::vector<uint8_t> found(1024);
+    ASSERT_EQ(image->read(0, found), Status::kOk);
+    EXPECT_EQ(found[0], 9);
+    EXPECT_EQ(found[512], 5);
+    ASSERT_EQ(image->read(kMiB, found), Status::kOk);
+    EXPECT_EQ(found[0], second_block);
+    EXPECT_EQ(image->check(Repair::kNone)->errors, 0u);
+  };
+  ImageOpener alone = opener;
+  alone.open_no_backing();
+  const std::vector<uint8_t> before = file.bytes();
+  const auto refused = open(alone)->set_backing("", "");
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("some sectors of its block at byte 0 are the backing file's"),
+            std::string::npos)
+      << refused.error().message;
+  EXPECT_TRUE(file.bytes() == before);
+  ASSERT_TRUE(open(alone)->set_backing("other-name.vhdx", "vhdx"));
+  expect(9);
+  ASSERT_TRUE(open(opener)->set_backing("", ""));
+  expect(0);
+}
+
 TEST(Vhdx, CheckFindsBlocksOverTheTablesAndOverEachOther) {
   MemoryStore file = made();
   ASSERT_EQ((*try_open(file))->write(0, std::vector<uint8_t>(512, 1)), Status::kOk);
