@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -34,9 +35,10 @@ class Transport {
   virtual void wake() = 0;
   // The device configuration changed: tells the driver.
   virtual void config_changed() = 0;
-  // It is about to, by what a driver reads in several pieces: one that has read some of them sees that by the
-  // generation, whether it looks before config_changed() or after it (VIRTIO 1.2, 2.5.3).
-  virtual void config_changing() = 0;
+  // The same of what a driver reads in several pieces, which change() changes: whoever reads the generation finds
+  // another one with the change, never before or after it, so that pieces of two configurations are never taken for
+  // one (VIRTIO 1.2, 2.5.3). change() calls nothing of the transport.
+  virtual void change_config(const std::function<void()>& change) = 0;
 };
 
 class Model {

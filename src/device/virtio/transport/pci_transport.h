@@ -125,8 +125,10 @@ class PciTransport final : public Device, public ThreadedWork, public pci::Funct
   void needs_reset(std::string_view reason) override;
   [[nodiscard]] bool paused() const override { return paused_; }
   void wake() override { wake_event_->signal(); }
-  void config_changed() override;
-  void config_changing() override;
+  void config_changed() override {
+    change_config([] {});
+  }
+  void change_config(const std::function<void()>& change) override;
   void interrupt(uint8_t isr_bit, uint16_t vector);
 
   // Saved state, on the worker: pci_transport_state.cc

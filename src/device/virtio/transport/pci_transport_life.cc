@@ -159,16 +159,13 @@ void PciTransport::needs_reset(std::string_view reason) {
   interrupt(kIsrConfig, vector);
 }
 
-void PciTransport::config_changing() {
-  const LockGuard lock(mutex_);
-  ++config_generation_;
-}
-
-void PciTransport::config_changed() {
+// A driver that reads new bytes while the lock is held waits for it before it reads the generation.
+void PciTransport::change_config(const std::function<void()>& change) {
   uint16_t vector = kNoVector;
   {
     const LockGuard lock(mutex_);
     ++config_generation_;
+    change();
     if ((registers_.status & kStatusDriverOk) == 0) return;
     vector = registers_.config_vector;
   }

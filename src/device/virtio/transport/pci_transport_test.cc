@@ -1,5 +1,10 @@
 #include "device/virtio/transport/pci_transport.h"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -225,6 +230,66 @@ TEST(PciTransport, ReachesTheBarThroughConfigurationSpace) {
   driver.write_config(static_cast<uint16_t>(at + 4), 1, 1);
   driver.write_config(static_cast<uint16_t>(at + 16), 4, kStatusDriver);
   EXPECT_EQ(driver.status(), kStatusAcknowledge);
+}
+
+// A model with a number in its configuration.
+class Numbered final : public Model {
+ public:
+  [[nodiscard]] std::string_view name() const override { return "numbered0"; }
+  [[nodiscard]] uint16_t device_id() const override { return kDeviceEntropy; }
+  [[nodiscard]] uint32_t pci_class() const override { return 0xFF0000; }
+  [[nodiscard]] uint64_t features() const override { return 0; }
+  [[nodiscard]] std::vector<uint16_t> queue_sizes() const override { return {16}; }
+  void attach(Transport& with) override { transport = &with; }
+  void read_config(uint64_t, MutableByteSpan out) const override {
+    std::ranges::fill(out, static_cast<uint8_t>(number.load()));
+  }
+  void start(uint64_t) override {}
+  [[nodiscard]] bool process(unsigned) override { return false; }
+  [[nodiscard]] size_t in_flight() const override { return 0; }
+  void stop() override {}
+  void save_state(StateWriter&) const override {}
+  Result<> restore_state(const StateReader&) override { return {}; }
+
+  Transport* transport = nullptr;
+  std::atomic<uint8_t> number{1};
+};
+
+// Whatever a driver on another vCPU reads first, it finds the number and the generation of before, or those of after.
+TEST(PciTransport, ChangesItsGenerationTogetherWithTheConfiguration) {
+  const auto memory = memory::GuestMemory::create(memory::GuestMemory::kMinimumSize).value();
+  RecordingSink sink;
+  auto made = std::make_unique<Numbered>();
+  Numbered& model = *made;
+  const auto device = PciTransport::create(std::move(made), *memory, sink, std::make_unique<ManualWorker>()).value();
+  const auto read = [&](uint64_t offset) {
+    uint8_t byte = 0;
+    device->read_mmio(offset, as_mutable_bytes(byte));
+    return byte;
+  };
+  const auto generation = [&] { return read(offsetof(CommonConfig, config_generation)); };
+  const uint8_t old = generation();
+  uint8_t early_generation = 0, early_number = 0, late_generation = 0;
+  std::thread early, late;
+  model.transport->change_config([&] {
+    early = std::thread([&] {
+      early_generation = generation();
+      early_number = read(PciTransport::kDeviceOffset);
+    });
+    // Time to be wrong in.
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    model.number = 2;
+    late = std::thread([&] {
+      EXPECT_EQ(read(PciTransport::kDeviceOffset), 2);
+      late_generation = generation();
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  });
+  early.join();
+  late.join();
+  EXPECT_NE(generation(), old);
+  EXPECT_EQ(early_generation != old, early_number == 2);
+  EXPECT_NE(late_generation, old);
 }
 
 TEST(PciTransport, OffersADoorbellForEachQueue) {
