@@ -16,8 +16,16 @@ Result<std::string> VmdkImage::read_text() {
 
 // A power cut may leave some of its sectors old and some new: what counts must lie in the first.
 Result<> VmdkImage::check_room(const std::string& text, std::string_view verb) {
-  const uint64_t most =
-      descriptor_store_ ? kMostDescriptorBytes : parts_.front().sparse->header().descriptor_size * kSector;
+  const SparseHeader header = descriptor_store_ ? SparseHeader() : parts_.front().sparse->header();
+  const uint64_t most = descriptor_store_ ? kMostDescriptorBytes : header.descriptor_size * kSector;
+  for (const uint64_t directory : {header.directory, header.has_redundant() ? header.redundant_directory : 0}) {
+    const uint64_t sectors = header.directory_bytes() / kSector;
+    const bool before = directory + sectors <= header.descriptor_at;
+    if (directory == 0 || before || directory >= header.descriptor_at + header.descriptor_size) continue;
+    return fail(
+        "{} '{}': the place of its descriptor, {} sectors from sector {} on, reaches into its grain directory at {}",
+        verb, name(), header.descriptor_size, header.descriptor_at, directory);
+  }
   if (text.size() > most || (!descriptor_store_ && extents_end(text) > kSector)) {
     return fail("{} '{}': no room for a descriptor of {} bytes; convert it", verb, name(), text.size());
   }

@@ -59,5 +59,24 @@ TEST_F(Rebase, AFileWhoseIdMeansThatThereIsNoneIsNobodysParent) {
   EXPECT_EQ(found[0], 9);
 }
 
+// All of the place is written, whatever a damaged header says of its size.
+TEST_F(Rebase, ADescriptorIsNotWrittenOverAGrainDirectory) {
+  ASSERT_TRUE(create("base.vmdk"));
+  ASSERT_TRUE(create("top.vmdk"));
+  ASSERT_EQ(open("top.vmdk")->write(0, std::vector<uint8_t>(512, 5)), Status::kOk);
+  const auto store = folder_.open("/m/top.vmdk").value();
+  const uint8_t sectors = 40;
+  ASSERT_EQ(store->write(36, {&sectors, 1}), Status::kOk);
+  for (const auto& refused : {open("top.vmdk")->set_backing("base.vmdk", "vmdk"), open("top.vmdk")->grow(2 * kMiB)}) {
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("40 sectors from sector 1 on, reaches into its grain directory at 2"),
+              std::string::npos)
+        << refused.error().message;
+  }
+  std::vector<uint8_t> found(512);
+  ASSERT_EQ(open("top.vmdk")->read(0, found), Status::kOk);
+  EXPECT_EQ(found[0], 5);
+}
+
 }  // namespace
 }  // namespace bulkhead::block::vmdk
