@@ -35,6 +35,11 @@ constexpr uint64_t kFixed = kPeriodicCapable | k64BitCapable | kRouteCapabilitie
 // The host's timer fires at most this often for one comparator.
 constexpr uint64_t kLeastPeriodTicks = 20'000 / Hpet::kTickNs;
 
+// Nobody hears of what it meets, nor sees a status of it.
+bool is_silent(uint64_t configuration) {
+  return (configuration & (kLevelTriggered | kInterruptEnable)) == 0;
+}
+
 uint64_t width_mask(uint64_t configuration) {
   return (configuration & k32BitMode) != 0 ? 0xFFFFFFFF : UINT64_MAX;
 }
@@ -123,10 +128,25 @@ void Hpet::schedule(uint32_t index, uint64_t now_ns, bool just_met) {
       comparator.due_ns = checked_add(registers_.started_ns, *since_start_ns).value_or(kNever);
     }
   }
-  if (comparator.due_ns == kNever) {
+  arm(index);
+}
+
+// Linux leaves the comparator of its first tick in periodic mode for ever: the host need not wake up for it.
+void Hpet::arm(uint32_t index) {
+  const Comparator& comparator = registers_.comparators[index];
+  if (comparator.due_ns == kNever || is_silent(comparator.configuration)) {
     timers_[index]->disarm();
   } else {
     timers_[index]->arm(comparator.due_ns);
+  }
+}
+
+void Hpet::catch_up(uint64_t now_ns) {
+  for (uint32_t i = 0; i < kComparatorCount; ++i) {
+    Comparator& comparator = registers_.comparators[i];
+    if (comparator.due_ns > now_ns || !is_silent(comparator.configuration)) continue;
+    if ((comparator.configuration & kPeriodic) != 0) advance_periodic(comparator, now_ns);
+    schedule(i, now_ns, true);
   }
 }
 
@@ -250,7 +270,9 @@ void Hpet::write_configuration(uint64_t value, uint64_t now_ns) {
 void Hpet::read_mmio(uint64_t offset, MutableByteSpan out) {
   LockGuard lock(mutex_);
   // Registers are 8 bytes wide; an access that goes beyond one reads zeros there.
-  const uint64_t value = read_register(offset & ~uint64_t{7}, clock_.now_ns());
+  const uint64_t now_ns = clock_.now_ns();
+  catch_up(now_ns);
+  const uint64_t value = read_register(offset & ~uint64_t{7}, now_ns);
   store_little(out, value >> (offset % 8 * 8));
 }
 
@@ -259,6 +281,7 @@ void Hpet::write_mmio(uint64_t offset, ByteSpan in) {
   {
     LockGuard lock(mutex_);
     const uint64_t now_ns = clock_.now_ns();
+    catch_up(now_ns);
     const uint64_t aligned = offset & ~uint64_t{7};
     const auto shift = static_cast<unsigned>(offset % 8 * 8);
     const unsigned size = static_cast<unsigned>(std::min<uint64_t>(in.size(), 8 - offset % 8));
@@ -306,13 +329,8 @@ Result<> Hpet::restore_state(const StateReader& reader) {
     LockGuard lock(mutex_);
     registers_ = restored;
     for (uint32_t i = 0; i < kComparatorCount; ++i) {
-      const uint64_t due_ns = registers_.comparators[i].due_ns;
-      if (due_ns == kNever || !is_enabled()) {
-        registers_.comparators[i].due_ns = kNever;
-        timers_[i]->disarm();
-      } else {
-        timers_[i]->arm(due_ns);
-      }
+      if (!is_enabled()) registers_.comparators[i].due_ns = kNever;
+      arm(i);
     }
     update_levels(action);
   }

@@ -76,6 +76,9 @@ class Hpet final : public Device, public Mmio {
   void write_comparator(Comparator& comparator, uint64_t value) REQUIRES(mutex_);
   // When the counter meets the comparator next, after having met it at now if just_met.
   void schedule(uint32_t index, uint64_t now_ns, bool just_met) REQUIRES(mutex_);
+  void arm(uint32_t index) REQUIRES(mutex_);
+  // What silent comparators have met since the last look.
+  void catch_up(uint64_t now_ns) REQUIRES(mutex_);
   void advance_periodic(Comparator& comparator, uint64_t now_ns) REQUIRES(mutex_);
   void update_levels(Action& action) REQUIRES(mutex_);
   void perform(const Action& action);

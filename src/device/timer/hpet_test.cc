@@ -82,6 +82,34 @@ TEST_F(HpetTest, LegacyPeriodicTickGoesToIrq0) {
   EXPECT_FALSE(irq_.level(30));
 }
 
+TEST_F(HpetTest, WakesNobodyForAPeriodThatNobodyHears) {
+  write(0x10, kEnableBit);
+  write(0x100, kInterruptBit | kPeriodicBit | kSetValueBit | route(20));
+  write(0x108, 5000);
+  write(0x108, 5000);
+  EXPECT_EQ(clock_.armed_count(), 1u);
+  // As Linux leaves it behind.
+  write(0x100, kPeriodicBit | route(20));
+  EXPECT_EQ(clock_.armed_count(), 0u);
+  advance_ticks(10'300);
+  EXPECT_EQ(irq_.take_rises(20), 0u);
+  // It has gone on all the same, saved and restored in between or not.
+  RecordedIrq irq;
+  Hpet other(clock_, wires(irq));
+  expect_round_trip(hpet_, other);
+  uint64_t value = 0;
+  advance_ticks(5'000);
+  other.read_mmio(0x108, as_mutable_bytes(value));
+  EXPECT_EQ(value, 20'000u);
+  EXPECT_EQ(read(0x108), 20'000u);
+  EXPECT_EQ(clock_.armed_count(), 0u);
+  write(0x100, kInterruptBit | kPeriodicBit | route(20));
+  advance_ticks(4'699);
+  EXPECT_EQ(irq_.take_rises(20), 0u);
+  advance_ticks(1);
+  EXPECT_EQ(irq_.take_rises(20), 1u);
+}
+
 TEST_F(HpetTest, OneShotFiresAtItsValueAndIn32BitsAgainAfterARound) {
   write(0x10, kEnableBit);
   write(0x120, kInterruptBit | k32Bit | route(21));

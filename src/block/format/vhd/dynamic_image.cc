@@ -271,8 +271,8 @@ Result<> DynamicImage::set_backing(const std::string& name, const std::string& f
   header.locators = {};
   std::vector<uint8_t> locator;
   if (!name.empty()) locator = TRY(name_parent(header, name, TRY(opener_.identity_of(name, format))));
-  // What an image without a parent lacks of a block shows zeroes, and has to go on so. One that was opened alone does not
-  // see what it shows.
+  // What an image without a parent lacks of a block shows zeroes, and has to go on so. One that was opened alone does
+  // not see what it shows.
   if (parent_ || (opener_.opens_backing() && !name.empty())) TRY(fill_partial_units());
   const LockGuard lock(mutex_);
   if (!commit()) return fail("rebase '{}': flush", store_->name());
