@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstring>
 
 #include <fcntl.h>
@@ -12,6 +11,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
+#include "net/vhost/absence.h"
 #include "net/vhost/back_end.h"
 #include "support/log.h"
 
@@ -21,7 +21,6 @@ namespace {
 constexpr size_t kBufferSize = kNetHeaderSize + FrontEnd::kMaximumFrame;
 // A ring's parts, each on pages of its own, then its buffers.
 constexpr size_t kDescriptorsAt = 0, kAvailableAt = 4096, kUsedAt = 8192, kBuffersAt = 12288;
-constexpr int kLeastWait_ms = 20, kMostWait_ms = 100;
 constexpr time_t kReplyPatience_s = 2;
 
 size_t ring_span(size_t count) {
@@ -185,7 +184,23 @@ size_t FrontEnd::receive(MutableByteSpan out, frame::Offload& offload) {
 
 // ---- The thread ----
 
-Result<std::unique_ptr<FrontEnd::Session>> FrontEnd::connect() const {
+Result<Fd> FrontEnd::reach() const {
+  Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) return fail_errno(errno, "switch '{}'", path_);
+  // Before it connects: a switch that takes nobody in would hold it there.
+  const timeval patience{.tv_sec = kReplyPatience_s, .tv_usec = 0};
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  sockaddr_un where{};
+  where.sun_family = AF_UNIX;
+  std::memcpy(where.sun_path, path_.data(), path_.size());
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&where), sizeof where) != 0) {
+    return fail_errno(errno, "switch '{}'", path_);
+  }
+  return socket;
+}
+
+Result<std::unique_ptr<FrontEnd::Session>> FrontEnd::begin_session(Fd socket) const {
   const size_t size = kRingCount * ring_span(kRingSize);
   const Fd file(::memfd_create("bulkhead-card", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file.valid() || ::ftruncate(file.get(), static_cast<off_t>(size)) != 0 ||
@@ -194,20 +209,10 @@ Result<std::unique_ptr<FrontEnd::Session>> FrontEnd::connect() const {
   }
   void* const address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (address == MAP_FAILED) return fail_errno(errno, "memory of a card");
-  std::unique_ptr<Session> session(new Session{.socket = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)),
+  std::unique_ptr<Session> session(new Session{.socket = std::move(socket),
                                                .memory = Mapping(address, size),
                                                .receive_kick = TRY(EventFd::create()),
                                                .transmit_kick = TRY(EventFd::create())});
-  // Before it connects: a switch that takes nobody in would hold it there.
-  const timeval patience{.tv_sec = kReplyPatience_s, .tv_usec = 0};
-  ::setsockopt(session->socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  ::setsockopt(session->socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  sockaddr_un where{};
-  where.sun_family = AF_UNIX;
-  std::memcpy(where.sun_path, path_.data(), path_.size());
-  if (::connect(session->socket.get(), reinterpret_cast<const sockaddr*>(&where), sizeof where) != 0) {
-    return fail_errno(errno, "switch '{}'", path_);
-  }
   for (size_t ring = 0; ring < kRingCount; ++ring) {
     uint8_t* const base = session->memory.data() + ring * ring_span(kRingSize);
     const RingMemory memory{base + kDescriptorsAt, base + kAvailableAt, base + kUsedAt, kRingSize};
@@ -267,45 +272,49 @@ Result<> FrontEnd::introduce(Session& session, int file) const {
   return {};
 }
 
-void FrontEnd::rest(int wait_ms) const {
+void FrontEnd::rest(std::chrono::milliseconds pause) const {
   pollfd stop{.fd = stop_.fd(), .events = POLLIN, .revents = 0};
-  (void)::poll(&stop, 1, wait_ms);
+  (void)::poll(&stop, 1, static_cast<int>(pause.count()));
 }
 
 void FrontEnd::work() {
-  int wait_ms = kLeastWait_ms;
+  using Clock = Absence::Clock;
+  Absence absence(Clock::now());
   bool told = false;
   while (!stopping_) {
-    auto connected = connect();
-    if (!connected) {
-      if (!std::exchange(told, true)) log::warning("{}; trying again", connected.error().message);
-      rest(wait_ms);
-      wait_ms = std::min(wait_ms * 2, kMostWait_ms);
-      continue;
+    auto socket = reach();
+    const bool is_there = socket.has_value();
+    auto session = is_there ? begin_session(std::move(*socket)) : std::unexpected(std::move(socket).error());
+    if (session) {
+      if (std::exchange(told, true)) log::info("switch '{}': connected", path_);
+      const auto began = Clock::now();
+      keep(std::move(*session));
+      absence.begin(began, Clock::now());
+      if (!stopping_) log::warning("switch '{}': gone", path_);
+    } else if (!std::exchange(told, true)) {
+      log::warning("{}; trying again", session.error().message);
     }
-    if (std::exchange(told, false)) log::info("switch '{}': connected", path_);
-    const auto began = std::chrono::steady_clock::now();
-    const Session* session = connected->get();
-    {
-      const LockGuard lock(mutex_);
-      session_ = std::move(*connected);
-    }
-    up_ = true;
-    bell_.ring();
-    watch(*session);
-    up_ = false;
-    {
-      const LockGuard lock(mutex_);
-      session_.reset();
-    }
-    bell_.ring();
-    if (!stopping_) log::warning("switch '{}': gone", path_);
-    told = true;
-    // One that ends at once, because the port is taken, is not asked again and again without a pause.
-    if (std::chrono::steady_clock::now() - began > std::chrono::seconds(1)) wait_ms = kLeastWait_ms;
-    rest(wait_ms);
-    wait_ms = std::min(wait_ms * 2, kMostWait_ms);
+    const auto now = Clock::now();
+    if (absence.is_noticed(now) && up_.exchange(false)) bell_.ring();
+    rest(absence.pause(is_there, now));
   }
+}
+
+void FrontEnd::keep(std::unique_ptr<Session> session) {
+  const Session& kept = *session;
+  {
+    const LockGuard lock(mutex_);
+    session_ = std::move(session);
+  }
+  up_ = true;
+  bell_.ring();
+  watch(kept);
+  {
+    const LockGuard lock(mutex_);
+    session = std::move(session_);
+  }
+  // Whoever waits for room has it: what is sent now is lost.
+  bell_.ring();
 }
 
 void FrontEnd::watch(const Session& session) {

@@ -1,9 +1,10 @@
 // A card's way to a switch in another process: rings and buffers in memory of their own (never the guest's RAM), which
-// a vhost-user switch gets to see. A thread connects, watches, and connects anew when the switch has gone, so that a
-// switch that dies costs the guest its link for as long as it is away.
+// a vhost-user switch gets to see. A thread connects, watches, and connects anew when the switch has gone: a switch
+// that dies costs frames, and one that does not come back at once the guest's link (absence.h).
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -50,11 +51,14 @@ class FrontEnd final : public link::Link {
 
   FrontEnd(std::string path, EventFd stop, EventFd again, EventFd news)
       : path_(std::move(path)), stop_(std::move(stop)), again_(std::move(again)), news_(std::move(news)) {}
-  [[nodiscard]] Result<std::unique_ptr<Session>> connect() const;
+  // Whoever listens there.
+  [[nodiscard]] Result<Fd> reach() const;
+  [[nodiscard]] Result<std::unique_ptr<Session>> begin_session(Fd socket) const;
   Result<> introduce(Session& session, int file) const;
   void work();
-  void rest(int wait_ms) const;
-  // Returns when the session is over.
+  void rest(std::chrono::milliseconds pause) const;
+  // Both return when the session is over.
+  void keep(std::unique_ptr<Session> session);
   void watch(const Session& session);
   // A place is free.
   static void put(Session& session, ByteSpan frame, const frame::Offload& offload);
