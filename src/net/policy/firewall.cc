@@ -152,8 +152,13 @@ Verdict Firewall::judge_flow(const Passage& passage, ZoneId from, ZoneId to) {
   switch (connections_.follow(*flow, headers, path_of(passage, from, to), passage.now_ns)) {
     case ConnectionTable::Match::kPart:
       return inspect(passage, {.reason = Reason::kConnection, .rule = connections_.last_rule()});
-    case ConnectionTable::Match::kWrong:
+    case ConnectionTable::Match::kWrong: {
+      // What a one-way conduit lets through has no state that it could be at odds with: the flow may have begun a
+      // connection elsewhere, where its first packet was flooded too.
+      const auto rule = rule_for(headers, *flow, from, to);
+      if (rule && is_one_way(*rule)) return {.reason = Reason::kRule, .rule = rule};
       return {.reason = Reason::kWrongState};
+    }
     case ConnectionTable::Match::kNone:
       return begin(passage, *flow, from, to);
   }
@@ -171,8 +176,6 @@ Path Firewall::path_of(const Passage& passage, ZoneId from, ZoneId to) {
 
 Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, ZoneId to) {
   const Headers& headers = passage.headers;
-  const auto transport = transport_of(headers);
-  if (!transport) return {.reason = Reason::kNoRule};
   const Path path = path_of(passage, from, to);
   const bool is_to_group = headers.destination.is_group();
   if (headers.udp) {
@@ -181,29 +184,18 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
       return {.reason = Reason::kConnection, .rule = asked_by};
     }
   }
-  const auto rule_for = [&](const Flow& start, ZoneId one, ZoneId other) {
-    return find_rule({.from = one,
-                      .to = other,
-                      .source = start.source,
-                      .destination = start.destination,
-                      .transport = *transport,
-                      .port = start.destination_port});
-  };
   const bool is_middle =
       headers.tcp &&
       (headers.tcp->flags & (frame::kTcpAcknowledge | frame::kTcpSyn | frame::kTcpReset)) == frame::kTcpAcknowledge;
-  const auto rule = rule_for(flow, from, to);
+  const auto rule = rule_for(headers, flow, from, to);
   if (is_middle) {
     // Which end began it nobody knows. What would be inspected one way is not taken for a connection of the other.
-    const auto back = rule_for(flow.reversed(), to, from);
+    const auto back = rule_for(headers, flow.reversed(), to, from);
     const auto is_inspected = [&](std::optional<uint32_t> one) { return one && plan_.rules()[*one].modbus != nullptr; };
-    const auto is_one_way = [&](std::optional<uint32_t> one) {
-      return one && plan_.rules()[*one].direction == Direction::kOneWay;
-    };
-    if (back && !is_one_way(back) && (!rule || is_inspected(back))) {
+    if (back && !is_one_way(*back) && (!rule || is_inspected(back))) {
       return go_on(passage, flow.reversed(), path.reversed(), *back);
     }
-    if (rule && !is_one_way(rule)) return go_on(passage, flow, path, *rule);
+    if (rule && !is_one_way(*rule)) return go_on(passage, flow, path, *rule);
   }
   if (!rule) return {.reason = Reason::kNoRule};
   const Rule& decided = plan_.rules()[*rule];
@@ -212,7 +204,7 @@ Verdict Firewall::begin(const Passage& passage, const Flow& flow, ZoneId from, Z
     return {.reason = Reason::kStrangeHeaders};
   }
   // No state: nothing that comes back is ever an answer.
-  if (decided.direction == Direction::kOneWay) return {.reason = Reason::kRule, .rule = rule};
+  if (is_one_way(*rule)) return {.reason = Reason::kRule, .rule = rule};
   if (is_to_group) {
     // TCP has no groups (RFC 9293 3.10.7.2), and what echoes come back nobody could tell.
     const bool is_request = headers.icmp && (headers.icmp->type == 8 || headers.icmp->type == 128);
@@ -261,6 +253,21 @@ void Firewall::reset_both(const Passage& passage, bool far_end) {
 
 void Firewall::answer(switching::PortId to, uint16_t vlan, std::vector<uint8_t> frame) {
   if (answers_.size() < kWaitingAnswers) answers_.push_back({.to = to, .vlan = vlan, .frame = std::move(frame)});
+}
+
+bool Firewall::is_one_way(uint32_t rule) const {
+  return plan_.rules()[rule].direction == Direction::kOneWay;
+}
+
+std::optional<uint32_t> Firewall::rule_for(const Headers& headers, const Flow& start, ZoneId from, ZoneId to) const {
+  const auto transport = transport_of(headers);
+  if (!transport) return std::nullopt;
+  return find_rule({.from = from,
+                    .to = to,
+                    .source = start.source,
+                    .destination = start.destination,
+                    .transport = *transport,
+                    .port = start.destination_port});
 }
 
 std::optional<uint32_t> Firewall::find_rule(const Question& question) const {

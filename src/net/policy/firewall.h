@@ -102,6 +102,10 @@ class Firewall final : public switching::Filter {
   void say_last_word(const switching::Passage& passage, Inspection& inspection, bool first);
   void note_refusal(const switching::Passage& passage, Reason reason);
   [[nodiscard]] std::optional<uint32_t> find_rule(const Question& question) const;
+  // The one that would let a flow begin so.
+  [[nodiscard]] std::optional<uint32_t> rule_for(const frame::Headers& headers, const Flow& start, ZoneId from,
+                                                 ZoneId to) const;
+  [[nodiscard]] bool is_one_way(uint32_t rule) const;
   [[nodiscard]] std::optional<Verdict> judge_link(const switching::Passage& passage, ZoneId from, ZoneId to) const;
 
   CompiledPlan plan_;

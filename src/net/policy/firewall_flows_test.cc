@@ -288,5 +288,26 @@ TEST(FirewallFlows, AFloodedFirstPacketIsForEachZoneThatMayHaveItUntilOneAnswers
   }
 }
 
+// The same datagram is the first of a connection in one zone, and one of many that need no answer in another.
+TEST(FirewallFlows, AConnectionElsewhereDoesNotSilenceAOneWayConduit) {
+  Plan plan = World::plan();
+  plan.conduits.push_back({.name = "asks", .from = "station", .to = "control", .services = {"udp/7000"}});
+  plan.conduits.push_back(
+      {.name = "tells", .from = "station", .to = "office", .services = {"udp/7000"}, .direction = Direction::kOneWay});
+  World world(plan);
+  const auto there = World::ip("10.0.0.1", "10.0.0.9").udp(5, 7000),
+             back = World::ip("10.0.0.9", "10.0.0.1").udp(7000, 5);
+  for (unsigned i = 0; i < 2; ++i) {
+    EXPECT_EQ(world.send(kStation, kFirst, there, true), i == 0 ? Reason::kRule : Reason::kConnection);
+    EXPECT_EQ(world.send(kStation, kOffice, there, true), Reason::kRule);
+  }
+  EXPECT_EQ(world.send(kFirst, kStation, back), Reason::kConnection);
+  EXPECT_EQ(world.send(kStation, kOffice, there, true), Reason::kRule);
+  EXPECT_EQ(world.send(kStation, kOffice, there), Reason::kRule);
+  // And not one bit back, though there is a connection of these ends.
+  EXPECT_EQ(world.send(kOffice, kStation, back), Reason::kWrongState);
+  EXPECT_EQ(world.send(kOffice, kStation, there), Reason::kWrongState);
+}
+
 }  // namespace
 }  // namespace bulkhead::net::policy
