@@ -17,6 +17,29 @@ constexpr uint64_t kSweepInterval_ns = 1'000'000'000;
 
 }  // namespace
 
+void MulticastTable::Ports::extend(PortId port, uint64_t until_ns) {
+  until_ns_[port] = until_ns;
+  last_ns_ = std::max(last_ns_, until_ns);
+}
+
+void MulticastTable::Ports::shorten(PortId port, uint64_t until_ns) {
+  const auto found = until_ns_.find(port);
+  if (found == until_ns_.end() || found->second <= until_ns) return;
+  const bool was_last = std::exchange(found->second, until_ns) == last_ns_;
+  if (was_last) find_last();
+}
+
+size_t MulticastTable::Ports::erase(PortId port) {
+  const size_t count = until_ns_.erase(port);
+  if (count != 0) find_last();
+  return count;
+}
+
+void MulticastTable::Ports::find_last() {
+  last_ns_ = 0;
+  for (const auto& [port, until_ns] : until_ns_) last_ns_ = std::max(last_ns_, until_ns);
+}
+
 // RFC 1112 6.4 and RFC 2464 7. None for groups of the link itself, which everybody always gets.
 std::optional<MulticastTable::Key> MulticastTable::key_of(Segment segment, ByteSpan address) {
   frame::MacAddress mac;
@@ -53,9 +76,7 @@ bool MulticastTable::learn(Segment segment, PortId port, bool may_query, const f
 
 bool MulticastTable::is_router(Segment segment, PortId port, uint64_t now_ns) const {
   const auto asks = queriers_.find(segment);
-  if (asks == queriers_.end()) return false;
-  const auto router = asks->second.routers.find(port);
-  return router != asks->second.routers.end() && router->second > now_ns;
+  return asks != queriers_.end() && asks->second.routers.has(port, now_ns);
 }
 
 void MulticastTable::learn_igmp(Segment segment, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message,
@@ -126,14 +147,12 @@ void MulticastTable::query(Segment segment, PortId port, uint64_t now_ns) {
   const bool goes_on = querier(segment, now_ns) != nullptr;
   Querier& found = queriers_[segment];
   if (!goes_on) found.first_ns = now_ns;
-  found.routers[port] = now_ns + kQuerier_ns;
+  found.routers.extend(port, now_ns + kQuerier_ns);
 }
 
 const MulticastTable::Querier* MulticastTable::querier(Segment segment, uint64_t now_ns) const {
   const auto found = queriers_.find(segment);
-  if (found == queriers_.end()) return nullptr;
-  const bool alive = std::ranges::any_of(found->second.routers, [&](const auto& each) { return each.second > now_ns; });
-  return alive ? &found->second : nullptr;
+  return found != queriers_.end() && found->second.routers.has_any(now_ns) ? &found->second : nullptr;
 }
 
 void MulticastTable::join(Segment segment, PortId port, ByteSpan address, uint64_t now_ns) {
@@ -143,7 +162,7 @@ void MulticastTable::join(Segment segment, PortId port, ByteSpan address, uint64
   const auto group = groups_.find(*key);
   const bool is_member = group != groups_.end() && group->second.contains(port);
   if (!is_member && port_counts_[port] >= kMembershipsAPort) return;
-  groups_[*key][port] = now_ns + kMembership_ns;
+  groups_[*key].extend(port, now_ns + kMembership_ns);
   if (is_member) return;
   ++port_counts_[port];
   ++size_;
@@ -153,28 +172,21 @@ void MulticastTable::join(Segment segment, PortId port, ByteSpan address, uint64
 void MulticastTable::leave(Segment segment, PortId port, ByteSpan address, uint64_t now_ns) {
   const auto key = key_of(segment, address);
   const auto group = key ? groups_.find(*key) : groups_.end();
-  if (group == groups_.end()) return;
-  const auto member = group->second.find(port);
-  if (member != group->second.end()) member->second = std::min(member->second, now_ns + kLastMember_ns);
+  if (group != groups_.end()) group->second.shorten(port, now_ns + kLastMember_ns);
 }
 
 bool MulticastTable::is_known(Segment segment, const frame::MacAddress& group, uint64_t now_ns) const {
   const Querier* const asks = querier(segment, now_ns);
   if (asks == nullptr || now_ns < asks->first_ns + kFirstAnswers_ns) return false;
   const auto found = groups_.find({segment, group.number()});
-  return found != groups_.end() &&
-         std::ranges::any_of(found->second, [now_ns](const auto& each) { return each.second > now_ns; });
+  return found != groups_.end() && found->second.has_any(now_ns);
 }
 
 bool MulticastTable::wants(Segment segment, const frame::MacAddress& group, PortId port, uint64_t now_ns) const {
-  const auto is_alive = [&](const auto& map) {
-    const auto found = map.find(port);
-    return found != map.end() && found->second > now_ns;
-  };
   const auto members = groups_.find({segment, group.number()});
   const auto asks = queriers_.find(segment);
-  return (members != groups_.end() && is_alive(members->second)) ||
-         (asks != queriers_.end() && is_alive(asks->second.routers));
+  return (members != groups_.end() && members->second.has(port, now_ns)) ||
+         (asks != queriers_.end() && asks->second.routers.has(port, now_ns));
 }
 
 void MulticastTable::forget_port(PortId port) {
@@ -190,15 +202,10 @@ void MulticastTable::sweep(uint64_t now_ns) {
   if (swept_ns_ != 0 && now_ns - swept_ns_ < kSweepInterval_ns) return;
   swept_ns_ = now_ns;
   for (auto group = groups_.begin(); group != groups_.end();) {
-    for (auto member = group->second.begin(); member != group->second.end();) {
-      if (member->second > now_ns) {
-        ++member;
-        continue;
-      }
-      --port_counts_[member->first];
+    group->second.sweep(now_ns, [this](PortId port) {
+      --port_counts_[port];
       --size_;
-      member = group->second.erase(member);
-    }
+    });
     group = group->second.empty() ? groups_.erase(group) : std::next(group);
   }
 }

@@ -51,11 +51,41 @@ class MulticastTable {
   [[nodiscard]] size_t size() const { return size_; }
 
  private:
+  // Ports and until when each counts, and the last of those times: whether there is one at all is asked for each port
+  // that a frame may go to.
+  class Ports {
+   public:
+    [[nodiscard]] bool has(PortId port, uint64_t now_ns) const {
+      const auto found = until_ns_.find(port);
+      return found != until_ns_.end() && found->second > now_ns;
+    }
+    [[nodiscard]] bool has_any(uint64_t now_ns) const { return last_ns_ > now_ns; }
+    [[nodiscard]] bool contains(PortId port) const { return until_ns_.contains(port); }
+    [[nodiscard]] bool empty() const { return until_ns_.empty(); }
+    // No earlier than before.
+    void extend(PortId port, uint64_t until_ns);
+    // Not later than this; a port that is not there stays away.
+    void shorten(PortId port, uint64_t until_ns);
+    size_t erase(PortId port);
+    // Those whose time is over, told one by one.
+    template <typename Gone>
+    void sweep(uint64_t now_ns, Gone gone) {
+      std::erase_if(until_ns_, [&](const auto& each) {
+        if (each.second > now_ns) return false;
+        gone(each.first);
+        return true;
+      });
+    }
+
+   private:
+    void find_last();
+    std::unordered_map<PortId, uint64_t> until_ns_;
+    uint64_t last_ns_ = 0;
+  };
   struct Querier {
     uint64_t first_ns = 0;
-    std::unordered_map<PortId, uint64_t> routers;  // until when
+    Ports routers;
   };
-  using Members = std::unordered_map<PortId, uint64_t>;
 
   void learn_igmp(Segment segment, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message, uint64_t now_ns);
   void learn_mld(Segment segment, PortId port, bool may_query, const frame::Ip& ip, ByteSpan message, uint64_t now_ns);
@@ -69,7 +99,7 @@ class MulticastTable {
   using Key = std::pair<Segment, uint64_t>;  // and MAC address
   [[nodiscard]] static std::optional<Key> key_of(Segment segment, ByteSpan address);
 
-  std::map<Key, Members> groups_;
+  std::map<Key, Ports> groups_;
   std::map<Segment, Querier> queriers_;
   std::unordered_map<PortId, size_t> port_counts_;
   size_t size_ = 0;

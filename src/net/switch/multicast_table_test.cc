@@ -86,6 +86,31 @@ TEST(MulticastTable, ChoosesMembersAndRoutersOnceSomebodyAsksForThem) {
   EXPECT_EQ(world.members(), "everybody") << "the router is gone";
 }
 
+// Whoever was there longest goes first, and what is left counts as if it had been alone.
+TEST(MulticastTable, TheLatestToSpeakIsTheLastThatIsThere) {
+  World world;
+  world.hear(7, igmp(kQuery), true);
+  world.hear(1, igmp(kReport));
+  world.now += MulticastTable::kFirstAnswers_ns;
+  world.hear(2, igmp(kReport));
+  EXPECT_EQ(world.members(), "127");
+  // The one with the most time left leaves: the other one's time decides.
+  world.hear(2, igmp(kLeave));
+  world.now += MulticastTable::kLastMember_ns;
+  EXPECT_EQ(world.members(), "17");
+  world.now = MulticastTable::kQuerier_ns;
+  world.hear(8, igmp(kQuery), true);
+  EXPECT_EQ(world.members(), "178");
+  world.now = MulticastTable::kMembership_ns;
+  EXPECT_EQ(world.members(), "18") << "the first router's time is over";
+  world.now += kSecond;
+  EXPECT_EQ(world.members(), "everybody") << "the first member's time is over";
+  world.hear(3, igmp(kReport));
+  EXPECT_EQ(world.members(), "38");
+  world.table.forget_port(8);
+  EXPECT_EQ(world.members(), "everybody") << "nobody asks";
+}
+
 TEST(MulticastTable, ReadsRecordsOfTheThirdVersion) {
   World world;
   world.hear(7, igmp(kQuery), true);
