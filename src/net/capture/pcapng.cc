@@ -82,13 +82,27 @@ uint64_t part_of(ByteSpan head) {
 }
 
 struct Former {
-  uint64_t end = 0;   // of the last whole block; 0: the file is empty
+  uint64_t end = 0;   // of the last whole block; 0: there is none
   uint64_t part = 0;  // which file of its capture it is
 };
 
-// What a former process left. Only the file's own owner writes it, but the process that did may have been killed, also
-// within its first block, and the host's power may have gone.
-Result<Former> read_former(int file) {
+// A file that was grown before the power went, and whose bytes had not reached the disk.
+Result<bool> is_nothing_but_zeroes(int file, uint64_t size) {
+  std::vector<uint8_t> bytes(size_t{64} << 10);
+  for (uint64_t at = 0; at < size;) {
+    const ssize_t count = ::pread(file, bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (count < 0) return fail_errno(errno, "read at byte {}", at);
+    if (count == 0) return false;
+    if (std::ranges::any_of(ByteSpan(bytes).first(static_cast<size_t>(count)), [](uint8_t byte) { return byte != 0; }))
+      return false;
+    at += static_cast<uint64_t>(count);
+  }
+  return true;
+}
+
+// What a former process left in a file of at most so many bytes. Only the file's own owner writes it, but the process
+// that did may have been killed, also within its first block, and the host's power may have gone.
+Result<Former> read_former(int file, uint64_t limit_bytes) {
   struct stat status{};
   if (::fstat(file, &status) != 0) return fail_errno(errno, "size");
   const auto size = static_cast<uint64_t>(status.st_size);
@@ -114,6 +128,8 @@ Result<Former> read_former(int file) {
     if (length < kLeastBlock || length % 4 != 0 || length > size - at) break;
     at += length;
   }
+  // More than a file of ours ever holds is somebody's, such as a new disk.
+  if (!is_ours && size <= limit_bytes && TRY(is_nothing_but_zeroes(file, size))) return Former{};
   if (!is_ours) return fail("at byte 0: {} bytes that are no pcapng file of this program's; it is left as it is", size);
   return Former{.end = at, .part = part};
 }
@@ -129,7 +145,12 @@ Result<std::unique_ptr<PcapngRing>> PcapngRing::create(const std::string& path, 
   for (size_t i = 0; i < files.size(); ++i) {
     const std::string& name = names[i];
     files[i] = TRY(open_file(name, kFlags, 0600));
-    former[i] = TRY_IN(fmt::format("capture '{}'", name), read_former(files[i].get()));
+    former[i] = TRY_IN(fmt::format("capture '{}'", name), read_former(files[i].get(), limit_bytes / 2));
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (::ftruncate(files[i].get(), static_cast<off_t>(former[i].end)) != 0) {
+      return fail_errno(errno, "capture '{}'", names[i]);
+    }
   }
   std::unique_ptr<PcapngRing> ring(new PcapngRing(std::move(files[0]), std::move(files[1]), limit_bytes / 2));
   ring->current_ = former[1].end != 0 && (former[0].end == 0 || former[1].part > former[0].part) ? 1 : 0;
@@ -137,7 +158,7 @@ Result<std::unique_ptr<PcapngRing>> PcapngRing::create(const std::string& path, 
   ring->part_ = former[ring->current_].part;
   const int file = ring->files_[ring->current_].get();
   const auto end = static_cast<off_t>(ring->written_);
-  const bool is_ready = ::ftruncate(file, end) == 0 && ::lseek(file, end, SEEK_SET) == end;
+  const bool is_ready = ::lseek(file, end, SEEK_SET) == end;
   // A process that starts again and again fills a file too.
   const bool is_full = ring->written_ + kSectionSize > ring->limit_;
   if (!is_ready || !(is_full ? ring->begin_file() : ring->begin_section())) {

@@ -26,8 +26,9 @@ class PcapngRing {
   // Names in a file; with one more the other file has its turn.
   static constexpr size_t kMaximumPorts = 4096;
 
-  // Opens path and path.1, which nothing else writes; a block that a former process did not end is cut off. Nothing is
-  // opened afterwards. The error names the file, and what of it is no pcapng file.
+  // Opens path and path.1, which nothing else writes; a block that a former process did not end is cut off, and a file
+  // no larger than ours of nothing but zeroes, as a power cut leaves one, begins anew. Nothing is opened afterwards.
+  // The error names the file, and what of it is no pcapng file.
   static Result<std::unique_ptr<PcapngRing>> create(const std::string& path, uint64_t limit_bytes);
   [[nodiscard]] static std::array<std::string, 2> files_of(const std::string& path) { return {path, path + ".1"}; }
 

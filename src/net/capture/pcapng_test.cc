@@ -150,6 +150,29 @@ TEST(Pcapng, BeginsAnewWhereAProcessWasKilledWithinItsFirstBlock) {
   }
 }
 
+TEST(Pcapng, BeginsAnewInAFileThatAPowerCutLeftWithoutItsBytes) {
+  const Folder folder;
+  const std::string path = folder.path + "/c";
+  for (const char* const suffix : {"", ".1"}) {
+    for (const size_t size : {size_t{1}, size_t{4096}, size_t{PcapngRing::kLeastBytes / 2}}) {
+      std::ofstream(path + suffix) << std::string(size, '\0');
+      write(open_ring(path), "one", "a");
+      ASSERT_EQ(frames_of(path), (Frames{"a>one"})) << suffix << " " << size;
+      std::filesystem::remove(path);
+      std::filesystem::remove(path + ".1");
+    }
+  }
+  // A new disk, by a wrong name, is left alone; so is what has one byte that is not zero.
+  const std::string disk(PcapngRing::kLeastBytes / 2 + 1, '\0');
+  std::string text(100'000, '\0');
+  text.back() = 'x';
+  for (const std::string& foreign : {disk, text}) {
+    std::ofstream(path) << foreign;
+    EXPECT_FALSE(PcapngRing::create(path, PcapngRing::kLeastBytes));
+    EXPECT_TRUE(bytes_of(path) == foreign);
+  }
+}
+
 TEST(Pcapng, LeavesAForeignFileAsItIs) {
   const Folder folder;
   const std::string path = folder.path + "/c";
