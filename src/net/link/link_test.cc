@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <semaphore>
 #include <thread>
 
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include "net/link/cable.h"
 #include "net/link/fabric.h"
 #include "net/link/frame_queue.h"
+#include "net/link/nat.h"
 #include "net/link/rate_limited.h"
 #include "net/link/tap.h"
 #include "support/time/fake_clock.h"
@@ -129,6 +131,41 @@ TEST(Nat, IsConfinedAlone) {
   EXPECT_TRUE(status_of_thread("nat").contains("\nNoNewPrivs:\t1\n"));
   const Fd still(::open("/proc/self/status", O_RDONLY | O_CLOEXEC));
   EXPECT_TRUE(still.valid());
+}
+
+// The host's name servers change while guests run: systemd-resolved and the like replace the file that the link leads
+// to.
+TEST(Nat, ReadsNameServersThatWereReplaced) {
+  std::string folder = "/tmp/nat-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string link = folder + "/etc/resolv.conf", target = folder + "/run/resolv.conf";
+  std::filesystem::create_directories(folder + "/etc");
+  std::filesystem::create_directories(folder + "/run");
+  std::ofstream(target) << "old";
+  std::ofstream(folder + "/etc/secret") << "secret";
+  std::filesystem::create_symlink("../run/resolv.conf", link);
+  EXPECT_EQ(NatLink::readable_for(link), (std::vector<std::string>{link, folder + "/run"}));
+  EXPECT_EQ(NatLink::readable_for(target), (std::vector<std::string>{target}));
+  EXPECT_EQ(NatLink::readable_for(folder + "/etc/none"), (std::vector<std::string>{folder + "/etc/none"}));
+  std::string read;
+  bool reads_secret = true, has_landlock = false;
+  std::binary_semaphore is_confined(0), is_replaced(0);
+  Thread confined("confined", [&] {
+    const auto missing = confine({.removable_in = {}, .readable = NatLink::readable_for(link), .calls = {"openat"}});
+    has_landlock = missing && missing->empty();
+    is_confined.release();
+    is_replaced.acquire();
+    read = read_file(link, 100).value_or("none");
+    reads_secret = read_file(folder + "/etc/secret", 100).has_value();
+  });
+  is_confined.acquire();
+  std::ofstream(target + ".new") << "new";
+  std::filesystem::rename(target + ".new", target);
+  is_replaced.release();
+  confined.join();
+  EXPECT_EQ(read, "new");
+  EXPECT_EQ(reads_secret, !has_landlock);
+  std::filesystem::remove_all(folder);
 }
 
 // A DHCP discover gets an offer, without any socket of the host's.

@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 
 #include <arpa/inet.h>
 #include <slirp/libslirp.h>
@@ -107,9 +108,18 @@ Confinement NatLink::needs() {
   // card's listener, which may wake other threads or a hypervisor of the host.
   return {
       .removable_in = {},
-      .readable = {"/etc/resolv.conf"},
+      .readable = readable_for("/etc/resolv.conf"),
       .calls = {"socket", "connect", "bind", "listen", "accept", "accept4", "shutdown", "sendto", "sendmsg", "recvfrom",
                 "recvmsg", "setsockopt", "getsockopt", "getsockname", "getpeername", "ioctl", "openat", "stat"}};
+}
+
+std::vector<std::string> NatLink::readable_for(const std::string& file) {
+  namespace fs = std::filesystem;
+  std::error_code no_folder, no_target;
+  const fs::path folder = fs::canonical(fs::path(file).parent_path(), no_folder);
+  const fs::path target_folder = fs::canonical(file, no_target).parent_path();
+  if (no_folder || no_target || target_folder == folder) return {file};
+  return {file, target_folder.string()};
 }
 
 Result<std::unique_ptr<Link>> NatLink::create(const LinkConfig& config, Confined confined) {

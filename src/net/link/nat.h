@@ -34,6 +34,9 @@ class NatLink final : public Link {
   ~NatLink() override;
   // What libslirp needs of the host, beside what every confined thread has.
   static Confinement needs();
+  // What must be readable so that this file is: where it is a link to another folder, as the one of systemd-resolved,
+  // that folder too, in which the file is replaced.
+  static std::vector<std::string> readable_for(const std::string& file);
 
   Sent send(ByteSpan frame, const frame::Offload& offload) override;
   size_t receive(MutableByteSpan out, frame::Offload& offload) override;
