@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -22,6 +23,8 @@ namespace {
 
 constexpr int kRefused = 1;
 constexpr useconds_t kBetweenLooks_us = 100'000;
+// A machine answers when its disk has come to rest.
+constexpr std::chrono::seconds kPatience{120};
 
 double number_of(const Facts& facts, const char* name) {
   return std::strtod(facts.at(name).c_str(), nullptr);
@@ -118,7 +121,8 @@ Result<std::string> DiskVerb::ask(const std::string& question) {
   TRY(write_all(socket_.get(), {reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
   std::string line;
   char byte = 0;
-  while (::recv(socket_.get(), &byte, 1, 0) == 1) {
+  ssize_t count = 0;
+  while ((count = ::recv(socket_.get(), &byte, 1, 0)) == 1) {
     if (byte != '\n') {
       line += byte;
       continue;
@@ -126,6 +130,7 @@ Result<std::string> DiskVerb::ask(const std::string& question) {
     if (line.starts_with("error: ")) return fail("{}", line.substr(7));
     return line;
   }
+  if (count < 0 && errno == EAGAIN) return fail("the machine: no answer in {} s", kPatience.count());
   return fail("the machine has ended");
 }
 
@@ -184,7 +189,7 @@ Result<int> DiskVerb::wait_for_end() {
 
 Result<int> DiskVerb::dispatch() {
   const std::string verb = app_->get_subcommands().front()->get_name();
-  socket_ = TRY_IN("the machine does not run", net::server::connect_to(TRY(socket_path())));
+  socket_ = TRY_IN("the machine does not run", net::server::connect_to(TRY(socket_path()), kPatience));
   const auto done = [&]() -> Result<int> {
     if (verb == "jobs") return list();
     if (verb == "stats") return list_stats();

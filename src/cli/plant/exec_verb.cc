@@ -4,7 +4,6 @@
 #include <array>
 
 #include <sys/socket.h>
-#include <sys/time.h>
 
 #include <CLI/CLI.hpp>
 
@@ -21,10 +20,9 @@ namespace {
 // A plant that runs asks the same agent whether the machine is ready; it leaves the line alone while this is open.
 // Where no plant runs nobody is in the way.
 Fd ask_for_line(const std::string& directory, const std::string& machine) {
-  auto socket = net::server::connect_to(directory + "/plant.sock");
+  constexpr std::chrono::seconds kPatience{2};
+  auto socket = net::server::connect_to(directory + "/plant.sock", kPatience);
   if (!socket) return {};
-  const timeval patience{.tv_sec = 2, .tv_usec = 0};
-  ::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   const std::string line = fmt::format("exec {}\n", machine);
   std::array<char, 256> answer;
   if (::send(socket->get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) return {};

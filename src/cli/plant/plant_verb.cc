@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 
 #include <CLI/CLI.hpp>
 
@@ -116,8 +115,6 @@ Result<int> NetworkVerb::show_tunnels() const {
       status = kDropped;
       continue;
     }
-    const timeval patience{.tv_sec = 10, .tv_usec = 0};
-    (void)::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     const uint8_t question = '\n';
     TRY(write_all(socket->get(), {&question, 1}));
     std::string answer;

@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <CLI/CLI.hpp>
 
 #include "cli/command_line.h"
@@ -19,7 +18,6 @@ namespace bulkhead::cli {
 namespace {
 
 constexpr int kRefused = 1;
-constexpr timeval kPatience{.tv_sec = 10, .tv_usec = 0};
 
 struct Unit {
   uint64_t size;
@@ -55,7 +53,6 @@ bool is_number(std::string_view text) {
 
 Result<std::string> ask_one(const std::string& path, const std::string& question) {
   const Fd socket = TRY(net::server::connect_to(path));
-  (void)::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
   const std::string line = question + "\n";
   TRY(write_all(socket.get(), {reinterpret_cast<const uint8_t*>(line.data()), line.size()}));
   std::string answer;
@@ -63,7 +60,7 @@ Result<std::string> ask_one(const std::string& path, const std::string& question
   for (ssize_t count = 0; (count = ::recv(socket.get(), bytes, sizeof bytes, 0)) > 0;) {
     answer.append(bytes, static_cast<size_t>(count));
   }
-  if (answer.empty()) return fail("'{}': no answer in {} s", path, kPatience.tv_sec);
+  if (answer.empty()) return fail("'{}': no answer in {} s", path, net::server::kAskPatience.count());
   return answer;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <climits>
 #include <csignal>
@@ -32,6 +33,8 @@ namespace {
 constexpr int kRefused = 1;
 constexpr char kLeave = 0x1D;  // ^]
 constexpr int kDownPatience_s = 20;
+// A machine answers when its disks have come to rest.
+constexpr std::chrono::seconds kHoldPatience{120};
 constexpr std::chrono::seconds kLogTurn{1};
 
 // Each folder on the way that is not there is made, for its owner alone; the last one must be the user's own.
@@ -268,21 +271,23 @@ Result<int> sit_down(const Fd& socket) {
   return 0;
 }
 
-// The first line, without its end.
-std::string read_line(const Fd& socket) {
+// The next line, without its end; what there is where the stream ends.
+Result<std::string> read_line(const Fd& socket, std::string_view who, std::chrono::seconds patience) {
   std::string line;
   char byte = 0;
-  while (::recv(socket.get(), &byte, 1, 0) == 1 && byte != '\n') line += byte;
+  ssize_t count = 0;
+  while ((count = ::recv(socket.get(), &byte, 1, 0)) == 1 && byte != '\n') line += byte;
+  if (count < 0 && errno == EAGAIN) return fail("{}: no answer in {} s", who, patience.count());
   return line;
 }
 
 }  // namespace
 
 Result<int> AskPlantVerb::tell_machine(const std::string& socket_path) const {
-  const Fd socket = TRY_IN("the machine does not run", net::server::connect_to(socket_path));
+  const Fd socket = TRY_IN("the machine does not run", net::server::connect_to(socket_path, kHoldPatience));
   const std::string word = name() + "\n";
   TRY(write_all(socket.get(), {reinterpret_cast<const uint8_t*>(word.data()), word.size()}));
-  const std::string line = read_line(socket);
+  const std::string line = TRY(read_line(socket, "the machine", kHoldPatience));
   if (line == "done") return 0;
   print_message(line.empty() ? "the machine has ended" : line);
   return kRefused;
@@ -307,18 +312,19 @@ Result<int> AskPlantVerb::ask() {
   const Fd socket = TRY_IN("the plant does not run", net::server::connect_to(directory + "/plant.sock"));
   const std::string question = machine_.empty() ? name() + "\n" : fmt::format("{} {}\n", name(), machine_);
   TRY(write_all(socket.get(), {reinterpret_cast<const uint8_t*>(question.data()), question.size()}));
-  std::string line = read_line(socket);
+  const auto next_line = [&] { return read_line(socket, "the plant", net::server::kAskPatience); };
+  std::string line = TRY(next_line());
   if (line.starts_with("error: ")) {
     print_message(line.substr(7));
     return kRefused;
   }
   if (kind_ == Kind::kConsole) return sit_down(socket);
   if (kind_ == Kind::kPs) {
-    for (; !line.empty(); line = read_line(socket)) std::puts(line.c_str());
+    for (; !line.empty(); line = TRY(next_line())) std::puts(line.c_str());
   }
   if (kind_ != Kind::kDown) return 0;
   for (int waited_ms = 0; waited_ms < kDownPatience_s * 1000; waited_ms += 50) {
-    if (!net::server::connect_to(directory + "/plant.sock")) return 0;
+    if (!net::server::is_listening(directory + "/plant.sock")) return 0;
     ::usleep(50'000);
   }
   return fail("the plant goes on after {} s", kDownPatience_s);
