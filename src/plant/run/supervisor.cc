@@ -153,7 +153,8 @@ Result<> Supervisor::start(Process& process) {
     process.log_bytes = 0;
   }
   process.child = TRY(Child::start(program_, process.arguments));
-  process.began = now_();
+  process.began = process.looked = now_();
+  process.not_asked = {};
   process.stage = Stage::kStarting;
   process.tail.clear();
   process.text_seen = false;
@@ -162,10 +163,13 @@ Result<> Supervisor::start(Process& process) {
   ++process.starts;
   Process* const raw = &process;
   const auto watched = loop_.watch(process.child.output.get(), EPOLLIN, [this, raw](uint32_t) { on_output(*raw); });
-  // One that nobody listens to would wait for ever once its pipe is full. Its end comes as any other's.
+  // One that nobody listens to would wait for ever once its pipe is full, and what it says makes it ready no more. Its
+  // end comes as any other's.
   if (!watched) {
-    log::error("plant '{}': {}: {}", plant_.name, process.name, watched.error().message);
+    process.not_started = watched.error().message;
+    log::error("plant '{}': {}: cannot be started: {}", plant_.name, process.name, process.not_started);
     ::kill(process.child.pid, SIGKILL);
+    process.child.output.reset();
   }
   return {};
 }
@@ -240,7 +244,7 @@ void Supervisor::start_those_whose_turn_it_is() {
 bool Supervisor::is_ready(Process& process) {
   if (!process.awaited.empty()) return process.text_seen;
   if (process.machine == nullptr) {
-    return net::server::connect_to(fmt::format("{}/{}/control.sock", directory_, process.name)).has_value();
+    return net::server::is_listening(fmt::format("{}/{}/control.sock", directory_, process.name));
   }
   const ProbeConfig& ready = process.machine->ready;
   if (ready.kind == ProbeConfig::Kind::kNone) return true;
@@ -296,7 +300,13 @@ void Supervisor::look_after(Process& process) {
     return;
   }
   const uint64_t within_ns = process.machine == nullptr ? 30'000'000'000 : process.machine->ready.within_ns;
-  if (process.stage == Stage::kStarting && now_() - process.began > std::chrono::nanoseconds(within_ns)) {
+  const Clock::time_point now = now_();
+  const bool is_asked_by_command =
+      process.machine != nullptr && process.machine->ready.kind == ProbeConfig::Kind::kExec;
+  if (is_asked_by_command && !process.commands.empty()) process.not_asked += now - process.looked;
+  process.looked = now;
+  if (process.stage == Stage::kStarting &&
+      now - process.began - process.not_asked > std::chrono::nanoseconds(within_ns)) {
     process.stage = Stage::kLate;
     log::warning("plant '{}': {}: not ready in time", plant_.name, process.name);
   }

@@ -59,6 +59,9 @@ class Supervisor {
     unsigned starts = 0;
     std::string not_started;  // why, if the latest start was none
     Clock::time_point began, ended;
+    Clock::time_point looked;  // whether it is ready
+    // Since it began, while others' commands had the line to its agent, so that it could not be asked.
+    Clock::duration not_asked{};
     Pause pause;  // before it is started again
     std::unique_ptr<Prober> prober;
     std::unique_ptr<AgentLine> question;  // the same by a command in the guest

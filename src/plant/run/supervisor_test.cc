@@ -3,6 +3,7 @@
 #include "plant/run/supervisor.h"
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -14,13 +15,28 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "net/server/listen.h"
 #include "plant/run/own_log.h"
 #include "support/os/thread.h"
+
+// Instead of the library's, so that a test can have the kernel refuse to watch the so many'th child's output.
+static std::atomic<int> pipes_until_refusal{0};
+extern "C" int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
+  struct stat status{};
+  const bool is_pipe = operation == EPOLL_CTL_ADD && ::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode);
+  if (is_pipe && pipes_until_refusal > 0 && --pipes_until_refusal == 0) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_epoll_ctl, epoll, operation, fd, event));
+}
 
 namespace bulkhead::plant {
 namespace {
@@ -299,6 +315,35 @@ TEST(Supervisor, LeavesTheLineToTheAgentToCommands) {
   }
   EXPECT_TRUE(comes_true(is_asked));
   EXPECT_EQ(world.ask("exec wire\n"), "error: no machine 'wire'\n");
+}
+
+// Who sits at the line to the agent makes no machine late.
+TEST(Supervisor, TheTimeInWhichAMachineCannotBeAskedDoesNotCount) {
+  std::atomic<Supervisor::Clock::duration> time{1h};
+  World world("    plc: {kernel: k, nics: {zone: floor}, ready: {exec: nothing, within: 60s}}\n",
+              [&time] { return Supervisor::Clock::time_point(time.load()); });
+  ASSERT_TRUE(comes_true([&] { return world.listed("plc")[2] == "starting"; }));
+  const auto turn = [] { std::this_thread::sleep_for(500ms); };  // in which it is looked at a few times
+  {
+    const Fd command = world.say("exec plc\n");
+    EXPECT_EQ(World::read_from(command, "\n"), "done\n");
+    time = time.load() + 10min;
+    turn();
+    EXPECT_EQ(world.listed("plc")[2], "starting");
+  }
+  turn();
+  EXPECT_EQ(world.listed("plc")[2], "starting");
+  time = time.load() + 61s;
+  EXPECT_TRUE(comes_true([&] { return world.listed("plc")[2] == "late"; }));
+}
+
+TEST(Supervisor, SaysWhyAProcessWhoseOutputCannotBeReadIsNotStarted) {
+  pipes_until_refusal = 2;  // the switch's, and the machine's
+  World world(machine("plc"));
+  const std::string why = world.wait_until_up();
+  EXPECT_TRUE(why.starts_with("plc cannot be started: watch descriptor ")) << why;
+  EXPECT_TRUE(why.ends_with(": No space left on device")) << why;
+  EXPECT_EQ(world.listed("plc")[2] + " " + world.listed("plc")[3], "ended 137");
 }
 
 TEST(OwnLog, BeginsAnewWhenItIsFullAndKeepsTheOneBefore) {
