@@ -81,13 +81,19 @@ class HostClock::HostTimer final : public Timer {
   }
 
   void arm(uint64_t deadline_ns) override {
-    LockGuard guard(clock_.mutex_);
-    remove();
-    armed_ = true;
-    deadline_ns_ = deadline_ns;
-    const auto place = clock_.deadlines_.emplace(deadline_ns, this).first;
-    // A later deadline than the one slept for needs no wake-up: the thread looks again by itself.
-    if (place == clock_.deadlines_.begin()) clock_.wake_.notify_one();
+    {
+      LockGuard guard(clock_.mutex_);
+      remove();
+      armed_ = true;
+      deadline_ns_ = deadline_ns;
+      clock_.deadlines_.emplace(deadline_ns, this);
+      // A guest arms its timer several times each time it wakes up. A later deadline than the one slept for needs no
+      // wake-up: the thread looks again by itself.
+      if (deadline_ns >= clock_.slept_for_ns_) return;
+      clock_.slept_for_ns_ = deadline_ns;
+    }
+    // Without the lock, which the thread would wake up to wait for.
+    clock_.wake_.notify_one();
   }
 
   void disarm() override {
@@ -205,13 +211,20 @@ void HostClock::timer_thread() {
   while (!stopping_) {
     run_expired();
     if (stopping_) return;
-    if (deadlines_.empty() || frozen_tsc_.load() != kRunning) {
+    if (frozen_tsc_.load() != kRunning) {
       wake_.wait(mutex_);
       continue;
     }
     const uint64_t now = now_ns();
-    const uint64_t next = deadlines_.begin()->first;
-    if (next > now) wake_.wait_for(mutex_, std::chrono::nanoseconds(std::min(next - now, kLongestSleepNs)));
+    const uint64_t next = deadlines_.empty() ? UINT64_MAX : deadlines_.begin()->first;
+    if (next <= now) continue;
+    slept_for_ns_ = next;
+    if (next == UINT64_MAX) {
+      wake_.wait(mutex_);
+    } else {
+      wake_.wait_for(mutex_, std::chrono::nanoseconds(std::min(next - now, kLongestSleepNs)));
+    }
+    slept_for_ns_ = 0;
   }
 }
 

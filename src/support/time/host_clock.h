@@ -70,6 +70,8 @@ class HostClock final : public Clock {
   ConditionVariable wake_;      // the timer thread: an earlier deadline, resume, stop
   ConditionVariable returned_;  // those who wait for a callback to return
   Deadlines deadlines_ GUARDED_BY(mutex_);
+  // Of the timer thread; 0 while it looks for what is due, and while the clock is paused.
+  uint64_t slept_for_ns_ GUARDED_BY(mutex_) = 0;
   HostTimer* under_way_ GUARDED_BY(mutex_) = nullptr;
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::atomic<std::thread::id> timer_thread_id_{};

@@ -4,7 +4,11 @@
 #include <atomic>
 #include <condition_variable>
 #include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -201,6 +205,42 @@ TEST_P(HostClockTest, RestoresASavedTime) {
   EXPECT_NEAR(static_cast<double>(clock.now_ns()), 5e12, 1.0);
   clock.resume();
   EXPECT_GE(clock.now_ns(), 4'999'999'999'999u);
+}
+
+// How often the threads of that name in this process gave up a processor of their own accord.
+uint64_t sleeps_of(const std::string& thread) {
+  uint64_t sum = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name, word;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    if (name != thread) continue;
+    std::ifstream status(task.path() / "status");
+    while (status >> word) {
+      uint64_t count = 0;
+      if (word == "voluntary_ctxt_switches:" && status >> count) sum += count;
+    }
+  }
+  return sum;
+}
+
+TEST(HostClock, ADeadlineThatIsPutOffWakesNobody) {
+  HostClock clock;
+  clock.resume();
+  Latch fired;
+  auto timer = clock.make_timer("test", [&] { fired.open(); });
+  const auto later = [&](uint64_t ns) { return clock.now_ns() + ns; };
+  timer->arm(later(Clock::kNanosecondsPerSecond));
+  const uint64_t before = sleeps_of("clock");
+  constexpr int kTimes = 1000;
+  for (int i = 0; i < kTimes; ++i) {
+    timer->arm(later(100 * Clock::kNanosecondsPerSecond));
+    if (i % 2 == 0) timer->disarm();
+    std::this_thread::yield();
+  }
+  EXPECT_LT(sleeps_of("clock") - before, kTimes / 10u);
+  // And one that comes first does.
+  timer->arm(later(kMillisecond));
+  EXPECT_TRUE(fired.wait());
 }
 
 TEST(HostClock, TypicalTimerLatencyIsSmall) {
