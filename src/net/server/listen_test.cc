@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -61,6 +63,23 @@ TEST(Listen, NobodyWaitsForeverForAProcessThatIsHeld) {
   ASSERT_FALSE(second);
   EXPECT_NE(second.error().message.find("another process listens there"), std::string::npos) << second.error().message;
   EXPECT_TRUE(std::filesystem::is_socket(path));
+}
+
+// Between the look at a path and its taking nobody else comes.
+TEST(Listen, WaitsWhileSomebodyElseTakesAPathInTheFolder) {
+  const Folder folder;
+  Fd other = open_file(folder.path, O_RDONLY | O_DIRECTORY).value();
+  ASSERT_EQ(::flock(other.get(), LOCK_EX), 0);
+  std::atomic<bool> is_done = false;
+  std::jthread listens([&] {
+    EXPECT_TRUE(listen_at(folder.path + "/s"));
+    is_done = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_FALSE(is_done);
+  other.reset();
+  listens.join();
+  EXPECT_TRUE(is_done);
 }
 
 TEST(Listen, OfSeveralThatBeginAtOnceExactlyOneGetsThePath) {
