@@ -4,22 +4,16 @@
 #include <atomic>
 
 #include "cli/image/chunks.h"
+#include "cli/image/runs.h"
 
 namespace bulkhead::cli {
 namespace {
 
 class Side {
  public:
-  explicit Side(block::Image& image) : image_(image), chained_(!image.info().backing_name.empty()) {}
+  explicit Side(block::Image& image) : image_(image), runs_(image) {}
 
-  // How many bytes from there on, and whether they certainly read as zeroes.
-  Result<block::Extent> extent(uint64_t offset) {
-    block::Extent extent = TRY(image_.map(offset));
-    if (extent.kind == block::ExtentKind::kAbsent) {
-      extent.kind = chained_ ? block::ExtentKind::kData : block::ExtentKind::kZero;
-    }
-    return extent;
-  }
+  Result<Run> run(uint64_t offset) { return runs_.at(offset); }
   Result<> read(uint64_t offset, MutableByteSpan bytes) {
     const auto status = image_.read(offset, bytes);
     if (status == block::Status::kOk) return {};
@@ -28,7 +22,7 @@ class Side {
 
  private:
   block::Image& image_;
-  const bool chained_;
+  Runs runs_;
 };
 
 }  // namespace
@@ -39,10 +33,9 @@ Result<std::optional<uint64_t>> first_difference(block::Image& a, block::Image& 
   TRY(each_chunk(a.geometry().size, thread_count_for_disks(), 2 * kChunk, quiet,
                  [&](uint64_t offset, uint64_t size, MutableByteSpan memory) -> Result<bool> {
                    for (const uint64_t end = offset + size; offset < end;) {
-                     const block::Extent one = TRY(left.extent(offset)), other = TRY(right.extent(offset));
+                     const Run one = TRY(left.run(offset)), other = TRY(right.run(offset));
                      const uint64_t part = std::min({one.size, other.size, end - offset});
-                     const bool zero = one.kind == block::ExtentKind::kZero && other.kind == block::ExtentKind::kZero;
-                     if (!zero) {
+                     if (!one.zero || !other.zero) {
                        const MutableByteSpan bytes = memory.first(part), others = memory.subspan(kChunk, part);
                        TRY(left.read(offset, bytes));
                        TRY(right.read(offset, others));

@@ -39,6 +39,7 @@ class CountedImage final : public block::Image {
   [[nodiscard]] block::Status flush() override { return block::Status::kOk; }
   // Data in the named grains of 4096 bytes, and a hole everywhere else.
   [[nodiscard]] Result<block::Extent> map(uint64_t offset) override {
+    ++maps_;
     const auto next = data_.lower_bound(offset / 4096);
     if (next != data_.end() && *next == offset / 4096) {
       return block::Extent{4096 - offset % 4096, block::ExtentKind::kData};
@@ -54,6 +55,7 @@ class CountedImage final : public block::Image {
     EXPECT_EQ(store_.write(offset, std::vector<uint8_t>{value}), block::Status::kOk);
   }
   [[nodiscard]] uint64_t bytes_read() const { return read_; }
+  [[nodiscard]] uint64_t times_mapped() const { return maps_; }
   block::Store& store() { return store_; }
 
  private:
@@ -61,8 +63,19 @@ class CountedImage final : public block::Image {
   block::Geometry geometry_{};
   block::MemoryStore store_;
   std::set<uint64_t> data_;
-  std::atomic<uint64_t> read_{0};
+  std::atomic<uint64_t> read_{0}, maps_{0};
 };
+
+TEST(Compare, AsksForALongHoleOnceAndNotForEachChunkOfIt) {
+  CountedImage a(uint64_t{1} << 40), b(uint64_t{1} << 40);
+  a.put(0, 1);
+  b.put(0, 1);
+  const auto found = first_difference(a, b, true);
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_EQ(*found, std::nullopt);
+  // There are half a million chunks, and threads that ask at the same moment.
+  EXPECT_LE(a.times_mapped(), 1000u);
+}
 
 TEST(Compare, FindsTheFirstDifferenceWhicheverThreadMeetsItFirst) {
   for (const uint64_t at : {uint64_t{0}, kChunk - 1, kChunk, 3 * kChunk + 777, kSize - 1}) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cli/image/chunks.h"
+#include "cli/image/runs.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -23,7 +24,7 @@ class Copy {
         compress_(mode == CopyMode::kCompressed || ascending_),
         // Two chunks must never meet in one unit of compression.
         unit_(compress_ ? std::max(to.compression_unit(), uint64_t{512}) : kPiece),
-        chained_(!from.info().backing_name.empty()),
+        runs_(from),
         whole_(!to.starts_as_zeroes()) {}
 
   Result<> run(bool quiet) {
@@ -41,9 +42,9 @@ class Copy {
  private:
   Result<> chunk(uint64_t offset, uint64_t size, MutableByteSpan memory) {
     while (size != 0) {
-      const block::Extent extent = TRY(from_.map(offset));
-      uint64_t part = std::min(size, extent.size);
-      bool zero = extent.kind == block::ExtentKind::kZero || (extent.kind == block::ExtentKind::kAbsent && !chained_);
+      const Run run = TRY(runs_.at(offset));
+      uint64_t part = std::min(size, run.size);
+      bool zero = run.zero;
       // A unit that is compressed must come whole, whatever parts of it are holes.
       if (compress_ && part != size) {
         zero = zero && part >= unit_;
@@ -94,7 +95,7 @@ class Copy {
   block::Image& to_;
   const bool ascending_, compress_;
   const uint64_t unit_;
-  const bool chained_;
+  Runs runs_;
   const bool whole_;  // zeroes too
 };
 
