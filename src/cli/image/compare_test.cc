@@ -8,6 +8,7 @@
 #include "block/store/memory/memory_store.h"
 #include "cli/image/chunks.h"
 #include "cli/image/copy.h"
+#include "cli/image/runs.h"
 #include "support/os/mutex.h"
 
 namespace bulkhead::cli {
@@ -49,6 +50,9 @@ class CountedImage final : public block::Image {
   }
   [[nodiscard]] Result<block::CheckReport> check(block::Repair) override { return fail("raw"); }
   [[nodiscard]] Result<> grow(uint64_t) override { return fail("raw"); }
+  [[nodiscard]] block::Image* backing() override { return below_; }
+
+  void stand_on(block::Image& below) { below_ = &below; }
 
   void put(uint64_t offset, uint8_t value) {
     data_.insert(offset / 4096);
@@ -63,6 +67,7 @@ class CountedImage final : public block::Image {
   block::Geometry geometry_{};
   block::MemoryStore store_;
   std::set<uint64_t> data_;
+  block::Image* below_ = nullptr;
   std::atomic<uint64_t> read_{0}, maps_{0};
 };
 
@@ -75,6 +80,31 @@ TEST(Compare, AsksForALongHoleOnceAndNotForEachChunkOfIt) {
   EXPECT_EQ(*found, std::nullopt);
   // There are half a million chunks, and threads that ask at the same moment.
   EXPECT_LE(a.times_mapped(), 1000u);
+}
+
+TEST(Runs, OfAChainAreWhatAReaderFinds) {
+  CountedImage top(kSize), middle(3 * kChunk), bottom(kSize);
+  top.stand_on(middle);
+  middle.stand_on(bottom);
+  top.put(8 * 4096, 1);
+  middle.put(4 * 4096, 2);
+  bottom.put(0, 3);
+  bottom.put(4 * kChunk, 4);  // the middle one does not reach it
+  Runs runs(top);
+  std::vector<std::pair<uint64_t, bool>> seen;
+  for (uint64_t offset = 0; offset < kSize; offset += seen.back().first) {
+    const auto run = runs.at(offset);
+    ASSERT_TRUE(run);
+    seen.emplace_back(run->size, run->zero);
+  }
+  const std::vector<std::pair<uint64_t, bool>> expected = {{4096, false},
+                                                           {3 * 4096, true},
+                                                           {4096, false},
+                                                           {3 * 4096, true},
+                                                           {4096, false},
+                                                           {3 * kChunk - 9 * 4096, true},
+                                                           {kSize - 3 * kChunk, true}};
+  EXPECT_EQ(seen, expected);
 }
 
 TEST(Compare, FindsTheFirstDifferenceWhicheverThreadMeetsItFirst) {
