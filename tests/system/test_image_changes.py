@@ -213,13 +213,18 @@ def test_growing_vhdx_beyond_its_table(tmp_path):
 
 def dirty_by_qemu(image, name, folder):
     """The runs that a persistent bitmap has, as qemu-nbd tells them."""
-    socket, pid = folder / "nbd", folder / "nbd.pid"
-    qemu("qemu-nbd", "--fork", "--pid-file", pid, "-r", "-f", "qcow2", "-B", name, "-k", socket, image)
-    listed = json.loads(qemu("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", f"nbd+unix:///?socket={socket}"))
-    deadline = time.monotonic() + 60
-    while socket.exists():  # it ends with its client
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    socket = folder / "nbd"
+    with subprocess.Popen(["qemu-nbd", "-r", "-f", "qcow2", "-B", name, "-k", socket, image]) as server:
+        # It ends with its first client, and has let go of the image and of the socket then.
+        deadline = time.monotonic() + 60
+        listed = None
+        while listed is None:
+            assert time.monotonic() < deadline and server.poll() is None
+            time.sleep(0.02)
+            asked = subprocess.run(["nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", f"nbd+unix:///?socket={socket}"],
+                                   capture_output=True, text=True, check=False, timeout=60)
+            listed = json.loads(asked.stdout) if asked.returncode == 0 else None
+        assert server.wait(60) == 0
     return merged((run["offset"], run["length"]) for run in listed if run["type"] & 1)
 
 
