@@ -88,6 +88,8 @@ class Image {
   [[nodiscard]] virtual Status discard(uint64_t offset, uint64_t size) = 0;
   // What was written before is found again after a power cut.
   [[nodiscard]] virtual Status flush() = 0;
+  // Takes storage for a range that is about to be written, where that makes writing it faster; what it reads as stays.
+  [[nodiscard]] virtual Status reserve(uint64_t, uint64_t) { return Status::kUnsupported; }
   // The run that begins at offset, which lies within the disk; at least one sector long.
   [[nodiscard]] virtual Result<Extent> map(uint64_t offset) = 0;
   [[nodiscard]] virtual Result<CheckReport> check(Repair repair) = 0;

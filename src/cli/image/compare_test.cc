@@ -19,9 +19,11 @@ constexpr uint64_t kSize = 5 * kChunk + 512;
 // A raw disk that counts what is read of it.
 class CountedImage final : public block::Image {
  public:
-  explicit CountedImage(uint64_t size) { geometry_.size = size; }
+  explicit CountedImage(uint64_t size, std::string format = "raw") : format_(std::move(format)) {
+    geometry_.size = size;
+  }
   [[nodiscard]] const block::Geometry& geometry() const override { return geometry_; }
-  [[nodiscard]] block::ImageInfo info() const override { return {.format = "raw"}; }
+  [[nodiscard]] block::ImageInfo info() const override { return {.format = format_}; }
   [[nodiscard]] block::Status read(uint64_t offset, MutableByteSpan bytes) override {
     read_ += bytes.size();
     return store_.read(offset, bytes);
@@ -33,8 +35,16 @@ class CountedImage final : public block::Image {
     return store_.write(offset, bytes);
   }
   [[nodiscard]] uint64_t compression_unit() const override { return 65536; }
-  [[nodiscard]] block::Status write_zeroes(uint64_t, uint64_t, block::Unmap) override {
-    return block::Status::kUnsupported;
+  // Takes storage in grains, too.
+  [[nodiscard]] block::Status reserve(uint64_t offset, uint64_t size) override {
+    for (uint64_t at = offset; at < offset + size; at += 4096) reserved_.insert(at / 4096);
+    return block::Status::kOk;
+  }
+  [[nodiscard]] block::Status write_zeroes(uint64_t offset, uint64_t size, block::Unmap unmap) override {
+    if (unmap == block::Unmap::kNo) return block::Status::kUnsupported;
+    const LockGuard lock(mutex_);
+    for (uint64_t at = offset; at < offset + size; at += 4096) reserved_.erase(at / 4096);
+    return block::Status::kOk;
   }
   [[nodiscard]] block::Status discard(uint64_t, uint64_t) override { return block::Status::kOk; }
   [[nodiscard]] block::Status flush() override { return block::Status::kOk; }
@@ -43,7 +53,9 @@ class CountedImage final : public block::Image {
     ++maps_;
     const auto next = data_.lower_bound(offset / 4096);
     if (next != data_.end() && *next == offset / 4096) {
-      return block::Extent{4096 - offset % 4096, block::ExtentKind::kData};
+      uint64_t grain = *next;
+      while (data_.contains(grain)) ++grain;
+      return block::Extent{grain * 4096 - offset, block::ExtentKind::kData};
     }
     const uint64_t end = next == data_.end() ? geometry_.size : std::min(geometry_.size, *next * 4096);
     return block::Extent{end - offset, block::ExtentKind::kAbsent};
@@ -58,6 +70,11 @@ class CountedImage final : public block::Image {
     data_.insert(offset / 4096);
     EXPECT_EQ(store_.write(offset, std::vector<uint8_t>{value}), block::Status::kOk);
   }
+  // All of it is data by the format's word, whatever it holds.
+  void fill(uint64_t offset, uint64_t size) {
+    for (uint64_t at = offset; at < offset + size; at += 4096) data_.insert(at / 4096);
+  }
+  [[nodiscard]] const std::set<uint64_t>& reserved() const { return reserved_; }
   [[nodiscard]] uint64_t bytes_read() const { return read_; }
   [[nodiscard]] uint64_t times_mapped() const { return maps_; }
   block::Store& store() { return store_; }
@@ -66,7 +83,8 @@ class CountedImage final : public block::Image {
   Mutex mutex_;
   block::Geometry geometry_{};
   block::MemoryStore store_;
-  std::set<uint64_t> data_;
+  const std::string format_;
+  std::set<uint64_t> data_, reserved_;
   block::Image* below_ = nullptr;
   std::atomic<uint64_t> read_{0}, maps_{0};
 };
@@ -135,6 +153,28 @@ TEST(Copy, WhatIsAHoleIsNotReadToBeCompressedAndUnitsComeWhole) {
   ASSERT_EQ(from.store().read(0, expected), block::Status::kOk);
   ASSERT_EQ(to.store().read(0, found), block::Status::kOk);
   EXPECT_TRUE(expected == found);
+}
+
+TEST(Copy, LongRunsHaveTheirStorageAheadAndGiveBackWhatIsZero) {
+  for (const std::string format : {"qcow2", "raw"}) {
+    CountedImage from(kSize, format), to(kSize);
+    from.fill(kChunk, 2 * kChunk);      // long
+    from.fill(4 * kChunk, kChunk / 4);  // short
+    for (uint64_t at = kChunk; at < 2 * kChunk; at += 65536) from.put(at, 1);
+    from.put(4 * kChunk, 2);
+    ASSERT_TRUE(copy_image(from, to, CopyMode::kPlain, true));
+    const std::set<uint64_t>& left = to.reserved();
+    // Of a raw image nobody knows what lies in its blocks. Of the other, the second half of the run is zeroes.
+    EXPECT_EQ(left.size(), format == "raw" ? 0 : kChunk / 4096) << format;
+    if (!left.empty()) {
+      EXPECT_EQ(*left.begin(), kChunk / 4096);
+      EXPECT_EQ(*left.rbegin(), 2 * kChunk / 4096 - 1);
+    }
+    std::vector<uint8_t> expected(kSize), found(kSize);
+    ASSERT_EQ(from.store().read(0, expected), block::Status::kOk);
+    ASSERT_EQ(to.store().read(0, found), block::Status::kOk);
+    EXPECT_TRUE(expected == found);
+  }
 }
 
 }  // namespace

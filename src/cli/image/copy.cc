@@ -28,6 +28,8 @@ class Copy {
         whole_(!to.starts_as_zeroes()) {}
 
   Result<> run(bool quiet) {
+    // A raw image tells where its file has blocks, which are often full of zeroes.
+    if (!compress_ && !whole_ && from_.info().format != "raw") TRY(reserve());
     const unsigned processors = thread_count_for_processors(), disks = thread_count_for_disks();
     return each_chunk(from_.geometry().size,
                       ascending_  ? 1
@@ -40,6 +42,22 @@ class Copy {
   }
 
  private:
+  // The blocks of long runs ahead of their writes: a host's filesystem then need not find each page its place.
+  Result<> reserve() {
+    constexpr uint64_t kLeast = uint64_t{1} << 20;
+    const uint64_t size = from_.geometry().size;
+    for (uint64_t offset = 0; offset < size;) {
+      const Run run = TRY(runs_.at(offset));
+      // Where there is no room, or no such thing, writing says so.
+      if (!run.zero && run.size >= kLeast) {
+        if (to_.reserve(offset, run.size) != block::Status::kOk) break;
+        reserved_ = true;
+      }
+      offset += run.size;
+    }
+    return {};
+  }
+
   Result<> chunk(uint64_t offset, uint64_t size, MutableByteSpan memory) {
     while (size != 0) {
       const Run run = TRY(runs_.at(offset));
@@ -83,7 +101,7 @@ class Copy {
         if (status != block::Status::kOk) {
           return fail("write {} bytes at {}: {}", run.size(), offset + at, to_string(status));
         }
-      } else if (whole_) {
+      } else if (whole_ || reserved_) {
         TRY(clear(offset + at, run.size()));
       }
       at = end;
@@ -97,6 +115,7 @@ class Copy {
   const uint64_t unit_;
   Runs runs_;
   const bool whole_;  // zeroes too
+  bool reserved_ = false;
 };
 
 }  // namespace

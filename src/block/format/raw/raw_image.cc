@@ -28,6 +28,7 @@ class RawImage final : public Image {
   }
   [[nodiscard]] Status discard(uint64_t offset, uint64_t size) override { return window_.discard(offset, size); }
   [[nodiscard]] Status flush() override { return window_.flush(); }
+  [[nodiscard]] Status reserve(uint64_t offset, uint64_t size) override { return store_->reserve(offset, size); }
   [[nodiscard]] bool starts_as_zeroes() const override { return store_->starts_as_zeroes(); }
   [[nodiscard]] std::optional<uint64_t> allocated() override { return store_->allocated(); }
   [[nodiscard]] Result<Extent> map(uint64_t offset) override { return window_.map(offset); }
