@@ -28,7 +28,11 @@ class CountedImage final : public block::Image {
     read_ += bytes.size();
     return store_.read(offset, bytes);
   }
-  [[nodiscard]] block::Status write(uint64_t offset, ByteSpan bytes) override { return store_.write(offset, bytes); }
+  // The store grows, which it does for one thread at a time.
+  [[nodiscard]] block::Status write(uint64_t offset, ByteSpan bytes) override {
+    const LockGuard lock(mutex_);
+    return store_.write(offset, bytes);
+  }
   [[nodiscard]] block::Status write_compressed(uint64_t offset, ByteSpan bytes) override {
     const LockGuard lock(mutex_);
     EXPECT_EQ(offset % compression_unit(), 0u);
